@@ -1,0 +1,3 @@
+//! The `wzp-gateway` program.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The WZP native protocol.
