@@ -1,1 +1,30 @@
-//! The WZP native protocol.
+//! The WZP (WarzonePhone) native protocol, wire format v2, byte for byte.
+//!
+//! Datagrams go in and come out as [`MediaPacket`]s, the JSON of signalling streams as [`Signal`]s. Handshake,
+//! reassembly and loss repair are state machines: the caller brings bytes, time and randomness. This crate opens no
+//! socket and reads no clock. Sections named in the documentation are those of the description of WZP wire v2.
+
+pub mod codec;
+pub mod handshake;
+pub mod header;
+pub mod identity;
+pub mod packet;
+pub mod room_name;
+pub mod signal;
+pub mod video;
+
+pub use codec::{Codec, PriorityMode, QualityProfile};
+pub use handshake::{
+    Accepted, Answerer, Dialer, Established, HandshakeError, OfferOptions, PROTOCOL_VERSION, Refused, Session,
+};
+pub use header::{Flags, HeaderError, MediaHeader, MediaType};
+pub use identity::{Fingerprint, Identity};
+pub use packet::{MediaPacket, PacketError, QualityReport, encode_datagram};
+pub use room_name::{RoomKey, RoomName, RoomNameError, reserved::Sni};
+pub use signal::{
+    CallAnswer, CallOffer, GatewayExtension, HangupReason, MAX_SIGNAL_LEN, RoomParticipant, Signal, SignalError,
+    decode_frame_len, decode_signal, encode_signal,
+};
+pub use video::{
+    AssembledFrame, FRAGMENT_PAYLOAD, FragmentError, FrameSize, MAX_FRAGMENTS, Reassembler, ReassemblyError, fragments,
+};
