@@ -54,8 +54,15 @@ pub fn obus(unit: &Bytes) -> Result<Vec<Obu>, TemporalUnitError> {
         }
         let mut cursor = at + 1 + usize::from(header & 0x04 != 0);
         let size = leb128(unit, &mut cursor).ok_or(TemporalUnitError::Malformed)?;
-        let end = cursor.checked_add(size).filter(|end| *end <= unit.len()).ok_or(TemporalUnitError::Malformed)?;
-        out.push(Obu { kind: (header >> 3) & 15, whole: unit.slice(at..end), payload: unit.slice(cursor..end) });
+        let end = cursor
+            .checked_add(size)
+            .filter(|end| *end <= unit.len())
+            .ok_or(TemporalUnitError::Malformed)?;
+        out.push(Obu {
+            kind: (header >> 3) & 15,
+            whole: unit.slice(at..end),
+            payload: unit.slice(cursor..end),
+        });
         at = end;
     }
     Ok(out)
@@ -132,7 +139,11 @@ impl Normalizer {
         let keyframe = is_key_frame(&first.payload);
         let mut front = None;
         if keyframe && !has_sequence_header {
-            front = Some(self.sequence_header.as_ref().ok_or(TemporalUnitError::NoSequenceHeader)?);
+            front = Some(
+                self.sequence_header
+                    .as_ref()
+                    .ok_or(TemporalUnitError::NoSequenceHeader)?,
+            );
         }
         let kept = |obu: &&Obu| !matches!(obu.kind, OBU_TEMPORAL_DELIMITER | OBU_PADDING);
         let payload = if front.is_none() && obus.iter().all(|obu| kept(&obu)) {
@@ -145,7 +156,11 @@ impl Normalizer {
             }
             out.freeze()
         };
-        Ok(TemporalUnit { payload, keyframe, size: self.size })
+        Ok(TemporalUnit {
+            payload,
+            keyframe,
+            size: self.size,
+        })
     }
 }
 
@@ -162,7 +177,9 @@ mod tests {
     use super::*;
 
     /// Sequence header of a 640×360 stream by libaom.
-    const SEQUENCE_HEADER: &[u8] = &[0x0a, 0x0b, 0x00, 0x00, 0x00, 0x04, 0x4c, 0xff, 0xb3, 0xcf, 0xff, 0x30, 0x00];
+    const SEQUENCE_HEADER: &[u8] = &[
+        0x0a, 0x0b, 0x00, 0x00, 0x00, 0x04, 0x4c, 0xff, 0xb3, 0xcf, 0xff, 0x30, 0x00,
+    ];
     const DELIMITER: &[u8] = &[0x12, 0x00];
     const KEY_FRAME: &[u8] = &[0x32, 0x03, 0x10, 0xaa, 0xbb];
     const INTER_FRAME: &[u8] = &[0x32, 0x03, 0x30, 0xaa, 0xbb];
@@ -174,8 +191,13 @@ mod tests {
     #[test]
     fn key_frames_begin_with_the_sequence_header_and_delimiters_go() {
         let mut normalizer = Normalizer::default();
-        assert_eq!(normalizer.push(&unit(&[DELIMITER, KEY_FRAME])), Err(TemporalUnitError::NoSequenceHeader));
-        let first = normalizer.push(&unit(&[DELIMITER, SEQUENCE_HEADER, KEY_FRAME])).unwrap();
+        assert_eq!(
+            normalizer.push(&unit(&[DELIMITER, KEY_FRAME])),
+            Err(TemporalUnitError::NoSequenceHeader)
+        );
+        let first = normalizer
+            .push(&unit(&[DELIMITER, SEQUENCE_HEADER, KEY_FRAME]))
+            .unwrap();
         assert!(first.keyframe);
         assert_eq!(first.payload, unit(&[SEQUENCE_HEADER, KEY_FRAME]));
         let second = normalizer.push(&unit(&[KEY_FRAME])).unwrap();
@@ -188,8 +210,14 @@ mod tests {
     #[test]
     fn cut_off_and_empty_units_are_refused() {
         let mut normalizer = Normalizer::default();
-        assert_eq!(normalizer.push(&unit(&[&[0x32, 0x09, 0x10]])), Err(TemporalUnitError::Malformed));
-        assert_eq!(normalizer.push(&unit(&[&[0x30, 0x10]])), Err(TemporalUnitError::Malformed));
+        assert_eq!(
+            normalizer.push(&unit(&[&[0x32, 0x09, 0x10]])),
+            Err(TemporalUnitError::Malformed)
+        );
+        assert_eq!(
+            normalizer.push(&unit(&[&[0x30, 0x10]])),
+            Err(TemporalUnitError::Malformed)
+        );
         assert_eq!(normalizer.push(&unit(&[DELIMITER])), Err(TemporalUnitError::NoPicture));
     }
 

@@ -215,7 +215,7 @@ impl Frame {
         });
         match made {
             Ok(fragments) => Ok(fragments),
-            Err(error) => Err(error.clone()),
+            Err(error) => Err(*error),
         }
     }
 
@@ -245,7 +245,12 @@ impl Frame {
                 if index + 1 == count {
                     flags |= Flags::FRAME_END;
                 }
-                (&self.payload[start..end], flags, (index as u16) << 8 | count as u16, MediaType::Video)
+                (
+                    &self.payload[start..end],
+                    flags,
+                    (index as u16) << 8 | count as u16,
+                    MediaType::Video,
+                )
             }
         };
         let header = MediaHeader {

@@ -63,7 +63,10 @@ pub fn is_first_slice(nal_unit: &[u8]) -> bool {
 pub fn sps_size(nal_unit: &[u8]) -> Option<FrameSize> {
     let sps = SeqParameterSet::from_bits(BitReader::new(ByteReader::skipping_h264_header(nal_unit))).ok()?;
     let (width, height) = sps.pixel_dimensions().ok()?;
-    Some(FrameSize { width: u16::try_from(width).ok()?, height: u16::try_from(height).ok()? })
+    Some(FrameSize {
+        width: u16::try_from(width).ok()?,
+        height: u16::try_from(height).ok()?,
+    })
 }
 
 /// An access unit ready for a track.
@@ -189,7 +192,11 @@ impl Normalizer {
             payload.put_slice(part);
         }
         current.clear();
-        units.push(AccessUnit { payload: payload.freeze(), keyframe, size: self.size });
+        units.push(AccessUnit {
+            payload: payload.freeze(),
+            keyframe,
+            size: self.size,
+        });
         true
     }
 }
@@ -202,8 +209,8 @@ mod tests {
 
     /// SPS of a 640×360 baseline stream by x264, and its PPS.
     const SPS: &[u8] = &[
-        0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x2f, 0xf9, 0x70, 0x11, 0x00, 0x00, 0x03, 0x00, 0x01, 0x00, 0x00, 0x03, 0x00,
-        0x3c, 0x0f, 0x16, 0x2e, 0x48,
+        0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x2f, 0xf9, 0x70, 0x11, 0x00, 0x00, 0x03, 0x00, 0x01, 0x00, 0x00,
+        0x03, 0x00, 0x3c, 0x0f, 0x16, 0x2e, 0x48,
     ];
     const PPS: &[u8] = &[0x68, 0xcb, 0x83, 0xcb, 0x20];
     const IDR: &[u8] = &[0x65, 0x88, 0x84, 0x11];
@@ -221,7 +228,13 @@ mod tests {
 
     #[test]
     fn size_comes_from_the_sps() {
-        assert_eq!(sps_size(SPS), Some(FrameSize { width: 640, height: 360 }));
+        assert_eq!(
+            sps_size(SPS),
+            Some(FrameSize {
+                width: 640,
+                height: 360
+            })
+        );
         assert_eq!(sps_size(&[0x67]), None);
     }
 
@@ -231,17 +244,30 @@ mod tests {
         assert_eq!(normalizer.push(&annexb(&[IDR])), Err(AccessUnitError::NoParameterSets));
         assert_eq!(normalizer.push(&annexb(&[SPS, PPS])), Err(AccessUnitError::NoPicture));
         let units = normalizer.push(&annexb(&[IDR])).unwrap();
-        let kinds: Vec<u8> = nal_units(&units[0].payload).map(|nal_unit| nal_unit_type(&nal_unit)).collect();
+        let kinds: Vec<u8> = nal_units(&units[0].payload)
+            .map(|nal_unit| nal_unit_type(&nal_unit))
+            .collect();
         assert_eq!(kinds, [7, 8, 5]);
         assert!(units[0].keyframe);
-        assert_eq!(units[0].size, Some(FrameSize { width: 640, height: 360 }));
+        assert_eq!(
+            units[0].size,
+            Some(FrameSize {
+                width: 640,
+                height: 360
+            })
+        );
     }
 
     #[test]
     fn joined_access_units_come_apart_and_slices_stay_together() {
         let mut normalizer = Normalizer::default();
-        let units = normalizer.push(&annexb(&[SPS, PPS, IDR, IDR_SECOND_SLICE, DELTA, DELTA])).unwrap();
-        assert_eq!(units.iter().map(|unit| unit.keyframe).collect::<Vec<_>>(), [true, false, false]);
+        let units = normalizer
+            .push(&annexb(&[SPS, PPS, IDR, IDR_SECOND_SLICE, DELTA, DELTA]))
+            .unwrap();
+        assert_eq!(
+            units.iter().map(|unit| unit.keyframe).collect::<Vec<_>>(),
+            [true, false, false]
+        );
         assert_eq!(nal_units(&units[0].payload).count(), 4);
     }
 
@@ -250,7 +276,9 @@ mod tests {
         let mut normalizer = Normalizer::default();
         normalizer.push(&annexb(&[SPS, PPS, IDR])).unwrap();
         let units = normalizer.push(&annexb(&[SPS, IDR])).unwrap();
-        let kinds: Vec<u8> = nal_units(&units[0].payload).map(|nal_unit| nal_unit_type(&nal_unit)).collect();
+        let kinds: Vec<u8> = nal_units(&units[0].payload)
+            .map(|nal_unit| nal_unit_type(&nal_unit))
+            .collect();
         assert_eq!(kinds, [7, 8, 5]);
     }
 

@@ -7,3 +7,5 @@ pub mod av1;
 pub mod clock;
 pub mod frame;
 pub mod h264;
+pub mod h265;
+pub mod video_in;

@@ -9,6 +9,9 @@ pub const WINDOW_MAX: u64 = 2_000_000;
 /// A source that has not answered this many requests in a row is reported as silent.
 pub const SILENT_AFTER: u32 = 4;
 
+/// An unanswered request is repeated this often; after that only a new one is asked.
+const REPEATS: u32 = 8;
+
 /// Why a keyframe is wanted. There is no other reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
@@ -109,8 +112,8 @@ impl KeyframeOwner {
             0 => WINDOW,
             n => (WINDOW << n.min(8)).min(WINDOW_MAX),
         };
-        // While nobody asks again, an unanswered request is repeated: whoever asked still waits.
-        self.wanted = true;
+        // An unanswered request is repeated for whoever still waits, but not for ever.
+        self.wanted = self.unanswered < REPEATS;
         self.asked_at = Some(now);
         self.unanswered = self.unanswered.saturating_add(1);
         self.counters.asked += 1;
@@ -142,11 +145,21 @@ mod tests {
         let mut owner = KeyframeOwner::default();
         assert_eq!(owner.request(ms(0), None, ms(10)), Verdict::Ask);
         for i in 0..100 {
-            assert_eq!(owner.request(ms(11 + i), None, ms(11 + i)), Verdict::Suppress(Suppressed::Window));
+            assert_eq!(
+                owner.request(ms(11 + i), None, ms(11 + i)),
+                Verdict::Suppress(Suppressed::Window)
+            );
         }
         assert!(!owner.handle_timeout(None, ms(509)));
         assert!(owner.handle_timeout(None, ms(510)));
-        assert_eq!(owner.counters(), Counters { asked: 2, suppressed_window: 100, suppressed_answered: 0 });
+        assert_eq!(
+            owner.counters(),
+            Counters {
+                asked: 2,
+                suppressed_window: 100,
+                suppressed_answered: 0
+            }
+        );
     }
 
     #[test]
@@ -156,7 +169,10 @@ mod tests {
         owner.request(ms(20), None, ms(20));
         assert!(!owner.handle_timeout(Some(ms(60)), ms(600)));
         assert_eq!(owner.poll_timeout(), None);
-        assert_eq!(owner.request(ms(50), Some(ms(60)), ms(610)), Verdict::Suppress(Suppressed::Answered));
+        assert_eq!(
+            owner.request(ms(50), Some(ms(60)), ms(610)),
+            Verdict::Suppress(Suppressed::Answered)
+        );
         assert_eq!(owner.request(ms(61), Some(ms(60)), ms(620)), Verdict::Ask);
     }
 

@@ -107,7 +107,11 @@ impl Cursor {
         let bytes = log.bytes_from(keyframe.index);
         self.next = keyframe.index;
         self.waiting = false;
-        Start::Replay { age, bytes, fresh: age <= bounds.soft_age && bytes <= bounds.soft_bytes }
+        Start::Replay {
+            age,
+            bytes,
+            fresh: age <= bounds.soft_age && bytes <= bounds.soft_bytes,
+        }
     }
 
     /// The next frame for this receiver. `lag` bounds how old it may be; frames left out are counted.
@@ -178,7 +182,9 @@ impl Cursor {
     fn jump(&mut self, log: &Log, lag: &Lag) {
         let usable = log.keyframe().filter(|keyframe| {
             keyframe.index >= self.next
-                && log.newest().is_some_and(|newest| newest.time.since(keyframe.time) <= lag.resync_age)
+                && log
+                    .newest()
+                    .is_some_and(|newest| newest.time.since(keyframe.time) <= lag.resync_age)
         });
         match usable.map(|keyframe| keyframe.index) {
             Some(index) => self.go_to(log, index),
@@ -199,7 +205,11 @@ impl Cursor {
     }
 
     fn empty_or_ended(&self) -> Next {
-        if self.track.has_ended() { Next::Ended } else { Next::Empty }
+        if self.track.has_ended() {
+            Next::Ended
+        } else {
+            Next::Empty
+        }
     }
 }
 

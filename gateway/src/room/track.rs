@@ -34,8 +34,13 @@ impl Bounds {
         tail: 1_000_000,
     };
     /// Sound: a second, so that a stalled receiver can still choose what to drop.
-    pub const AUDIO: Self =
-        Self { soft_age: 0, soft_bytes: 0, hard_age: 1_000_000, hard_bytes: 256 << 10, tail: 1_000_000 };
+    pub const AUDIO: Self = Self {
+        soft_age: 0,
+        soft_bytes: 0,
+        hard_age: 1_000_000,
+        hard_bytes: 256 << 10,
+        tail: 1_000_000,
+    };
 }
 
 /// What a track has seen, for statistics.
@@ -105,7 +110,9 @@ impl Log {
     }
 
     fn trim(&mut self, bounds: &Bounds) {
-        let Some(newest) = self.frames.back().map(|frame| frame.time) else { return };
+        let Some(newest) = self.frames.back().map(|frame| frame.time) else {
+            return;
+        };
         let keep_from = self.last_keyframe.unwrap_or(u64::MAX);
         while let Some(front) = self.frames.front() {
             let age = newest.since(front.time);
@@ -244,13 +251,18 @@ impl TrackWriter {
                 track.counters.refused.fetch_add(1, Ordering::Relaxed);
                 return Appended::NeedsKeyframe;
             }
-            let floor = log.newest().map_or(RoomTime::default(), |newest| newest.time.plus(1000));
+            let floor = log
+                .newest()
+                .map_or(RoomTime::default(), |newest| newest.time.plus(1000));
             let time = draft.time.max(floor);
             let index = log.end;
             let seq = log.message_seq;
             log.message_seq = seq.wrapping_add(Frame::message_count(track.id.kind, draft.payload.len()));
             track.counters.frames.fetch_add(1, Ordering::Relaxed);
-            track.counters.bytes.fetch_add(draft.payload.len() as u64, Ordering::Relaxed);
+            track
+                .counters
+                .bytes
+                .fetch_add(draft.payload.len() as u64, Ordering::Relaxed);
             let frame = Arc::new(Frame::new(track.id, index, seq, time, now, draft));
             log.cost += frame.cost();
             log.frames.push_back(frame);
