@@ -5,5 +5,12 @@
 //! speaks) and never touch a frame.
 #![forbid(unsafe_code)]
 
+pub mod auth;
+pub mod browser;
+pub mod config;
+pub mod http;
 pub mod media;
+pub mod net;
 pub mod room;
+pub mod serve;
+pub mod state;

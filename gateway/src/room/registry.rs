@@ -233,6 +233,11 @@ impl RoomHandle {
         self.send(Command::Speakers(speakers));
     }
 
+    /// Says how much of a video track a member can take, bit/s; `u32::MAX` for no bound.
+    pub fn report_capacity(&self, viewer: ParticipantId, track: TrackId, bits_per_second: u32) {
+        self.send(Command::Capacity(viewer, track, bits_per_second));
+    }
+
     /// Hints: a full queue may drop them, they are repeated by whoever needs them.
     fn send(&self, command: Command) {
         if self.commands.try_send(command).is_err() {
@@ -307,7 +312,7 @@ impl Membership {
 
     /// Says how much of a video track this member can take, bit/s; `u32::MAX` for no bound.
     pub fn report_capacity(&self, track: TrackId, bits_per_second: u32) {
-        self.room.send(Command::Capacity(self.id, track, bits_per_second));
+        self.room.report_capacity(self.id, track, bits_per_second);
     }
 
     /// Says that a frame of this track was too large for this member; `max_bitrate` would have fitted.
