@@ -5,20 +5,28 @@
 //! socket and reads no clock. Sections named in the documentation are those of the description of WZP wire v2.
 
 pub mod codec;
+pub mod compact;
+pub mod datagram;
+pub mod fec;
 pub mod handshake;
 pub mod header;
 pub mod identity;
+pub mod nack;
 pub mod packet;
 pub mod room_name;
+pub mod seal;
 pub mod signal;
+pub mod trunk;
 pub mod video;
 
 pub use codec::{Codec, PriorityMode, QualityProfile};
+pub use datagram::DatagramForm;
 pub use handshake::{
     Accepted, Answerer, Dialer, Established, HandshakeError, OfferOptions, PROTOCOL_VERSION, Refused, Session,
 };
 pub use header::{Flags, HeaderError, MediaHeader, MediaType};
 pub use identity::{Fingerprint, Identity};
+pub use nack::{LossRepair, Repair, SentPackets};
 pub use packet::{MediaPacket, PacketError, QualityReport, encode_datagram};
 pub use room_name::{RoomKey, RoomName, RoomNameError, reserved::Sni};
 pub use signal::{
