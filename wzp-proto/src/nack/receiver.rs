@@ -23,6 +23,8 @@ const KEYFRAME_REQUEST_GAP: Duration = Duration::from_millis(250);
 const KEYFRAME_REQUEST_AGAIN: Duration = Duration::from_millis(500);
 /// Rounds of requests without any answer after which a peer counts as one that never answers.
 const SILENT_AFTER: u32 = 3;
+/// The same for a peer that seemed to answer before; a very late packet can look like an answer.
+const SILENT_AFTER_ANSWERS: u32 = 10;
 /// A jump this far, in either direction, is another counter rather than loss or reordering.
 const RESTART: u32 = 10_000;
 
@@ -140,7 +142,7 @@ impl LossRepair {
             self.on_gap(expected, ahead, now);
             self.expected = Some(seq.wrapping_add(1));
         } else if behind <= RESTART {
-            self.on_late(seq);
+            self.on_late(seq, now);
         } else if self.suspect == Some(seq) {
             // Two in a row: the sender counts from somewhere else now.
             self.suspect = None;
@@ -216,9 +218,14 @@ impl LossRepair {
         missing.chain(self.keyframe_request_at()).min()
     }
 
-    /// Whether the sender has been found never to answer; it is then asked for keyframes only.
+    /// Whether the sender has been found not to answer; it is from then on asked for keyframes only.
     pub fn is_silent(&self) -> bool {
-        !self.ever_answered && self.unanswered_rounds >= SILENT_AFTER
+        self.unanswered_rounds
+            >= if self.ever_answered {
+                SILENT_AFTER_ANSWERS
+            } else {
+                SILENT_AFTER
+            }
     }
 
     /// Whether a keyframe is needed and has not come.
@@ -254,18 +261,22 @@ impl LossRepair {
         }));
     }
 
-    fn on_late(&mut self, seq: u32) {
+    fn on_late(&mut self, seq: u32, now: Duration) {
         let Some(missing) = self.missing.iter().position(|missing| missing.seq == seq) else {
             return;
         };
         let Some(missing) = self.missing.remove(missing) else {
             return;
         };
-        if missing.asks == 0 {
+        // What comes sooner than a round trip after the request was on its way already.
+        if missing.asks == 0 || now < missing.first_asked + self.rtt {
             self.stats.reordered += 1;
         } else {
             self.stats.repaired += 1;
             self.ever_answered = true;
+            if !self.is_silent() {
+                self.unanswered_rounds = 0;
+            }
         }
     }
 
