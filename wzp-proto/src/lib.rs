@@ -3,6 +3,20 @@
 //! Datagrams go in and come out as [`MediaPacket`]s, the JSON of signalling streams as [`Signal`]s. Handshake,
 //! reassembly and loss repair are state machines: the caller brings bytes, time and randomness. This crate opens no
 //! socket and reads no clock. Sections named in the documentation are those of the description of WZP wire v2.
+//!
+//! ```
+//! use wzp_proto::{Answerer, Codec, Dialer, Identity, OfferOptions};
+//!
+//! // Seeds and ephemeral secrets are random in earnest.
+//! let (client, server) = (Identity::from_seed(&[1; 32]), Identity::from_seed(&[2; 32]));
+//! let options = OfferOptions { video_codecs: vec![Codec::H264Baseline], ..OfferOptions::default() };
+//! let (mut dialer, offer) = Dialer::new(&client, [3; 32], options);
+//! let accepted = Answerer::accept(&server, [4; 32], offer)?;
+//! let established = dialer.on_signal(accepted.answer)?;
+//! assert_eq!(accepted.fingerprint, client.fingerprint());
+//! assert_eq!(established.session, accepted.session);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod codec;
 pub mod compact;

@@ -13,20 +13,6 @@ use wzp_proto::{
     SentPackets, Sni, decode_frame_len, decode_signal, encode_signal, fragments,
 };
 
-/// The names of all targets.
-pub const TARGETS: [&str; 10] = [
-    "compact",
-    "fec",
-    "handshake",
-    "media_packet",
-    "nack",
-    "names",
-    "seal",
-    "signal",
-    "trunk",
-    "video",
-];
-
 /// Runs a target.
 pub fn run(target: &str, data: &[u8]) {
     match target {
