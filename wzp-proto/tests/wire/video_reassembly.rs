@@ -284,7 +284,11 @@ fn pending_frames_are_bounded_in_age() {
 fn clocks_of_other_streams_do_not_age_a_frame() {
     let (frame_of_one, mut other) = (frame(0, 0, 200), frame(0, 900_000, 100));
     other[0].header.stream_id = 9;
-    let frames = push_all(&mut Reassembler::default(), [&frame_of_one[0], &other[0], &frame_of_one[1]], NOW);
+    let frames = push_all(
+        &mut Reassembler::default(),
+        [&frame_of_one[0], &other[0], &frame_of_one[1]],
+        NOW,
+    );
     assert_eq!(frames.iter().map(|frame| frame.stream_id).collect::<Vec<_>>(), [9, 0]);
 }
 
