@@ -26,8 +26,10 @@ export class Chart {
     this.values.push(Number.isFinite(value) ? value : 0);
     if (this.values.length > LENGTH) this.values.shift();
     const top = Math.max(this.floor, ...this.values);
-    const first = LENGTH - this.values.length;
-    this.line.setAttribute("points", this.values.map((each, index) => `${first + index},${(HEIGHT - 1 - (each / top) * (HEIGHT - 2)).toFixed(1)}`).join(" "));
+    // The first seconds fill the chart sooner than the later ones.
+    const step = (LENGTH - 1) / (Math.max(20, this.values.length) - 1);
+    const first = LENGTH - 1 - (this.values.length - 1) * step;
+    this.line.setAttribute("points", this.values.map((each, index) => `${(first + index * step).toFixed(1)},${(HEIGHT - 1 - (each / top) * (HEIGHT - 2)).toFixed(1)}`).join(" "));
     this.value.textContent = text;
   }
 }

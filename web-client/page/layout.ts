@@ -9,8 +9,8 @@ export interface Rect {
 const WIDE = 16 / 9;
 /** Tiles are not narrower than this; a picture of 16:9 loses a quarter of its width at most. */
 const LANDSCAPE_LEAST = 4 / 3;
-/** On an upright phone, where most cameras are upright too. */
-const PORTRAIT_LEAST = 4 / 5;
+/** On an upright phone; 44 % of a wide picture are cut away then, which leaves the face. */
+const PORTRAIT_LEAST = 1;
 
 /**
  * Columns and rows that make 16:9 tiles as large as possible, the tiles then grown into what is left of their cells.
@@ -70,8 +70,8 @@ export interface Spotlight {
 export function spotlightRects(others: number, width: number, height: number, gap: number, fill: boolean): Spotlight {
   if (others <= 0) return { main: centred(0, 0, width, height, fill), strip: [], left: 0 };
   const beside = width > height * 1.1;
-  const size = beside ? Math.min(300, Math.max(150, width * 0.21)) : Math.min(240, Math.max(84, height * 0.2));
-  const main = beside ? centred(0, 0, width - size - gap, height, fill) : centred(0, 0, width, height - size - gap, fill);
+  // Below the large tile the strip takes what a square one leaves.
+  const size = beside ? Math.min(300, Math.max(150, width * 0.21)) : Math.max(84, height * 0.2, fill ? 0 : height - gap - width);
   const area = beside ? { x: width - size, y: 0, width: size, height } : { x: 0, y: height - size, width, height: size };
   const least = beside ? 116 : 96;
   let shown = others;
@@ -80,15 +80,20 @@ export function spotlightRects(others: number, width: number, height: number, ga
     shown -= 1;
     strip = gridRects(shown, area.width, area.height, gap);
   }
+  // What the strip does not need goes to the large tile.
+  const left = Math.min(...strip.map(({ x }) => x));
+  const top = Math.min(...strip.map(({ y }) => y));
+  const shift = beside ? { x: area.x + left, y: 0 } : { x: 0, y: area.y + (fill ? top : 0) };
+  const main = beside ? centred(0, 0, width - size + 2 * left - gap, height, fill) : centred(0, 0, width, shift.y - gap, fill);
   return {
     main,
-    strip: strip.map((rect) => ({ ...rect, x: rect.x + Math.round(area.x), y: rect.y + Math.round(area.y) })),
+    strip: strip.map((rect) => ({ ...rect, x: rect.x + Math.round(shift.x), y: rect.y + Math.round(shift.y) })),
     left: shown < others ? others - shown + 1 : 0,
   };
 }
 
 function centred(x: number, y: number, width: number, height: number, fill: boolean): Rect {
-  const size = fill ? { width, height } : shape(width, height, width >= height ? LANDSCAPE_LEAST : 3 / 4);
+  const size = fill ? { width, height } : shape(width, height, width >= height ? LANDSCAPE_LEAST : PORTRAIT_LEAST);
   return {
     x: Math.round(x + (width - size.width) / 2),
     y: Math.round(y + (height - size.height) / 2),
@@ -97,15 +102,23 @@ function centred(x: number, y: number, width: number, height: number, fill: bool
   };
 }
 
-/** Two people: the other one large, oneself small in a corner of that picture. */
-export function pairRects(width: number, height: number): { main: Rect; corner: Rect } {
-  const main = centred(0, 0, width, height, false);
+/**
+ * Two people: the other one large, oneself small in a corner of that picture. On an upright screen only if the other
+ * one's picture is upright (`aspect` < 1) too; two wide pictures use it better one above the other.
+ */
+export function pairRects(width: number, height: number, gap: number, aspect: number): { main: Rect; corner: Rect; floating: boolean } {
   const upright = width < height;
+  if (upright && aspect >= 1) {
+    const [main, corner] = gridRects(2, width, height, gap);
+    if (main && corner) return { main, corner, floating: false };
+  }
+  const main = centred(0, 0, width, height, upright);
   const small = upright ? Math.min(132, width * 0.32) : Math.min(260, Math.max(150, width * 0.19));
   const corner = { width: Math.floor(small), height: Math.floor(upright ? small * 1.25 : small / WIDE) };
   const margin = 12;
   return {
     main,
+    floating: true,
     corner: {
       ...corner,
       x: Math.min(main.x + main.width, width) - corner.width - margin,

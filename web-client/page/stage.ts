@@ -102,7 +102,7 @@ export class Stage {
     wanted.add(key);
     let tile = this.tiles.get(key);
     if (!tile) {
-      tile = new Tile(participant, picture, (pinned) => this.togglePin(pinned));
+      tile = new Tile(participant, picture, (pinned) => this.togglePin(pinned), () => this.schedule());
       this.tiles.set(key, tile);
       // The own tile comes last in the document, so that Tab meets the others first.
       if (participant.isLocal) this.container.append(tile.element);
@@ -174,6 +174,7 @@ export class Stage {
     const gap = width < 700 ? 6 : 12;
     const all = [...this.tiles].sort(([, a], [, b]) => Number(a.participant.isLocal) - Number(b.participant.isLocal));
     const large = this.large();
+    flag(this.container, "single", all.length < 2);
     for (const [key, tile] of all) {
       flag(tile.element, "large", key === large);
       flag(tile.element, "floating", false);
@@ -182,10 +183,10 @@ export class Stage {
     const main = large === undefined ? undefined : this.tiles.get(large);
     if (main) this.arrangeSpotlight(main, all.map(([, tile]) => tile).filter((tile) => tile !== main), width, height, gap);
     else if (all.length === 2 && all[1]?.[1].participant.isLocal && all[1][1].picture === "camera" && all[0]) {
-      const { main: other, corner } = pairRects(width, height);
+      const { main: other, corner, floating } = pairRects(width, height, gap, all[0][1].aspect);
       this.put(all[0][1], other);
       this.put(all[1][1], corner);
-      flag(all[1][1].element, "floating", true);
+      flag(all[1][1].element, "floating", floating);
     } else {
       const rects = gridRects(all.length, width, height, gap);
       all.forEach(([, tile], index) => this.put(tile, rects[index]));

@@ -27,6 +27,8 @@ export class Tile {
   private readonly video: HTMLVideoElement | undefined;
   private stopListening: (() => void)[] = [];
   private firstFrame = false;
+  private sleepTimer: ReturnType<typeof setTimeout> | undefined;
+  private upright = false;
   private overlayText = "";
   private box = { width: 0, height: 0 };
 
@@ -34,6 +36,7 @@ export class Tile {
     public participant: Participant,
     readonly picture: Picture,
     onPin: (tile: Tile) => void,
+    private readonly onAspect: () => void,
   ) {
     const { element } = this;
     element.dataset.participant = String(participant.id);
@@ -53,6 +56,9 @@ export class Tile {
     this.pin.addEventListener("click", () => onPin(this));
     element.addEventListener("dblclick", (event) => {
       if (!this.pin.contains(event.target as Node)) onPin(this);
+    });
+    element.addEventListener("pointerup", (event) => {
+      if (event.pointerType !== "mouse" && !this.pin.contains(event.target as Node)) this.wake();
     });
 
     const ring = make("span", "speaking-ring");
@@ -188,6 +194,19 @@ export class Tile {
     this.element.remove();
   }
 
+  /** Width by height of the picture; 16:9 while there is none. */
+  get aspect(): number {
+    const { width, height } = sizeOf(this.media.firstElementChild);
+    return width && height ? width / height : 16 / 9;
+  }
+
+  /** Shows the button for a while. */
+  private wake(): void {
+    clearTimeout(this.sleepTimer);
+    flag(this.element, "awake", true);
+    this.sleepTimer = setTimeout(() => flag(this.element, "awake", false), 3000);
+  }
+
   private attach(): void {
     const picture = this.track?.element;
     if (!picture || this.media.firstElementChild === picture) return;
@@ -210,9 +229,13 @@ export class Tile {
     let whole = this.picture === "screen";
     if (width && height && this.box.width && this.box.height) {
       const ratio = width / height / (this.box.width / this.box.height);
-      whole ||= Math.min(ratio, 1 / ratio) < 0.6;
+      whole ||= Math.min(ratio, 1 / ratio) < 0.55;
     }
     this.element.dataset.fit = whole ? "contain" : "cover";
+    const upright = this.aspect < 1;
+    if (upright === this.upright) return;
+    this.upright = upright;
+    this.onAspect();
   }
 
   private setOverlay(text: string): void {

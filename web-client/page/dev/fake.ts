@@ -139,6 +139,7 @@ export class FakeRoom extends Room {
   readonly url = "wss://example.invalid";
   readonly audio: RoomAudio & { blocked: boolean };
   private readonly publications: FakePublication[] = [];
+  private readonly pictures: FakeTrack[] = [];
   private readonly started = performance.now();
   private readonly timer: ReturnType<typeof setInterval>;
 
@@ -169,7 +170,7 @@ export class FakeRoom extends Room {
   }
 
   person(id: number, name: string): Participant {
-    return { id, name, fingerprint: `f${id}`, door: DOORS[(id - 1) % DOORS.length] ?? "webrtc", state: "connected", muted: { audio: id % 5 === 4, video: false }, isLocal: false, tracks: [], audioLevel: 0, speaking: false };
+    return { id, name, fingerprint: `f${id}`, door: DOORS[(id + 1) % DOORS.length] ?? "webrtc", state: "connected", muted: { audio: id % 5 === 4, video: false }, isLocal: false, tracks: [], audioLevel: 0, speaking: false };
   }
 
   add(id: number, options: { video?: boolean; screen?: boolean; upright?: boolean } = {}): Participant {
@@ -178,6 +179,7 @@ export class FakeRoom extends Room {
     if (options.video ?? id % 6 !== 0) tracks.push(options.upright ? new FakeTrack(id, "camera", 360, 640) : new FakeTrack(id, "camera", 640, 360));
     if (options.screen) tracks.push(new FakeTrack(id, "screen", 1280, 720));
     participant.tracks = tracks;
+    this.pictures.push(...tracks);
     this.participants.set(id, participant);
     this.emit("participantjoined", participant);
     return participant;
@@ -229,7 +231,7 @@ export class FakeRoom extends Room {
 
   override disconnect(): Promise<void> {
     clearInterval(this.timer);
-    for (const participant of this.participants.values()) for (const track of participant.tracks) (track as FakeTrack).stop();
+    for (const picture of this.pictures) picture.stop();
     if (this.state !== "closed") this.setState("closed");
     return Promise.resolve();
   }
