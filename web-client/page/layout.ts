@@ -13,16 +13,18 @@ const LANDSCAPE_LEAST = 4 / 3;
 const PORTRAIT_LEAST = 1;
 
 /**
- * Columns and rows that make 16:9 tiles as large as possible, the tiles then grown into what is left of their cells.
- * A row that is not full stands in the middle.
+ * Columns and rows that make 16:9 tiles (on upright screens: tiles between 16:9 and square) as large as possible; the
+ * tiles then grow into what is left of their cells. A row that is not full stands in the middle.
  */
 export function gridRects(count: number, width: number, height: number, gap: number): Rect[] {
   if (count <= 0 || width <= 0 || height <= 0) return [];
+  const upright = width < height;
   let columns = 1;
   let best = -1;
   for (let candidate = 1; candidate <= count; candidate += 1) {
     const cell = cellOf(candidate, count, width, height, gap);
-    const area = Math.min(cell.width, cell.height * WIDE);
+    const tile = shape(cell.width, cell.height, upright ? PORTRAIT_LEAST : WIDE);
+    const area = tile.width * tile.height;
     // A layout that only equals one with fewer columns does not replace it.
     if (area > best + 0.5) {
       best = area;
@@ -30,7 +32,7 @@ export function gridRects(count: number, width: number, height: number, gap: num
     }
   }
   const cell = cellOf(columns, count, width, height, gap);
-  const tile = shape(cell.width, cell.height, width >= height ? LANDSCAPE_LEAST : PORTRAIT_LEAST);
+  const tile = shape(cell.width, cell.height, upright ? PORTRAIT_LEAST : LANDSCAPE_LEAST);
   const rows = Math.ceil(count / columns);
   const top = (height - rows * tile.height - (rows - 1) * gap) / 2;
   return Array.from({ length: count }, (_, index) => {
