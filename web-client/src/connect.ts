@@ -8,6 +8,5 @@ import type { ConnectOptions } from "./types.js";
  * @throws RoomError when the gateway refuses or cannot be reached
  */
 export function connect(url: string, options: ConnectOptions): Promise<Room> {
-  void options;
-  return Promise.reject(new RoomError("connect_failed", `Cannot join ${url}: this build has no transport yet.`, true));
+  return Promise.reject(new RoomError("connect_failed", `Cannot join ${url}: this build has no transport yet (${options.name}).`, true));
 }
