@@ -83,7 +83,7 @@ export type FromSession =
   /** Linear RMS over the last 100 ms: of the microphone, and of what was played of each source. */
   | { type: "local-level"; level: number }
   | { type: "levels"; levels: [participant: number, level: number][] }
-  | { type: "stats"; request: number; rttMs: number; received: ReceivedStats[]; sending: (SendStats & { publication: number })[] };
+  | { type: "stats"; request: number; rttMs: number; received: ReceivedStats[]; sending: SendStats[] };
 
 /** From session worker to video worker. */
 export type SessionToVideo =
