@@ -11,13 +11,13 @@ export class Emitter<Events extends { [K in keyof Events]: unknown[] }> {
   on<K extends keyof Events>(type: K, listener: Listener<Events[K]>): Unsubscribe {
     let set = this.#listeners.get(type);
     if (!set) this.#listeners.set(type, (set = new Set()));
-    set.add(listener as Listener<never>);
+    set.add(listener);
     return () => this.off(type, listener);
   }
 
   /** Removes a listener that `on` or `once` added. */
   off<K extends keyof Events>(type: K, listener: Listener<Events[K]>): void {
-    this.#listeners.get(type)?.delete(listener as Listener<never>);
+    this.#listeners.get(type)?.delete(listener);
   }
 
   /** Calls `listener` at the next event of this type only. */
