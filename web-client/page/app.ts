@@ -52,9 +52,6 @@ export class Page {
     byId("volume", HTMLInputElement).addEventListener("input", () => this.call?.setVolume(byId("volume", HTMLInputElement).valueAsNumber / 100));
     byId("cancel").addEventListener("click", () => this.attempt?.abort());
     byId("leave").addEventListener("click", () => void this.room?.disconnect("left"));
-    window.addEventListener("pagehide", (event) => {
-      if (!event.persisted) void this.room?.disconnect("page closed");
-    });
     this.entry = { name: parameters.name ?? recall("name"), room: parameters.room, token: parameters.token };
     this.lobby.fill({ ...this.entry, token: parameters.token ?? "" });
   }

@@ -1,4 +1,4 @@
-import type { LeaveReason, Participant, Room, RoomStats } from "@wzp/client";
+import type { LeaveReason, Participant, Publication, Room, RoomStats } from "@wzp/client";
 import { announce, byId, flag } from "./dom.js";
 import { listenToKeys } from "./keys.js";
 import { meterScale, showLevel } from "./level.js";
@@ -26,6 +26,7 @@ export class Call {
   private readonly quality = new Map<number, Quality>();
   private readonly undo: (() => void)[] = [];
   private readonly started = performance.now();
+  private readonly toldFailures = new Set<Publication>();
   private lastStats: RoomStats | undefined;
   private settingsOpen = false;
   private aloneTimer: ReturnType<typeof setTimeout> | undefined;
@@ -243,10 +244,22 @@ export class Call {
     byId("screen").setAttribute("aria-pressed", String(this.publishing.sharing));
     this.stage.showLocal("camera", media.on.camera ? media.track("camera") : undefined);
     this.stage.sync();
+    this.tellFailures();
     const words = troublesWords({ microphone: media.trouble.microphone, camera: media.on.camera ? media.trouble.camera : undefined });
     const problem = byId("settings-problem");
     problem.textContent = words;
     problem.hidden = !words;
+  }
+
+  /** A track that this browser cannot encode or read: said once, the call goes on without it. */
+  private tellFailures(): void {
+    for (const publication of this.room.local.publications) {
+      if (publication.state !== "failed" || this.toldFailures.has(publication)) continue;
+      this.toldFailures.add(publication);
+      const text = `The others do not get your ${publication.source}: ${publication.failure ?? "it could not be sent"} The call goes on without it.`;
+      toast(text, { seconds: 10 });
+      announce(text);
+    }
   }
 
   private updatePeople(): void {

@@ -33,6 +33,7 @@ export class Lobby {
   private looked: AbortController | undefined;
   private visible = false;
   private opened = false;
+  private mayAsk = true;
 
   constructor(
     private readonly media: LocalMedia,
@@ -70,6 +71,7 @@ export class Lobby {
   show(): void {
     this.visible = true;
     this.opened = false;
+    this.mayAsk = true;
     this.update();
     void this.media.open(...(this.media.on.camera ? (["microphone", "camera"] as const) : (["microphone"] as const))).then(() => {
       this.opened = true;
@@ -166,7 +168,7 @@ export class Lobby {
   private look(delay: number): void {
     clearTimeout(this.lookTimer);
     this.looked?.abort();
-    if (!this.visible) return;
+    if (!this.visible || !this.mayAsk) return;
     this.lookTimer = setTimeout(() => {
       const room = this.roomField.value.trim();
       if (roomProblem(room)) return;
@@ -180,7 +182,11 @@ export class Lobby {
 
   private async ask(room: string, signal: AbortSignal): Promise<void> {
     try {
-      const answer = await fetch(`/api/rooms/${encodeURIComponent(room)}`, { signal, headers: { accept: "application/json" } });
+      const token = this.tokenField.value.trim();
+      const headers = { accept: "application/json", ...(token ? { authorization: `Bearer ${token}` } : {}) };
+      const answer = await fetch(`/api/rooms/${encodeURIComponent(room)}`, { signal, headers });
+      // A gateway with tokens tells only those who have one. Asking again would not change that.
+      this.mayAsk = answer.status !== 401 && answer.status !== 403;
       if (answer.status === 404) {
         this.showPeople([]);
         return;

@@ -1,6 +1,7 @@
 import type { Participant, Room } from "@wzp/client";
 import { byId, face, icon, make } from "./dom.js";
 import { qualityWords, type Quality } from "./quality.js";
+import { silent } from "./tile.js";
 import { doorWords } from "./words.js";
 
 /** Fills the list of people: name, door, quality, marks. */
@@ -17,7 +18,7 @@ function row(participant: Participant, quality: Quality): HTMLLIElement {
   words.append(make("p", "how", state === "reconnecting" ? "Reconnecting…" : doorWords(door)));
   const marks = make("div", "marks");
   if (tracks.some(({ source }) => source === "screen")) marks.append(mark("screen", "shares the screen"));
-  if (muted.audio) marks.append(mark("mic-off", "muted"));
+  if (silent(participant)) marks.append(mark("mic-off", "muted"));
   if (muted.video) marks.append(mark("camera-off", "camera off"));
   if (!isLocal) marks.append(bars(quality));
   item.append(face(name, fingerprint || String(participant.id)), words, marks);

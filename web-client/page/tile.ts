@@ -1,4 +1,4 @@
-import type { Participant, RemoteTrack } from "@wzp/client";
+import type { LocalParticipant, Participant, RemoteTrack } from "@wzp/client";
 import { flag, icon, initials, make, tone } from "./dom.js";
 import type { Rect } from "./layout.js";
 
@@ -131,7 +131,7 @@ export class Tile {
       this.pinName.textContent = ` ${title}`;
       this.label();
     }
-    const muted = participant.muted.audio;
+    const muted = silent(participant);
     const reconnecting = participant.state === "reconnecting";
     const paused = track?.pausedReason;
     const cameraOff = picture === "camera" && participant.muted.video;
@@ -157,7 +157,7 @@ export class Tile {
   tick(participant: Participant, now: number): void {
     const { element } = this;
     if (this.picture === "camera") {
-      const speaking = participant.speaking && !participant.muted.audio;
+      const speaking = participant.speaking && !silent(participant);
       flag(element, "speaking", speaking);
       if (speaking) {
         this.spokeAt = now;
@@ -244,6 +244,17 @@ export class Tile {
     this.overlay.hidden = !text;
     this.overlay.replaceChildren(...(text ? [icon(this.participant.state === "reconnecting" ? "again" : "freeze"), make("p", "", text)] : []));
   }
+}
+
+/** Switched off, or without a microphone altogether. */
+export function silent(participant: Participant): boolean {
+  if (participant.muted.audio) return true;
+  if (isLocal(participant)) return !participant.publications.some(({ kind, muted, state }) => kind === "audio" && !muted && state !== "failed");
+  return !participant.tracks.some(({ kind }) => kind === "audio");
+}
+
+function isLocal(participant: Participant): participant is LocalParticipant {
+  return participant.isLocal;
 }
 
 function sizeOf(source: Element | null): { width: number; height: number } {

@@ -176,9 +176,10 @@ export class FakeRoom extends Room {
   add(id: number, options: { video?: boolean; screen?: boolean; upright?: boolean } = {}): Participant {
     const participant = this.person(id, NAMES[(id - 2) % NAMES.length] ?? `Guest ${id}`) as Mutable<Participant>;
     const tracks: FakeTrack[] = [];
+    const sound = Object.assign(new Emitter<RemoteTrackEvents>(), { kind: "audio", source: "microphone", slot: 0, codec: "opus", participantId: id, element: null, setVisible: () => undefined } as const);
     if (options.video ?? id % 6 !== 0) tracks.push(options.upright ? new FakeTrack(id, "camera", 360, 640) : new FakeTrack(id, "camera", 640, 360));
     if (options.screen) tracks.push(new FakeTrack(id, "screen", 1280, 720));
-    participant.tracks = tracks;
+    participant.tracks = [sound, ...tracks];
     this.pictures.push(...tracks);
     this.participants.set(id, participant);
     this.emit("participantjoined", participant);
@@ -224,7 +225,7 @@ export class FakeRoom extends Room {
     const seconds = (performance.now() - this.started) / 1000;
     const sources: SourceStats[] = [...this.participants.values()]
       .filter(({ isLocal }) => !isLocal)
-      .flatMap((participant) => [this.source(participant, "audio", seconds), ...(participant.tracks.length ? [this.source(participant, "video", seconds)] : [])]);
+      .flatMap((participant) => [this.source(participant, "audio", seconds), ...(participant.tracks.length > 1 ? [this.source(participant, "video", seconds)] : [])]);
     const sending = this.publications.map((publication) => ({ kind: publication.kind, source: publication.source, slot: 0, codec: publication.kind === "audio" ? "opus" : "h264", bitrate: publication.kind === "audio" ? 31_000 : 980_000 + 90_000 * Math.sin(seconds), fps: publication.kind === "audio" ? 50 : 30, width: publication.kind === "audio" ? 0 : 1280, height: publication.kind === "audio" ? 0 : 720, skipped: 2, keyframes: 4 }));
     return Promise.resolve({ transport: "websocket", transportReason: "asked for by the address", joinMs: 84, rttMs: 23, sources, sending });
   }
