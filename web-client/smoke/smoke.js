@@ -1,0 +1,61 @@
+// In the page: publishes a moving picture and a tone, and hands the room to the test.
+import { connect } from "/lib/index.js";
+
+const HZ = 440;
+
+function movingPicture(width, height) {
+  const canvas = document.createElement("canvas");
+  canvas.width = width;
+  canvas.height = height;
+  const context = canvas.getContext("2d");
+  let n = 0;
+  setInterval(() => {
+    n++;
+    context.fillStyle = `hsl(${(n * 3) % 360} 60% 40%)`;
+    context.fillRect(0, 0, width, height);
+    context.fillStyle = "#fff";
+    context.fillRect((n * 7) % width, (n * 5) % height, 60, 60);
+    context.font = "48px sans-serif";
+    context.fillText(String(n), 40, 80);
+  }, 33);
+  return canvas.captureStream(30).getVideoTracks()[0];
+}
+
+function tone(hz) {
+  const context = new AudioContext({ sampleRate: 48000 });
+  const oscillator = context.createOscillator();
+  oscillator.frequency.value = hz;
+  const gain = context.createGain();
+  gain.gain.value = 0.3;
+  const destination = context.createMediaStreamDestination();
+  oscillator.connect(gain).connect(destination);
+  oscillator.start();
+  return destination.stream.getAudioTracks()[0];
+}
+
+window.smoke = {
+  events: [],
+  async start({ width = 640, height = 360, hz = HZ, url = location.origin.replace("http", "ws") + "/ws/smoke", name = "Smoke" } = {}) {
+    const room = await connect(url, { name, transport: "websocket" });
+    window.room = room;
+    for (const type of ["state", "participantjoined", "participantleft", "trackadded", "speakers", "audioblocked", "notice", "error"]) {
+      room.on(type, (...args) => this.events.push([type, ...args.map((arg) => arg?.name ?? arg?.code ?? arg?.kind ?? arg)]));
+    }
+    const show = (track) => {
+      if (track.element) document.body.append(track.element);
+    };
+    room.on("trackadded", show);
+    for (const participant of room.participants.values()) participant.tracks.forEach(show);
+    await room.publish(movingPicture(width, height));
+    await room.publish(tone(hz));
+  },
+  pixels() {
+    const canvas = document.querySelector("canvas");
+    const copy = document.createElement("canvas");
+    copy.width = canvas.width;
+    copy.height = canvas.height;
+    const context = copy.getContext("2d");
+    context.drawImage(canvas, 0, 0);
+    return [...context.getImageData(4, 4, 1, 1).data];
+  },
+};

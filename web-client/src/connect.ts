@@ -1,0 +1,71 @@
+import { RoomError } from "./error.js";
+import type { Room } from "./room.js";
+import { refusal, roomAddress } from "./room/address.js";
+import { LiveRoom } from "./room/live-room.js";
+import type { ConnectOptions } from "./types.js";
+
+const ID_KEY = "wzp.id";
+
+/**
+ * Joins a room and resolves when this page is in it.
+ * @param url `wss://host/ws/room`, `https://host/room`, or a room's name on the host that served this page
+ * @throws RoomError when the gateway refuses or cannot be reached
+ */
+export async function connect(url: string, options: ConnectOptions): Promise<Room> {
+  requireBrowser();
+  const { signal } = options;
+  if (signal?.aborted) throw aborted();
+  const address = roomAddress(url, location.href);
+  const room = new LiveRoom({
+    name: options.name,
+    id: options.id ?? ownId(),
+    token: options.token,
+    transport: options.transport ?? "auto",
+    audioContext: options.audioContext,
+    address,
+  });
+  const onAbort = (): void => void room.disconnect("aborted");
+  signal?.addEventListener("abort", onAbort, { once: true });
+  try {
+    return await room.join();
+  } catch (error) {
+    if (signal?.aborted) throw aborted();
+    if (error instanceof RoomError && error.code === "connect_failed") {
+      const reason = await refusal(address.socketUrl);
+      if (reason) throw new RoomError(reason.code, reason.message, true);
+    }
+    throw error;
+  } finally {
+    signal?.removeEventListener("abort", onAbort);
+  }
+}
+
+function aborted(): RoomError {
+  return new RoomError("aborted", "The attempt to join was given up.", true);
+}
+
+function requireBrowser(): void {
+  const missing = [
+    typeof WebSocket === "undefined" && "WebSocket",
+    typeof Worker === "undefined" && "workers",
+    typeof AudioWorkletNode === "undefined" && "AudioWorklet",
+    typeof OffscreenCanvas === "undefined" && "OffscreenCanvas",
+  ].filter((name) => name !== false);
+  if (missing.length === 0) return;
+  const cause = isSecureContext ? `This browser lacks ${missing.join(", ")}.` : "Calls need a secure page (https).";
+  throw new RoomError("unsupported_browser", `${cause} Use a current browser over https.`, true);
+}
+
+/** The browser's lasting secret. Where storage is forbidden it lasts as long as the page. */
+function ownId(): string {
+  const fresh = (): string => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  try {
+    const kept = localStorage.getItem(ID_KEY);
+    if (kept && /^[A-Za-z0-9_-]{16,64}$/.test(kept)) return kept;
+    const id = fresh();
+    localStorage.setItem(ID_KEY, id);
+    return id;
+  } catch {
+    return fresh();
+  }
+}

@@ -1,0 +1,111 @@
+import { describe, expect, it } from "vitest";
+import { FreezeMeter, Presenter, type Pending } from "./presenter.js";
+
+const item = (timestamp: number, arrived: number): Pending<number> => ({ timestamp, arrived, picture: timestamp });
+
+/** A presenter past its catch-up, for which the room's clock is the local one. */
+function live(): Presenter<number> {
+  const presenter = new Presenter<number>();
+  presenter.setRoomClock(0, 0);
+  presenter.push(item(0, 10), 10);
+  presenter.next(10);
+  return presenter;
+}
+
+describe("presenting", () => {
+  it("shows at once without sound", () => {
+    const presenter = live();
+    presenter.push(item(100, 120), 122);
+    expect(presenter.next(122).show?.picture).toBe(100);
+  });
+
+  it("waits for the sound of the same participant", () => {
+    const presenter = live();
+    presenter.setHeard(1000, 1090);
+    presenter.push(item(1000, 1020), 1025);
+    expect(presenter.next(1025)).toMatchObject({ show: undefined, wakeAt: 1090 });
+    expect(presenter.next(1090).show?.picture).toBe(1000);
+  });
+
+  it("waits no longer than 200 ms", () => {
+    const presenter = live();
+    presenter.setHeard(1000, 5000);
+    presenter.push(item(1000, 1020), 1025);
+    expect(presenter.next(1025).wakeAt).toBe(1220);
+  });
+
+  it("does not wait for sound that stopped", () => {
+    const presenter = live();
+    presenter.setHeard(0, 150);
+    presenter.push(item(3000, 3010), 3010);
+    expect(presenter.next(3010).show?.picture).toBe(3000);
+  });
+
+  it("skips what is overdue and shows the newest that is due", () => {
+    const presenter = live();
+    presenter.setHeard(1000, 1050);
+    for (const t of [1000, 1033, 1066]) presenter.push(item(t, t + 10), t + 10);
+    const decision = presenter.next(1090);
+    expect(decision.show?.picture).toBe(1033);
+    expect(decision.drop.map((dropped) => dropped.picture)).toEqual([1000]);
+    expect(decision.wakeAt).toBe(1116);
+  });
+
+  it("keeps few pictures waiting", () => {
+    const presenter = live();
+    presenter.setHeard(1000, 1190);
+    for (let i = 0; i < 12; i++) presenter.push(item(1000 + i, 1001 + i), 1012);
+    const decision = presenter.next(1013);
+    expect(decision.drop.length + (decision.show ? 1 : 0)).toBe(12 - Presenter.MAX_PENDING);
+  });
+
+  it("shows only the newest picture of a replay", () => {
+    const presenter = new Presenter<number>();
+    presenter.setRoomClock(10_000, 0);
+    const shown: number[] = [];
+    for (let i = 0; i < 60; i++) {
+      const now = 20 + i * 3;
+      presenter.push(item(8000 + i * 33, now), now);
+      const decision = presenter.next(now);
+      if (decision.show) shown.push(decision.show.picture);
+    }
+    // The burst ends with live pictures; at most those within 300 ms of live may be seen.
+    expect(shown.every((timestamp) => timestamp > 9700)).toBe(true);
+    expect(shown.at(-1)).toBe(8000 + 59 * 33);
+  });
+
+  it("shows the end of a replay although nothing live follows", () => {
+    const presenter = new Presenter<number>();
+    presenter.setRoomClock(10_000, 0);
+    presenter.push(item(2000, 20), 20);
+    const first = presenter.next(20);
+    expect(first.show).toBeUndefined();
+    expect(first.wakeAt).toBe(80);
+    expect(presenter.next(80).show?.picture).toBe(2000);
+  });
+
+  it("does not take a slow connection for a replay for ever", () => {
+    const presenter = new Presenter<number>();
+    presenter.setRoomClock(1000, 0);
+    let shown = 0;
+    for (let i = 0; i < 30; i++) {
+      presenter.push(item(500 + i * 33, i * 33), i * 33);
+      if (presenter.next(i * 33).show) shown++;
+    }
+    expect(shown).toBeGreaterThan(20);
+  });
+});
+
+describe("freezes", () => {
+  it("are pauses of more than three intervals and 150 ms, and hidden time is none", () => {
+    const meter = new FreezeMeter();
+    for (let t = 0; t <= 330; t += 33) meter.onShown(t);
+    meter.onShown(500);
+    expect(meter.freezeCount).toBe(0);
+    meter.onShown(1000);
+    expect([meter.freezeCount, meter.freezeMs]).toEqual([1, 500]);
+    meter.pause();
+    meter.onShown(9000);
+    expect(meter.freezeCount).toBe(1);
+  });
+});

@@ -1,0 +1,150 @@
+/** A decoded picture on its way to the canvas. */
+export interface Pending<T> {
+  /** Room clock, ms, unwrapped. */
+  timestamp: number;
+  /** When its last piece arrived, local ms. */
+  arrived: number;
+  picture: T;
+}
+
+export interface Decision<T> {
+  /** To be drawn now. */
+  show: Pending<T> | undefined;
+  /** Never to be drawn: too late, or overtaken. */
+  drop: Pending<T>[];
+  /** When to ask again, local ms. */
+  wakeAt: number | undefined;
+}
+
+/**
+ * Decides when each decoded picture of a track is shown: together with the sound of its participant if there is any, else at once; of a
+ * catch-up burst only the newest; never later than 200 ms after it arrived.
+ */
+export class Presenter<T> {
+  /** Longest wait for the sound, ms. */
+  static readonly MAX_WAIT_MS = 200;
+  /** Pictures waiting at one time: decoders have few to give away. */
+  static readonly MAX_PENDING = 6;
+  /** Older than this by the room's clock is a replay, ms. */
+  static readonly REPLAY_AGE_MS = 300;
+  /** A burst is over when nothing newer has come for this long, ms. */
+  static readonly QUIET_MS = 60;
+
+  #pending: Pending<T>[] = [];
+  #heardOffset: number | undefined;
+  #heardAt = -Infinity;
+  #roomOffset: number | undefined;
+  #catchingUp = true;
+  #firstAge: { at: number; age: number } | undefined;
+  #candidate: { item: Pending<T>; since: number } | undefined;
+
+  /** Room clock: `timestamp` is now. */
+  setRoomClock(timestamp: number, now: number): void {
+    this.#roomOffset = now - timestamp;
+  }
+
+  /** The participant's sound with this timestamp is heard at `at`. */
+  setHeard(timestamp: number, at: number): void {
+    const offset = at - timestamp;
+    // Reports jitter by a few ms, and so would the picture.
+    this.#heardOffset = this.#heardOffset === undefined || Math.abs(offset - this.#heardOffset) > 100 ? offset : this.#heardOffset + (offset - this.#heardOffset) * 0.2;
+    this.#heardAt = at;
+  }
+
+  /** A burst may follow: the track begins, or begins again after a gap. */
+  expectReplay(): void {
+    this.#catchingUp = true;
+    this.#firstAge = undefined;
+  }
+
+  push(item: Pending<T>, now: number): void {
+    this.#pending.push(item);
+    if (this.#catchingUp && !this.#isReplay(item)) this.#catchingUp = false;
+    if (this.#candidate || this.#catchingUp) this.#candidate = { item, since: now };
+  }
+
+  next(now: number): Decision<T> {
+    return this.#catchingUp ? this.#newestOnly(now) : this.#inTime(now);
+  }
+
+  /** Gives back all that waits. */
+  clear(): Pending<T>[] {
+    const all = this.#pending;
+    this.#pending = [];
+    this.#candidate = undefined;
+    return all;
+  }
+
+  #isReplay(item: Pending<T>): boolean {
+    if (this.#roomOffset === undefined) return false;
+    const age = item.arrived - this.#roomOffset - item.timestamp;
+    if (age < Presenter.REPLAY_AGE_MS) return false;
+    this.#firstAge ??= { at: item.arrived, age };
+    const elapsed = item.arrived - this.#firstAge.at;
+    // While it catches up, pictures get younger as fast as they come. If they do not, it is just a slow connection.
+    return elapsed < 200 || this.#firstAge.age - age > elapsed / 2;
+  }
+
+  #newestOnly(now: number): Decision<T> {
+    const newest = this.#pending.pop();
+    const drop = this.#pending;
+    this.#pending = [];
+    if (!newest) return { show: undefined, drop, wakeAt: undefined };
+    const since = this.#candidate?.since ?? now;
+    if (now - since >= Presenter.QUIET_MS) {
+      this.#candidate = undefined;
+      return { show: newest, drop, wakeAt: undefined };
+    }
+    this.#pending = [newest];
+    return { show: undefined, drop, wakeAt: since + Presenter.QUIET_MS };
+  }
+
+  #inTime(now: number): Decision<T> {
+    this.#candidate = undefined;
+    let show: Pending<T> | undefined;
+    const drop: Pending<T>[] = [];
+    while (this.#pending.length > 0) {
+      const first = this.#pending[0];
+      if (!first) break;
+      const due = this.#dueAt(first);
+      // Half a ms of early waking is not worth another timer.
+      if (due > now + 0.5 && this.#pending.length <= Presenter.MAX_PENDING) return { show, drop, wakeAt: due };
+      this.#pending.shift();
+      if (show) drop.push(show);
+      show = first;
+    }
+    return { show, drop, wakeAt: undefined };
+  }
+
+  #dueAt(item: Pending<T>): number {
+    // Sound that stopped a while ago no longer says anything about now.
+    if (this.#heardOffset === undefined || item.arrived - this.#heardAt > 2000) return item.arrived;
+    return Math.min(item.timestamp + this.#heardOffset, item.arrived + Presenter.MAX_WAIT_MS);
+  }
+}
+
+/** Counts freezes as WebRTC does: a picture stands for more than three times the average, and at least 150 ms more than it. */
+export class FreezeMeter {
+  freezeMs = 0;
+  freezeCount = 0;
+  #last: number | undefined;
+  #average = 33;
+
+  onShown(now: number): void {
+    if (this.#last !== undefined) {
+      const interval = now - this.#last;
+      if (interval > Math.max(3 * this.#average, this.#average + 150)) {
+        this.freezeCount++;
+        this.freezeMs += interval;
+      } else {
+        this.#average += (interval - this.#average) * 0.1;
+      }
+    }
+    this.#last = now;
+  }
+
+  /** Nothing is expected for a while (hidden, muted): the pause is no freeze. */
+  pause(): void {
+    this.#last = undefined;
+  }
+}

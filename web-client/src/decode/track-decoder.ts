@@ -1,0 +1,180 @@
+import { av1CodecString } from "../media/av1.js";
+import { h264CodecString } from "../media/h264.js";
+import { CODEC_AV1, CODEC_H264, codecName } from "../media/header.js";
+import { epochNow, type TrackKey, type VideoTrackStats } from "../workers/messages.js";
+import { FreezeMeter, Presenter } from "./presenter.js";
+
+/** One whole encoded picture. */
+export interface EncodedPicture {
+  codec: number;
+  keyframe: boolean;
+  /** Room clock, ms, unwrapped. */
+  timestamp: number;
+  arrived: number;
+  data: Uint8Array;
+}
+
+export interface TrackDecoderEvents {
+  needKeyframe(): void;
+  size(width: number, height: number): void;
+  first(at: number): void;
+  unsupported(codec: string): void;
+}
+
+/** Decodes one remote video track and draws it. */
+export class TrackDecoder {
+  readonly #presenter = new Presenter<VideoFrame>();
+  readonly #freezes = new FreezeMeter();
+  #decoder: VideoDecoder | undefined;
+  #codecString = "";
+  #canvas: OffscreenCanvas | undefined;
+  #context: OffscreenCanvasRenderingContext2D | null = null;
+  /** Arrival times by timestamp (µs) of what is inside the decoder. */
+  readonly #inside = new Map<number, number>();
+  #wantKeyframe = true;
+  #newestReceived = 0;
+  #newestDecoded = 0;
+  #decoded = 0;
+  #dropped = 0;
+  #width = 0;
+  #height = 0;
+  #firstAt = 0;
+  #delay = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #complained = false;
+
+  constructor(
+    readonly key: TrackKey,
+    readonly events: TrackDecoderEvents,
+  ) {}
+
+  get presenter(): Presenter<VideoFrame> {
+    return this.#presenter;
+  }
+
+  /** How much received video waits for decoding, ms. */
+  get backlogMs(): number {
+    return this.#inside.size > 1 ? Math.max(0, this.#newestReceived - this.#newestDecoded) : 0;
+  }
+
+  setCanvas(canvas: OffscreenCanvas): void {
+    this.#canvas = canvas;
+    this.#context = canvas.getContext("2d", { alpha: false, desynchronized: false });
+  }
+
+  push(picture: EncodedPicture): void {
+    if (this.#wantKeyframe && !picture.keyframe) {
+      this.#dropped++;
+      return;
+    }
+    if (picture.keyframe && !this.#configure(picture)) return;
+    if (this.#wantKeyframe || picture.timestamp - this.#newestReceived > 1000) {
+      this.#presenter.expectReplay();
+      this.#freezes.pause();
+    }
+    this.#wantKeyframe = false;
+    this.#newestReceived = picture.timestamp;
+    const timestamp = Math.round(picture.timestamp * 1000);
+    this.#inside.set(timestamp, picture.arrived);
+    try {
+      this.#decoder?.decode(new EncodedVideoChunk({ type: picture.keyframe ? "key" : "delta", timestamp, data: picture.data }));
+    } catch {
+      this.#restart();
+    }
+  }
+
+  stats(): VideoTrackStats {
+    return {
+      key: this.key, framesDecoded: this.#decoded, framesDropped: this.#dropped, width: this.#width, height: this.#height, firstFrameAt: this.#firstAt,
+      freezeMs: this.#freezes.freezeMs, freezeCount: this.#freezes.freezeCount, delayMs: this.#delay,
+    };
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    if (this.#decoder && this.#decoder.state !== "closed") this.#decoder.close();
+    this.#decoder = undefined;
+    for (const item of this.#presenter.clear()) item.picture.close();
+  }
+
+  /** Makes the decoder fit a keyframe. @returns false if the codec cannot be decoded here. */
+  #configure(picture: EncodedPicture): boolean {
+    const found = picture.codec === CODEC_H264 ? h264CodecString(picture.data) : picture.codec === CODEC_AV1 ? av1CodecString(picture.data) : undefined;
+    if (found === undefined) {
+      if (!this.#complained) this.events.unsupported(codecName(picture.codec));
+      this.#complained = true;
+      return false;
+    }
+    if (this.#decoder?.state === "configured" && found === this.#codecString) return true;
+    this.#codecString = found;
+    this.#inside.clear();
+    try {
+      if (!this.#decoder || this.#decoder.state === "closed") {
+        this.#decoder = new VideoDecoder({ output: (frame) => this.#output(frame), error: () => this.#restart() });
+      }
+      this.#decoder.configure({ codec: found, optimizeForLatency: true });
+      return true;
+    } catch {
+      this.#decoder = undefined;
+      if (!this.#complained) this.events.unsupported(codecName(picture.codec));
+      this.#complained = true;
+      return false;
+    }
+  }
+
+  /** After an error everything up to the next keyframe is lost. */
+  #restart(): void {
+    if (this.#decoder && this.#decoder.state !== "closed") this.#decoder.close();
+    this.#decoder = undefined;
+    this.#inside.clear();
+    if (this.#wantKeyframe) return;
+    this.#wantKeyframe = true;
+    this.events.needKeyframe();
+  }
+
+  #output(frame: VideoFrame): void {
+    const now = epochNow();
+    const arrived = this.#inside.get(frame.timestamp) ?? now;
+    // What went in before it will not come out any more.
+    for (const timestamp of this.#inside.keys()) if (timestamp <= frame.timestamp) this.#inside.delete(timestamp);
+    this.#decoded++;
+    this.#newestDecoded = frame.timestamp / 1000;
+    this.#presenter.push({ timestamp: frame.timestamp / 1000, arrived, picture: frame }, now);
+    this.#present();
+  }
+
+  #present(): void {
+    clearTimeout(this.#timer);
+    const now = epochNow();
+    const { show, drop, wakeAt } = this.#presenter.next(now);
+    for (const item of drop) item.picture.close();
+    this.#dropped += drop.length;
+    if (show) {
+      this.#delay += (now - show.arrived - this.#delay) * 0.1;
+      this.#draw(show.picture, now);
+      show.picture.close();
+    }
+    if (wakeAt !== undefined) this.#timer = setTimeout(() => this.#present(), Math.max(0, wakeAt - now));
+  }
+
+  #draw(frame: VideoFrame, now: number): void {
+    const { displayWidth: width, displayHeight: height } = frame;
+    if (width !== this.#width || height !== this.#height) {
+      this.#width = width;
+      this.#height = height;
+      this.events.size(width, height);
+    }
+    const canvas = this.#canvas;
+    if (!canvas || !this.#context) return;
+    if (canvas.width !== width || canvas.height !== height) {
+      canvas.width = width;
+      canvas.height = height;
+    }
+    this.#context.drawImage(frame, 0, 0, width, height);
+    this.#freezes.onShown(now);
+    if (this.#firstAt === 0) {
+      this.#firstAt = now;
+      this.events.first(now);
+    }
+  }
+}

@@ -1,0 +1,22 @@
+import { Emitter } from "./events.js";
+import { RoomError } from "./error.js";
+import type { LocalParticipant, Participant, Publication, PublishOptions, RoomAudio, RoomEvents, RoomState, RoomStats } from "./types.js";
+
+/** A call that this page is in. Made by {@link connect}. */
+export abstract class Room extends Emitter<RoomEvents> {
+  abstract readonly roomName: string;
+  abstract readonly url: string;
+  abstract readonly state: RoomState;
+  /** Why `state` is `closed`; absent after an ordinary `disconnect`. */
+  abstract readonly closeReason?: RoomError | undefined;
+  /** Everybody in the room by id, the local one included, in the order of joining. */
+  abstract readonly participants: ReadonlyMap<number, Participant>;
+  abstract readonly local: LocalParticipant;
+  abstract readonly audio: RoomAudio;
+  /** Sends a track to the room. */
+  abstract publish(track: MediaStreamTrack, options?: PublishOptions): Promise<Publication>;
+  /** Figures about this moment. */
+  abstract stats(): Promise<RoomStats>;
+  /** Leaves. Tracks that were published are not stopped: they belong to the caller. */
+  abstract disconnect(reason?: string): Promise<void>;
+}

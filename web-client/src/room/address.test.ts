@@ -1,0 +1,19 @@
+import { describe, expect, it } from "vitest";
+import { roomAddress } from "./address.js";
+
+const base = "https://call.example:8443/lobby";
+
+describe("a room's address", () => {
+  it("is understood in all its forms", () => {
+    expect(roomAddress("wss://h:1/ws/team%20a", base)).toEqual({ socketUrl: "wss://h:1/ws/team%20a", room: "team a" });
+    expect(roomAddress("https://h/team", base)).toEqual({ socketUrl: "wss://h/ws/team", room: "team" });
+    expect(roomAddress("http://h/team?x=1", base)).toEqual({ socketUrl: "ws://h/ws/team", room: "team" });
+    expect(roomAddress("Käse & Brot", base)).toEqual({ socketUrl: "wss://call.example:8443/ws/K%C3%A4se%20%26%20Brot", room: "Käse & Brot" });
+    expect(roomAddress("a/b", base)).toEqual({ socketUrl: "wss://call.example:8443/ws/a%2Fb", room: "a/b" });
+    expect(roomAddress("wss://h/gate/ws/r", base).socketUrl).toBe("wss://h/gate/ws/r");
+  });
+
+  it("without a room is refused", () => {
+    for (const input of ["", "https://h/", "wss://h", "https://h/a/b"]) expect(() => roomAddress(input, base)).toThrow(/room/);
+  });
+});

@@ -1,0 +1,47 @@
+import { RoomError } from "../error.js";
+
+/** Where a room is: the WebSocket to open, and the room's name. */
+export interface RoomAddress {
+  socketUrl: string;
+  room: string;
+}
+
+/**
+ * Understands `wss://host/ws/room`, `https://host/room` and a bare room name, which means one on the host of `base`.
+ * @throws RoomError `bad_room`
+ */
+export function roomAddress(input: string, base: string): RoomAddress {
+  const text = input.trim();
+  const absolute = /^(wss?|https?):\/\//i.test(text);
+  let url: URL;
+  try {
+    url = absolute ? new URL(text) : new URL(`/${encodeURIComponent(text.replace(/^\/+/, ""))}`, base);
+  } catch {
+    throw new RoomError("bad_room", `"${input}" is neither an address nor the name of a room.`, true);
+  }
+  const parts = url.pathname.split("/").filter((part) => part !== "");
+  const encoded = parts.at(-1);
+  if (encoded === undefined || (parts.length > 1 && parts.at(-2) !== "ws")) {
+    throw new RoomError("bad_room", `"${input}" names no room; expected wss://host/ws/room, https://host/room or a room's name.`, true);
+  }
+  // A gateway may live under a path: what comes before the room is kept.
+  const prefix = parts.slice(0, parts.at(-2) === "ws" ? -2 : -1).map((part) => `/${part}`).join("");
+  const secure = url.protocol === "wss:" || url.protocol === "https:";
+  return { socketUrl: `${secure ? "wss" : "ws"}://${url.host}${prefix}/ws/${encoded}`, room: decodeURIComponent(encoded) };
+}
+
+/**
+ * A browser does not tell a page why a WebSocket was refused. Asking the same address by HTTP gives the gateway's answer, if it is reached.
+ * @returns code and sentence of the refusal, if there is one
+ */
+export async function refusal(socketUrl: string): Promise<{ code: string; message: string } | undefined> {
+  try {
+    const response = await fetch(socketUrl.replace(/^ws/, "http"), { signal: AbortSignal.timeout(2000) });
+    const body = (await response.json()) as { code?: unknown; message?: unknown };
+    // Any page asking like this lacks the subprotocol: that is no reason, only the proof that the gateway is there.
+    if (typeof body.code !== "string" || body.code === "subprotocol_required") return undefined;
+    return { code: body.code, message: typeof body.message === "string" ? body.message : "The gateway refuses this room." };
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,378 @@
+import { openCapture, type Capture } from "../capture/capture.js";
+import type { Joined, ServerMessage } from "../control/messages.js";
+import { RoomError } from "../error.js";
+import { Playback } from "../playout/playback.js";
+import { Room } from "../room.js";
+import type { LocalParticipant, MediaTransport, Participant, Publication, PublishOptions, RoomAudio, RoomState, RoomStats, TrackSource } from "../types.js";
+import { epochNow, trackKey, type FromSession, type TrackKey, type VideoToPage } from "../workers/messages.js";
+import type { RoomAddress } from "./address.js";
+import { LivePublication, type PublicationOwner } from "./publication.js";
+import type { LiveTrack } from "./remote-track.js";
+import { Roster } from "./roster.js";
+import { sourceStats } from "./stats.js";
+import { Threads } from "./threads.js";
+
+/** What `connect` passes on. */
+export interface LiveRoomOptions {
+  name: string;
+  id: string;
+  token: string | undefined;
+  transport: "auto" | MediaTransport;
+  audioContext: AudioContext | undefined;
+  address: RoomAddress;
+}
+
+type StatsAnswer = FromSession & { type: "stats" };
+
+/** @internal */
+export class LiveRoom extends Room implements PublicationOwner {
+  /** Answers of the session worker are waited for so long, ms. */
+  static readonly STATS_MS = 2000;
+
+  state: RoomState = "connecting";
+  closeReason: RoomError | undefined;
+  readonly roomName: string;
+  readonly url: string;
+  readonly #threads: Threads;
+  readonly #playback: Playback;
+  readonly #roster: Roster;
+  readonly #publications = new Map<number, { publication: LivePublication; capture: Capture | undefined; pending: number }>();
+  readonly #statsWaiting = new Map<number, (answer: StatsAnswer) => void>();
+  readonly #started = epochNow();
+  readonly #abort = new AbortController();
+  #joinMs = 0;
+  #joinedAt = 0;
+  #counter = 0;
+  #speakers: number[] = [];
+  #settle: { resolve: (room: LiveRoom) => void; reject: (error: RoomError) => void } | undefined;
+
+  constructor(readonly options: LiveRoomOptions) {
+    super();
+    this.roomName = options.address.room;
+    this.url = options.address.socketUrl;
+    this.#playback = new Playback(options.audioContext);
+    this.#playback.on("blocked", (blocked) => this.emit("audioblocked", blocked));
+    this.#playback.on("failed", (reason) => this.emit("notice", { code: "audio_failed", message: `Sound cannot be played: ${reason}` }));
+    this.#roster = new Roster({
+      joined: (participant) => this.emit("participantjoined", participant),
+      changed: (participant) => this.emit("participantchanged", participant),
+      left: (participant, reason) => this.emit("participantleft", participant, reason),
+      trackAdded: (track, participant) => {
+        this.#addElement(track);
+        this.emit("trackadded", track, participant);
+      },
+      trackRemoved: (track, participant) => {
+        this.#threads.toVideo({ type: "release", key: keyOf(track) });
+        this.emit("trackremoved", track, participant);
+      },
+      visibilityChanged: () => this.#sendPaused(),
+    });
+    this.#threads = new Threads(
+      (message) => this.#fromSession(message),
+      (message) => this.#fromVideo(message),
+      (reason) => this.#close(new RoomError("unsupported_browser", `A part of the client did not start: ${reason}.`, true)),
+    );
+  }
+
+  /** Joins. Resolves in the room. */
+  join(): Promise<LiveRoom> {
+    const joined = new Promise<LiveRoom>((resolve, reject) => (this.#settle = { resolve, reject }));
+    const { name, id, token, address } = this.options;
+    this.#threads.toSession({ type: "start", url: address.socketUrl, name, id, token, videoPort: this.#threads.videoPort }, [this.#threads.videoPort]);
+    void this.#playback.start().then((port) => {
+      if (!port) return;
+      this.#threads.toSession({ type: "playout", port }, [port]);
+      this.#reportLatency();
+    });
+    this.#listen();
+    return joined;
+  }
+
+  get participants(): ReadonlyMap<number, Participant> {
+    return this.#roster.participants;
+  }
+
+  get local(): LocalParticipant {
+    if (!this.#roster.local) throw new RoomError("not_joined", "Not in the room yet.", false);
+    return this.#roster.local;
+  }
+
+  get audio(): RoomAudio {
+    return this.#playback;
+  }
+
+  async publish(track: MediaStreamTrack, options: PublishOptions = {}): Promise<Publication> {
+    if (this.state === "closed") throw new RoomError("not_joined", "The room is closed.", false);
+    const source = options.source ?? guessSource(track);
+    const kind = track.kind === "audio" ? "audio" : "video";
+    const publication = new LivePublication(
+      ++this.#counter, this, track, source, this.#freeSlot(kind, source),
+      options.maxBitrate ?? (kind === "audio" ? 32_000 : 1_200_000),
+      options.fps ?? (source === "screen" ? 15 : 30),
+    );
+    this.#publications.set(publication.number, { publication, capture: undefined, pending: 0 });
+    this.#listPublications();
+    const { width, height } = track.getSettings();
+    const { number, slot, maxBitrate, fps } = publication;
+    this.#threads.toSession({ type: "publish", spec: { publication: number, kind, source, slot, maxBitrate, fps, width, height } });
+    await this.trackReplaced(publication);
+    return publication;
+  }
+
+  async stats(): Promise<RoomStats> {
+    const request = ++this.#counter;
+    const answer = await new Promise<StatsAnswer>((resolve) => {
+      this.#statsWaiting.set(request, resolve);
+      this.#threads.toSession({ type: "stats", request });
+      setTimeout(() => resolve({ type: "stats", request, rttMs: 0, received: [], sending: [] }), LiveRoom.STATS_MS);
+    });
+    this.#statsWaiting.delete(request);
+    return {
+      transport: "websocket",
+      transportReason: "requested",
+      joinMs: this.#joinMs,
+      rttMs: Math.round(answer.rttMs * 10) / 10,
+      sources: sourceStats(answer.received, this.#roster.participants, this.#joinedAt),
+      sending: answer.sending,
+    };
+  }
+
+  async disconnect(reason?: string): Promise<void> {
+    if (this.state === "closed") return;
+    this.#threads.toSession({ type: "leave", reason });
+    await new Promise<void>((resolve) => {
+      this.once("state", () => resolve());
+      setTimeout(() => {
+        this.#close(undefined);
+        resolve();
+      }, 500);
+    });
+  }
+
+  /** @internal */
+  muted(publication: LivePublication): void {
+    this.#threads.toSession({ type: "mute", publication: publication.number, on: publication.muted });
+  }
+
+  /** @internal */
+  async trackReplaced(publication: LivePublication): Promise<void> {
+    const entry = this.#publications.get(publication.number);
+    if (!entry) return;
+    // Two replacements at once: the later one wins.
+    const turn = ++entry.pending;
+    try {
+      const capture = await openCapture(publication.track, this.#playback.context);
+      if (turn !== entry.pending || !this.#publications.has(publication.number)) {
+        capture.stop();
+        return;
+      }
+      entry.capture?.stop();
+      entry.capture = capture;
+      this.#threads.toSession({ type: "feed", publication: publication.number, feed: capture.feed }, capture.transfer);
+    } catch (error) {
+      publication.state = "failed";
+      publication.failure = `The track cannot be read: ${error instanceof Error ? error.message : String(error)}`;
+      this.#localChanged();
+    }
+  }
+
+  /** @internal */
+  stopped(publication: LivePublication): void {
+    this.#threads.toSession({ type: "unpublish", publication: publication.number });
+    this.#publications.get(publication.number)?.capture?.stop();
+    this.#publications.delete(publication.number);
+    if (publication.source === "microphone") this.#roster.local?.hear(0, epochNow());
+    this.#listPublications();
+    this.#localChanged();
+  }
+
+  #listen(): void {
+    const { signal } = this.#abort;
+    const network = (): void => this.#threads.toSession({ type: "network" });
+    addEventListener("online", network, { signal });
+    navigator.connection?.addEventListener("change", network, { signal });
+    // The page goes away: the others are to see it at once, not after the time for reconnecting.
+    addEventListener("pagehide", () => this.#threads.toSession({ type: "leave", reason: "page closed" }), { signal });
+    const latency = setInterval(() => this.#reportLatency(), 2000);
+    signal.addEventListener("abort", () => clearInterval(latency));
+  }
+
+  #reportLatency(): void {
+    this.#threads.toSession({ type: "playout-latency", ms: this.#playback.latencyMs });
+  }
+
+  #fromSession(message: FromSession): void {
+    if (this.state === "closed") return;
+    switch (message.type) {
+      case "joined":
+        this.#joined(message.message, message.at);
+        break;
+      case "reconnecting":
+        this.#setState("reconnecting");
+        break;
+      case "message":
+        this.#fromServer(message.message);
+        break;
+      case "closed":
+        this.#close(message.error && new RoomError(message.error.code, message.error.message, true));
+        break;
+      case "publication":
+        this.#publicationChanged(message);
+        break;
+      case "notice":
+        this.emit("notice", { code: message.code, message: message.message });
+        break;
+      case "local-level":
+        this.#hear([[this.#roster.local?.id ?? 0, message.level]]);
+        break;
+      case "levels":
+        this.#hear(message.levels);
+        break;
+      case "stats":
+        this.#statsWaiting.get(message.request)?.(message);
+        break;
+    }
+  }
+
+  #joined(message: Joined, at: number): void {
+    const first = this.#settle;
+    if (first) {
+      this.#joinMs = Math.round(at - this.#started);
+      this.#joinedAt = at;
+    }
+    this.#roster.replace(message.members, message.participant);
+    this.#setState("connected");
+    this.#settle = undefined;
+    first?.resolve(this);
+    if (first) this.emit("transport", { media: "websocket", reason: "requested" });
+  }
+
+  #fromServer(message: ServerMessage): void {
+    switch (message.type) {
+      case "member_joined":
+      case "member_changed":
+        this.#roster.update(message.member);
+        break;
+      case "member_left":
+        this.#roster.left(message.id, message.reason);
+        break;
+      case "video_paused":
+      case "video_resumed":
+        this.#roster.track(message.source, "video", message.slot)?.setServerPause(message.type === "video_paused" ? message.reason : undefined);
+        break;
+      case "speakers":
+        // What is played here is measured here; without that, the server's word counts.
+        if (this.#playback.blocked) this.#setSpeakers(message.ids);
+        break;
+      case "notice":
+        this.emit("notice", { code: message.code, message: message.message });
+        break;
+      case "error":
+        // Fatal ones end the session, which then says so with its reason.
+        if (!message.fatal) this.emit("error", new RoomError(message.code, message.message, false));
+        break;
+    }
+  }
+
+  #fromVideo(message: VideoToPage): void {
+    const [id, kind, slot] = message.key.split(":");
+    const track = this.#roster.track(Number(id), kind ?? "", Number(slot));
+    switch (message.type) {
+      case "size":
+        track?.setSize(message.width, message.height);
+        break;
+      case "first":
+        track?.emit("firstframe");
+        break;
+      case "unsupported":
+        this.emit("notice", { code: "codec_unsupported", message: `Somebody sends ${message.codec} video, which this browser cannot show.` });
+        break;
+    }
+  }
+
+  #addElement(track: LiveTrack): void {
+    if (track.kind !== "video") return;
+    const canvas = document.createElement("canvas");
+    const offscreen = canvas.transferControlToOffscreen();
+    this.#threads.toVideo({ type: "canvas", key: keyOf(track), canvas: offscreen }, [offscreen]);
+    track.setElement(canvas);
+  }
+
+  #sendPaused(): void {
+    const tracks = this.#roster.tracks.filter((track) => !track.visible).map(({ participantId, kind, slot }) => ({ source: participantId, kind, slot }));
+    this.#threads.toSession({ type: "pause", tracks });
+  }
+
+  #publicationChanged({ publication: number, state, codec, failure, limitReason }: FromSession & { type: "publication" }): void {
+    const publication = this.#publications.get(number)?.publication;
+    if (!publication || publication.state === "failed") return;
+    publication.state = state;
+    publication.codec = codec;
+    publication.failure = failure;
+    publication.limitReason = limitReason;
+    this.#localChanged();
+  }
+
+  #hear(levels: readonly [participant: number, level: number][]): void {
+    const now = epochNow();
+    for (const [id, level] of levels) {
+      const participant = this.#roster.participants.get(id);
+      if (participant?.hear(level, now)) this.emit("participantchanged", participant);
+    }
+    if (this.#playback.blocked) return;
+    const talking = [...this.#roster.participants.values()].filter((participant) => participant.speaking);
+    const ids = talking.map((participant) => participant.id);
+    // Only who talks matters, not every change of who is louder.
+    const same = ids.length === this.#speakers.length && ids.every((id) => this.#speakers.includes(id));
+    if (!same) this.#setSpeakers(talking.sort((a, b) => b.audioLevel - a.audioLevel).map((participant) => participant.id));
+  }
+
+  #setSpeakers(ids: number[]): void {
+    this.#speakers = ids;
+    this.emit("speakers", ids);
+  }
+
+  #freeSlot(kind: "audio" | "video", source: TrackSource): number {
+    const used = new Set([...this.#publications.values()].filter(({ publication }) => publication.kind === kind).map(({ publication }) => publication.slot));
+    const wanted = source === "screen" ? 1 : 0;
+    for (const slot of [wanted, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]) if (!used.has(slot)) return slot;
+    throw new RoomError("too_many_tracks", `No more than 15 ${kind} tracks can be published.`, false);
+  }
+
+  #listPublications(): void {
+    if (this.#roster.local) this.#roster.local.publications = [...this.#publications.values()].map(({ publication }) => publication);
+  }
+
+  #localChanged(): void {
+    if (this.#roster.local) this.emit("participantchanged", this.#roster.local);
+  }
+
+  #setState(state: RoomState): void {
+    if (state === this.state) return;
+    this.state = state;
+    this.emit("state", state);
+  }
+
+  #close(error: RoomError | undefined): void {
+    if (this.state === "closed") return;
+    this.closeReason = error;
+    this.#abort.abort();
+    for (const { capture } of this.#publications.values()) capture?.stop();
+    void this.#playback.close();
+    // The worker has its goodbye to send first.
+    setTimeout(() => this.#threads.terminate(), 250);
+    if (error) this.emit("error", error);
+    this.#setState("closed");
+    this.#settle?.reject(error ?? new RoomError("aborted", "Left before having joined.", true));
+    this.#settle = undefined;
+  }
+}
+
+function keyOf(track: LiveTrack): TrackKey {
+  return trackKey({ source: track.participantId, kind: track.kind, slot: track.slot });
+}
+
+function guessSource(track: MediaStreamTrack): TrackSource {
+  if (track.kind === "audio") return "microphone";
+  return "displaySurface" in track.getSettings() ? "screen" : "camera";
+}

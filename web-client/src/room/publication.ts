@@ -1,0 +1,54 @@
+import type { Publication, TrackKind, TrackSource } from "../types.js";
+
+/** What a publication asks its room to do. */
+export interface PublicationOwner {
+  muted(publication: LivePublication): void;
+  trackReplaced(publication: LivePublication): Promise<void>;
+  stopped(publication: LivePublication): void;
+}
+
+/** @internal */
+export class LivePublication implements Publication {
+  readonly kind: TrackKind;
+  codec = "";
+  muted = false;
+  state: Publication["state"] = "starting";
+  failure: string | undefined;
+  limitReason: string | undefined;
+  #stopped = false;
+
+  constructor(
+    /** Names it towards the session worker. */
+    readonly number: number,
+    readonly owner: PublicationOwner,
+    public track: MediaStreamTrack,
+    readonly source: TrackSource,
+    readonly slot: number,
+    readonly maxBitrate: number,
+    readonly fps: number,
+  ) {
+    this.kind = track.kind === "audio" ? "audio" : "video";
+  }
+
+  mute(on: boolean): Promise<void> {
+    if (on !== this.muted && !this.#stopped) {
+      this.muted = on;
+      this.owner.muted(this);
+    }
+    return Promise.resolve();
+  }
+
+  async replaceTrack(track: MediaStreamTrack): Promise<void> {
+    if (track.kind !== this.track.kind) throw new TypeError(`A ${this.kind} publication cannot take a ${track.kind} track.`);
+    this.track = track;
+    if (!this.#stopped) await this.owner.trackReplaced(this);
+  }
+
+  stop(): Promise<void> {
+    if (!this.#stopped) {
+      this.#stopped = true;
+      this.owner.stopped(this);
+    }
+    return Promise.resolve();
+  }
+}

@@ -1,0 +1,63 @@
+import { describe, expect, it } from "vitest";
+import type { MemberInfo, TrackInfo } from "../control/messages.js";
+import { Roster } from "./roster.js";
+
+const member = (id: number, name: string, tracks: TrackInfo[] = []): MemberInfo => ({
+  id, name, fingerprint: `f${name}`, door: "native", state: "connected", muted: { audio: false, video: false }, tracks,
+});
+const camera: TrackInfo = { kind: "video", source: "camera", slot: 0, codec: "h264" };
+const microphone: TrackInfo = { kind: "audio", source: "microphone", slot: 0, codec: "opus" };
+
+function roster(): { roster: Roster; log: string[] } {
+  const log: string[] = [];
+  return {
+    log,
+    roster: new Roster({
+      joined: (p) => log.push(`joined ${p.name}`),
+      changed: (p) => log.push(`changed ${p.name}`),
+      left: (p, reason) => log.push(`left ${p.name} ${reason}`),
+      trackAdded: (t, p) => log.push(`+${t.kind} ${p.name}`),
+      trackRemoved: (t, p) => log.push(`-${t.kind} ${p.name}`),
+      visibilityChanged: () => log.push("visibility"),
+    }),
+  };
+}
+
+describe("the roster", () => {
+  it("reports members and tracks once each, in the order of joining", () => {
+    const { roster: r, log } = roster();
+    r.replace([member(1, "a", [camera]), member(2, "me")], 2);
+    r.update(member(3, "b"));
+    r.update(member(3, "b", [microphone]));
+    r.update(member(3, "b", [microphone]));
+    r.left(1, "left");
+    expect(log).toEqual(["joined a", "+video a", "changed me", "joined b", "+audio b", "changed b", "-video a", "left a left"]);
+    expect([...r.participants.keys()]).toEqual([2, 3]);
+  });
+
+  it("says only what changed after a resumed session", () => {
+    const { roster: r, log } = roster();
+    r.replace([member(1, "a", [camera]), member(2, "me"), member(3, "gone")], 2);
+    log.length = 0;
+    r.replace([member(1, "a", [camera, microphone]), member(2, "me"), member(4, "new")], 2);
+    expect(log).toEqual(["left gone lost", "+audio a", "changed me", "joined new"]);
+  });
+
+  it("keeps the local participant as the same object under its new id", () => {
+    const { roster: r } = roster();
+    r.replace([member(2, "me")], 2);
+    const local = r.local;
+    r.replace([member(9, "me")], 9);
+    expect(r.local).toBe(local);
+    expect(local?.id).toBe(9);
+    expect([...r.participants.keys()]).toEqual([9]);
+  });
+
+  it("never shows the local participant's own tracks as remote ones", () => {
+    const { roster: r, log } = roster();
+    r.replace([member(2, "me", [camera])], 2);
+    r.update(member(2, "me", [camera, microphone]));
+    expect(log).toEqual(["changed me"]);
+    expect(r.tracks).toEqual([]);
+  });
+});

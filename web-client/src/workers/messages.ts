@@ -1,0 +1,151 @@
+import type { ClientMessage, Joined, ServerMessage, TrackRef } from "../control/messages.js";
+import type { Publication, SendStats, TrackKind, TrackSource } from "../types.js";
+
+/** What the page, the session worker, the video worker and the playout worklet tell one another. Times are {@link epochNow} unless said. */
+
+/** ms since 1970 by a clock that never jumps, the same in all threads of a page (`performance.now()` alone begins anew in each). */
+export function epochNow(): number {
+  return performance.timeOrigin + performance.now();
+}
+
+/** Names a received track: participant, kind and slot. */
+export type TrackKey = `${number}:${"audio" | "video"}:${number}`;
+
+export function trackKey(track: TrackRef): TrackKey {
+  return `${track.source}:${track.kind}:${track.slot}`;
+}
+
+/** How captured media reaches the session worker; see `capture/`. */
+export type CaptureFeed =
+  | { road: "stream"; readable: ReadableStream<VideoFrame | AudioData> }
+  | { road: "track"; track: MediaStreamTrack }
+  | { road: "port"; port: MessagePort };
+
+/** On a capture port: sound of one channel, or a picture. Both are given away. */
+export type CapturedMedia = { samples: Float32Array; sampleRate: number } | { frame: VideoFrame };
+
+/** A publication as the session worker needs it. */
+export interface PublicationSpec {
+  publication: number;
+  kind: TrackKind;
+  source: TrackSource;
+  slot: number;
+  maxBitrate: number;
+  fps: number;
+  width?: number | undefined;
+  height?: number | undefined;
+}
+
+export type ToSession =
+  | { type: "start"; url: string; name: string; id: string; token?: string | undefined; videoPort: MessagePort }
+  | { type: "playout"; port: MessagePort }
+  | { type: "playout-latency"; ms: number }
+  | { type: "publish"; spec: PublicationSpec }
+  /** Feeds a publication from now on, in place of an earlier feed. */
+  | { type: "feed"; publication: number; feed: CaptureFeed }
+  /** WebRTC carries this publication from now on (`codec` as negotiated), or does so no more (`undefined`). */
+  | { type: "carried"; publication: number; codec: string | undefined }
+  | { type: "mute"; publication: number; on: boolean }
+  | { type: "unpublish"; publication: number }
+  | { type: "pause"; tracks: TrackRef[] }
+  | { type: "control"; message: ClientMessage }
+  | { type: "network" }
+  | { type: "stats"; request: number }
+  | { type: "leave"; reason: string | undefined };
+
+/** Figures of one track received over the WebSocket. */
+export interface ReceivedStats {
+  key: TrackKey;
+  codec: string;
+  packets: number;
+  lost: number;
+  bitrate: number;
+  framesDecoded: number;
+  framesDropped: number;
+  width: number;
+  height: number;
+  /** 0: nothing shown or played yet. */
+  firstFrameAt: number;
+  freezeMs: number;
+  freezeCount: number;
+  delayMs: number;
+  audioLevel: number;
+  dominantHz: number;
+}
+
+export type FromSession =
+  | { type: "joined"; message: Joined; at: number }
+  | { type: "reconnecting" }
+  | { type: "message"; message: ServerMessage }
+  | { type: "closed"; error: { code: string; message: string } | undefined }
+  | { type: "publication"; publication: number; state: Publication["state"]; codec: string; failure?: string | undefined; limitReason?: string | undefined }
+  | { type: "notice"; code: string; message: string }
+  /** Linear RMS over the last 100 ms: of the microphone, and of what was played of each source. */
+  | { type: "local-level"; level: number }
+  | { type: "levels"; levels: [participant: number, level: number][] }
+  | { type: "stats"; request: number; rttMs: number; received: ReceivedStats[]; sending: SendStats[] };
+
+/** From session worker to video worker. */
+export type SessionToVideo =
+  | { type: "frame"; key: TrackKey; codec: number; keyframe: boolean; timestamp: number; arrived: number; data: Uint8Array }
+  | { type: "remove"; key: TrackKey }
+  /** Room clock: `timestamp` is now (`at`). */
+  | { type: "clock"; timestamp: number; at: number }
+  /** A source's sound: timestamp `timestamp` is heard at `at`. */
+  | { type: "heard"; participant: number; timestamp: number; at: number }
+  | { type: "stats"; request: number };
+
+export interface VideoTrackStats {
+  key: TrackKey;
+  framesDecoded: number;
+  framesDropped: number;
+  width: number;
+  height: number;
+  firstFrameAt: number;
+  freezeMs: number;
+  freezeCount: number;
+  delayMs: number;
+}
+
+export type VideoToSession =
+  | { type: "keyframe"; key: TrackKey }
+  | { type: "backlog"; ms: number }
+  | { type: "stats"; request: number; tracks: VideoTrackStats[] };
+
+/** From page to video worker. */
+export type PageToVideo =
+  | { type: "session"; port: MessagePort }
+  | { type: "canvas"; key: TrackKey; canvas: OffscreenCanvas }
+  | { type: "release"; key: TrackKey };
+
+export type VideoToPage =
+  | { type: "size"; key: TrackKey; width: number; height: number }
+  | { type: "first"; key: TrackKey; at: number }
+  | { type: "unsupported"; key: TrackKey; codec: string };
+
+/** From session worker to playout worklet; `source` is participant and slot in one number. */
+export type ToPlayout =
+  | { type: "pcm"; source: number; timestamp: number; left: Float32Array; right?: Float32Array | undefined }
+  | { type: "end"; source: number }
+  | { type: "stats"; request: number };
+
+export interface PlayoutStats {
+  source: number;
+  delayMs: number;
+  concealedMs: number;
+  concealments: number;
+  level: number;
+  /** Everything played in the last second, at the context's rate. */
+  played: Float32Array;
+}
+
+export type FromPlayout =
+  /** Every 100 ms: RMS over that time, and the timestamp that was played just now (NaN: nothing). Three numbers per source: id, level, timestamp. */
+  | { type: "levels"; values: Float64Array }
+  | { type: "started"; source: number }
+  | { type: "stats"; request: number; sampleRate: number; sources: PlayoutStats[] };
+
+/** Slots are below 16, so participant and slot fit into one number. */
+export function playoutSource(participant: number, slot: number): number {
+  return participant * 16 + slot;
+}

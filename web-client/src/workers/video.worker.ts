@@ -1,0 +1,81 @@
+import { TrackDecoder } from "../decode/track-decoder.js";
+import type { PageToVideo, SessionToVideo, TrackKey, VideoToPage, VideoToSession } from "./messages.js";
+import { workerScope } from "./scope.js";
+
+// The worker that decodes and draws all remote video. Encoded pictures come from the session worker, canvases from the page.
+
+const page = workerScope<PageToVideo, VideoToPage>();
+const tracks = new Map<TrackKey, TrackDecoder>();
+const canvases = new Map<TrackKey, OffscreenCanvas>();
+let session: MessagePort | undefined;
+let clock: { timestamp: number; at: number } | undefined;
+let lastBacklog = 0;
+
+function toSession(message: VideoToSession): void {
+  session?.postMessage(message);
+}
+
+function track(key: TrackKey): TrackDecoder {
+  let found = tracks.get(key);
+  if (!found) {
+    found = new TrackDecoder(key, {
+      needKeyframe: () => toSession({ type: "keyframe", key }),
+      size: (width, height) => page.postMessage({ type: "size", key, width, height }),
+      first: (at) => page.postMessage({ type: "first", key, at }),
+      unsupported: (codec) => page.postMessage({ type: "unsupported", key, codec }),
+    });
+    if (clock) found.presenter.setRoomClock(clock.timestamp, clock.at);
+    const canvas = canvases.get(key);
+    if (canvas) found.setCanvas(canvas);
+    tracks.set(key, found);
+  }
+  return found;
+}
+
+function reportBacklog(): void {
+  const ms = Math.max(0, ...[...tracks.values()].map((decoder) => decoder.backlogMs));
+  if (ms === lastBacklog) return;
+  lastBacklog = ms;
+  toSession({ type: "backlog", ms });
+}
+
+function fromSession(message: SessionToVideo): void {
+  switch (message.type) {
+    case "frame":
+      track(message.key).push(message);
+      break;
+    case "remove":
+      tracks.get(message.key)?.close();
+      tracks.delete(message.key);
+      break;
+    case "clock":
+      clock = message;
+      for (const decoder of tracks.values()) decoder.presenter.setRoomClock(message.timestamp, message.at);
+      break;
+    case "heard":
+      for (const [key, decoder] of tracks) if (key.startsWith(`${message.participant}:`)) decoder.presenter.setHeard(message.timestamp, message.at);
+      break;
+    case "stats":
+      toSession({ type: "stats", request: message.request, tracks: [...tracks.values()].map((decoder) => decoder.stats()) });
+      break;
+  }
+}
+
+page.onmessage = ({ data }) => {
+  switch (data.type) {
+    case "session":
+      session = data.port;
+      session.onmessage = (event: MessageEvent<SessionToVideo>) => fromSession(event.data);
+      setInterval(reportBacklog, 100);
+      break;
+    case "canvas":
+      canvases.set(data.key, data.canvas);
+      tracks.get(data.key)?.setCanvas(data.canvas);
+      break;
+    case "release":
+      canvases.delete(data.key);
+      tracks.get(data.key)?.close();
+      tracks.delete(data.key);
+      break;
+  }
+};
