@@ -5,5 +5,7 @@
 //! speaks) and never touch a frame.
 #![forbid(unsafe_code)]
 
+pub mod join;
 pub mod media;
+pub mod native;
 pub mod room;
