@@ -9,8 +9,8 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use wzp_gateway::config::{Config, Settings, Tls};
-use wzp_gateway::net;
 use wzp_gateway::serve::{Addresses, Gateway};
+use wzp_gateway::{join, net};
 
 /// WZP calls from a browser: native apps, browsers and streaming tools in one room.
 #[derive(Debug, Parser)]
@@ -26,6 +26,8 @@ struct Cli {
 enum Command {
     /// Run the gateway (the default)
     Serve(Box<Serve>),
+    /// Join a room as a native member, for trying things out and for tests
+    Join(Box<join::Args>),
 }
 
 #[derive(Debug, Args)]
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         None => run_serve(cli.serve),
         Some(Command::Serve(serve)) => run_serve(*serve),
+        Some(Command::Join(args)) => run_join(*args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -81,6 +84,14 @@ fn run_serve(serve: Serve) -> anyhow::Result<()> {
         gateway.shutdown().await;
         Ok(())
     })
+}
+
+fn run_join(args: join::Args) -> anyhow::Result<()> {
+    log_to_stderr(&std::env::var("WZP_LOG").unwrap_or_else(|_| "warn".to_owned()), false)?;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(join::run(args))
 }
 
 fn log_to_stderr(filter: &str, json: bool) -> anyhow::Result<()> {

@@ -12,12 +12,15 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use wzp_proto::room_name::RoomName;
+
 use crate::auth::Auth;
 use crate::browser::session;
 use crate::config::{Config, Tls};
 use crate::http::listener::Listener;
 use crate::http::pages::Pages;
 use crate::http::router::{App, router};
+use crate::native;
 use crate::net::{self, ConnectionLimit};
 use crate::room::registry::{Registry, RoomLimits};
 use crate::state::StateDir;
@@ -26,6 +29,22 @@ use crate::state::StateDir;
 const MAX_FRAME_BYTES: usize = 1 << 20;
 /// Sessions get this long to say goodbye.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(4);
+
+/// The shared tokens, as the native door asks for them.
+#[derive(Debug)]
+struct Tokens(Auth);
+
+impl native::auth::Authenticate for Tokens {
+    fn authenticate<'a>(&'a self, token: &'a str, _room: &'a RoomName) -> native::auth::AuthFuture<'a> {
+        Box::pin(async move {
+            if self.0.accepts(token) {
+                Ok(native::auth::Authenticated::default())
+            } else {
+                Err(native::auth::AuthError("the token is not valid".to_owned()))
+            }
+        })
+    }
+}
 
 /// Where a running gateway listens.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -73,7 +92,7 @@ impl Gateway {
         let app = App {
             session: session::Config {
                 registry: registry.clone(),
-                auth,
+                auth: auth.clone(),
                 max_video_bitrate: config.max_video_bitrate,
                 max_frame_bytes: MAX_FRAME_BYTES,
             },
@@ -91,17 +110,18 @@ impl Gateway {
             }
         }));
 
-        Ok(Self {
-            addresses: Addresses {
-                http,
-                native: None,
-                webrtc: None,
-                rtmp: None,
-            },
-            registry,
-            shutdown,
-            tasks,
-        })
+        let identity = Arc::new(state.identity(rand::random())?);
+        let mut native = native::Config::new(config.native);
+        native.limits.connections = config.max_connections;
+        native.limits.per_ip = config.max_connections_per_ip;
+        native.auth = auth.is_required().then(|| Arc::new(Tokens(auth)) as Arc<dyn native::auth::Authenticate>);
+        let server = native::Server::bind(native, registry.clone(), identity)
+            .with_context(|| format!("cannot listen on {} (native, UDP)", config.native))?;
+        let native = server.local_addr()?;
+        tasks.push(tokio::spawn(server.run(stop)));
+
+        let addresses = Addresses { http, native: Some(native), webrtc: None, rtmp: None };
+        Ok(Self { addresses, registry, shutdown, tasks })
     }
 
     /// Where it listens.
