@@ -23,8 +23,7 @@ describe('a call over WebSocket', () => {
       args: ['--audio', 'tone:880', '--video', h264(30), '--fps', '30', '--record-audio', sound, '--record-video', picture],
     });
 
-    const heard = await received(page, 'Bo', 'audio', (source) => near(source.dominantHz, 880));
-    assert.ok(heard.audioLevel > 0.05, `level ${heard.audioLevel}`);
+    await received(page, 'Bo', 'audio', (source) => near(source.dominantHz, 880) && source.audioLevel > 0.05);
     const seen = await received(page, 'Bo', 'video', (source) => source.framesDecoded > 60);
     assert.deepEqual([seen.width, seen.height, seen.codec], [640, 360, 'h264']);
     const bo = await page.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.name === 'Bo').id);
@@ -60,7 +59,8 @@ describe('a call over WebSocket', () => {
     }
     for (const [page, alias] of [[ana, 'Cy'], [cy, 'Ana'], [cy, 'Bo']]) {
       const seen = await received(page, alias, 'video', (source) => source.framesDecoded > 30);
-      assert.ok(seen.firstFrameMs < 1500, `${alias}'s first frame after ${seen.firstFrameMs} ms`);
+      // Counted from joining, so it says something about those who were there already.
+      if (page === cy) assert.ok(seen.firstFrameMs < 1500, `${alias}'s first frame after ${seen.firstFrameMs} ms`);
     }
     const boAtCy = await cy.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.name === 'Bo').id);
     assert.ok(await moves(cy, boAtCy), 'the late joiner sees a still picture');
@@ -95,8 +95,7 @@ describe('a call over WebSocket', () => {
     const killed = await startChromium(t, { hz: 770 });
     await joinPage(t, killed, gateway, 'leave', 'Ed', { query });
     await until('Ed is there', async () => (await people(ana)).includes('Ed'));
-    const server = await killed.newBrowserCDPSession();
-    server.send('Browser.crash').catch(() => {});
+    await killed.kill();
     const state = () => ana.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.name === 'Ed')?.state ?? 'gone');
     await until('Ed is shown as reconnecting', async () => (await state()) === 'reconnecting', { timeout: 5000 });
     await until('Ed is gone', async () => (await state()) === 'gone', { timeout: 11_500 });

@@ -11,8 +11,10 @@ const flags = [
 /** A Chromium of its own: its microphone gives a tone of `hz`, its camera a moving picture. */
 export async function startChromium(t, { hz = 440, picture = camera(), executablePath = '/usr/bin/chromium', args = [], devices = true } = {}) {
   const media = devices ? [`--use-file-for-fake-video-capture=${picture}`, `--use-file-for-fake-audio-capture=${tone(hz)}`] : [];
-  const browser = await chromium.launch({ executablePath, headless: true, args: [...flags, ...media, ...args] });
-  t.after(() => browser.close().catch(() => {}));
+  const server = await chromium.launchServer({ executablePath, headless: true, args: [...flags, ...media, ...args] });
+  t.after(() => server.close().catch(() => {}));
+  const browser = await chromium.connect(server.wsEndpoint());
+  browser.kill = () => server.kill();
   return browser;
 }
 
