@@ -1,0 +1,435 @@
+//! The engine and its sockets against headless Chromium: pages publish and watch through a small forwarder.
+//!
+//! Needs `/usr/bin/chromium` (or `CHROMIUM`), `node` and `npm`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Once};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use wzp_gateway::media::rtp::history::{History, Limits};
+use wzp_gateway::media::rtp::rewrite::Rewriter;
+use wzp_gateway::webrtc::engine::{
+    self, Engine, Event, Kind, MediaLine, Mid, OfferPolicy, OutgoingRtp, Reason, ReportTime, SessionId,
+};
+use wzp_gateway::webrtc::net::{self, Sockets};
+
+enum Ask {
+    Offer { id: SessionId, publishes: bool, sdp: String, reply: oneshot::Sender<Result<String, String>> },
+    Candidate { id: SessionId, candidate: String },
+    Summary(oneshot::Sender<Summary>),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Summary {
+    closed: Vec<(SessionId, Reason)>,
+    estimates: Vec<u64>,
+    duplicates: u64,
+    rtx_sent: u64,
+    dropped: u64,
+    reports: u64,
+    rtt: Option<Duration>,
+    negotiations: usize,
+    sender_reports: usize,
+    udp_lost: u64,
+    levels: usize,
+    sessions: usize,
+}
+
+struct Leg {
+    rewriter: Rewriter,
+    history: History<OutgoingRtp>,
+    last: Option<(u32, Instant)>,
+}
+
+#[derive(Default)]
+struct Peer {
+    publishes: bool,
+    connected: bool,
+    lines: Vec<MediaLine>,
+    legs: BTreeMap<Mid, Leg>,
+}
+
+/// A room of one publisher: whatever it sends goes to all viewers, packet by packet.
+struct Forwarder {
+    engine: Engine,
+    peers: BTreeMap<SessionId, Peer>,
+    summary: Summary,
+    /// Every n-th video packet is withheld, as a network loses it.
+    drop_every: Option<u64>,
+    packets: u64,
+    last_keyframe_request: Option<Instant>,
+    last_report: Instant,
+}
+
+impl Forwarder {
+    fn ask(&mut self, now: Instant, ask: Ask) {
+        match ask {
+            Ask::Offer { id, publishes, sdp, reply } => {
+                let answer = self.engine.accept_offer(now, id, &sdp, &OfferPolicy::default());
+                if answer.is_ok() {
+                    self.peers.entry(id).or_default().publishes = publishes;
+                }
+                let _ = reply.send(answer.map_err(|error| error.to_string()));
+            }
+            Ask::Candidate { id, candidate } => drop(self.engine.add_remote_candidate(now, id, &candidate)),
+            Ask::Summary(reply) => {
+                let mut summary = self.summary.clone();
+                summary.sessions = self.engine.len();
+                for &id in self.peers.keys() {
+                    let stats = self.engine.stats(id).unwrap_or_default();
+                    summary.duplicates += stats.duplicates;
+                    summary.rtx_sent += stats.rtx_out;
+                }
+                let _ = reply.send(summary);
+            }
+        }
+    }
+
+    fn events(&mut self, now: Instant) {
+        while let Some(event) = self.engine.poll_event() {
+            match event {
+                Event::Connected { session, .. } => {
+                    if let Some(peer) = self.peers.get_mut(&session) {
+                        peer.connected = true;
+                    }
+                    self.request_keyframe(now);
+                }
+                Event::Closed { session, reason } => {
+                    self.peers.remove(&session);
+                    self.summary.closed.push((session, reason));
+                }
+                Event::Negotiated { session, lines } => {
+                    self.summary.negotiations += 1;
+                    self.peers.entry(session).or_default().lines = lines;
+                    self.request_keyframe(now);
+                }
+                Event::Rtp { session, meta, payload, .. } => {
+                    self.summary.levels += usize::from(meta.audio_level.is_some());
+                    self.forward(now, session, meta, &payload);
+                }
+                Event::KeyframeRequest { .. } => self.request_keyframe(now),
+                Event::Nack { session, mid, seqs } => {
+                    let Some(leg) = self.peers.get_mut(&session).and_then(|peer| peer.legs.get_mut(&mid)) else { continue };
+                    for seq in seqs {
+                        if let Ok(packet) = leg.history.repeat(now, seq) {
+                            let _ = self.engine.write_rtx(now, session, mid, packet);
+                        }
+                    }
+                }
+                Event::Estimate { bps, .. } => self.summary.estimates.push(bps),
+                Event::ReceiverReport { rtt, .. } => {
+                    self.summary.reports += 1;
+                    self.summary.rtt = rtt.or(self.summary.rtt);
+                }
+                Event::SenderReport { .. } => self.summary.sender_reports += 1,
+                Event::Disconnected { .. } => {}
+            }
+        }
+        if now >= self.last_report + Duration::from_secs(1) {
+            self.last_report = now;
+            self.send_reports(now);
+        }
+    }
+
+    fn forward(&mut self, now: Instant, from: SessionId, meta: engine::RtpMeta, payload: &bytes::Bytes) {
+        let kind = meta.codec.kind();
+        for (&to, peer) in self.peers.iter_mut().filter(|(id, peer)| **id != from && peer.connected && !peer.publishes) {
+            for line in peer.lines.iter().filter(|line| line.kind == kind && line.direction.send) {
+                let rate = meta.codec.clock_rate();
+                let leg = peer.legs.entry(line.mid).or_insert_with(|| Leg {
+                    rewriter: Rewriter::new(rate, 0),
+                    history: History::new(Limits::default()),
+                    last: None,
+                });
+                let packet = OutgoingRtp {
+                    codec: meta.codec,
+                    seq: leg.rewriter.sequence(),
+                    timestamp: leg.rewriter.timestamp(now, from.0, meta.timestamp),
+                    marker: meta.marker,
+                    payload: payload.clone(),
+                };
+                leg.last = Some((packet.timestamp, now));
+                leg.history.push(now, packet.seq, payload.len(), packet.clone());
+                self.packets += 1;
+                if kind == Kind::Video && self.drop_every.is_some_and(|every| self.packets % every == 0) {
+                    self.summary.dropped += 1;
+                    continue;
+                }
+                let _ = self.engine.write_rtp(now, to, line.mid, &packet);
+            }
+        }
+    }
+
+    fn send_reports(&mut self, now: Instant) {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let ntp = ((unix.as_secs() + 2_208_988_800) << 32) | (u64::from(unix.subsec_nanos()) << 32) / 1_000_000_000;
+        for (&id, peer) in &self.peers {
+            for line in &peer.lines {
+                let Some((timestamp, at)) = peer.legs.get(&line.mid).and_then(|leg| leg.last) else { continue };
+                let rate = if line.kind == Kind::Audio { 48_000 } else { 90_000 };
+                let elapsed = now.duration_since(at).as_micros() as u64 * rate / 1_000_000;
+                let time = ReportTime { ntp, rtp: timestamp.wrapping_add(elapsed as u32) };
+                let _ = self.engine.send_report(now, id, line.mid, time);
+            }
+        }
+    }
+
+    fn request_keyframe(&mut self, now: Instant) {
+        if self.last_keyframe_request.is_some_and(|at| now < at + Duration::from_millis(300)) {
+            return;
+        }
+        for (&id, peer) in self.peers.iter().filter(|(_, peer)| peer.publishes && peer.connected) {
+            for line in peer.lines.iter().filter(|line| line.kind == Kind::Video && line.direction.recv) {
+                if self.engine.request_keyframe(now, id, line.mid, None).is_ok() {
+                    self.last_keyframe_request = Some(now);
+                }
+            }
+        }
+    }
+}
+
+async fn run(mut sockets: Sockets, mut forwarder: Forwarder, mut asks: mpsc::Receiver<Ask>) {
+    loop {
+        let deadline = forwarder.engine.next_timeout().unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
+        let ask = tokio::select! {
+            received = sockets.receive(|local, from, datagram| {
+                let genuine = forwarder.engine.handle_datagram(Instant::now(), local, from, datagram);
+                forwarder.events(Instant::now());
+                genuine
+            }) => {
+                received.expect("the sockets are open");
+                None
+            }
+            ask = asks.recv() => match ask {
+                Some(ask) => Some(ask),
+                None => return,
+            },
+            () = tokio::time::sleep_until(deadline.into()) => None,
+        };
+        let now = Instant::now();
+        if let Some(ask) = ask {
+            forwarder.ask(now, ask);
+        }
+        forwarder.engine.handle_timeout(now);
+        forwarder.events(now);
+        while let Some(transmit) = forwarder.engine.poll_transmit() {
+            sockets.send(transmit);
+        }
+        forwarder.summary.udp_lost = sockets.stats().udp_dropped;
+    }
+}
+
+struct Setup {
+    drop_every: Option<u64>,
+    lite: bool,
+    ip: IpAddr,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { drop_every: None, lite: false, ip: IpAddr::from([127, 0, 0, 1]) }
+    }
+}
+
+#[derive(Clone)]
+struct Server {
+    asks: mpsc::Sender<Ask>,
+    page: Arc<str>,
+}
+
+#[derive(Deserialize)]
+struct Who {
+    id: u64,
+    role: Option<String>,
+}
+
+async fn offer(State(server): State<Server>, Query(who): Query<Who>, sdp: String) -> Response {
+    let (reply, answer) = oneshot::channel();
+    let publishes = who.role.as_deref() == Some("publish");
+    let ask = Ask::Offer { id: SessionId(who.id), publishes, sdp, reply };
+    server.asks.send(ask).await.expect("the forwarder runs");
+    match answer.await.expect("the forwarder answers") {
+        Ok(sdp) => sdp.into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, error).into_response(),
+    }
+}
+
+async fn candidate(State(server): State<Server>, Query(who): Query<Who>, candidate: String) {
+    let ask = Ask::Candidate { id: SessionId(who.id), candidate };
+    server.asks.send(ask).await.expect("the forwarder runs");
+}
+
+fn scripts() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/browser/engine")
+}
+
+/// Starts everything, lets the pages do `scenario`, and returns what they saw and what the forwarder saw.
+fn play(scenario: &str, options: &str, setup: Setup) -> (Value, Summary) {
+    static INSTALL: Once = Once::new();
+    INSTALL.call_once(|| {
+        if !scripts().join("node_modules/playwright-core").exists() {
+            let npm = Command::new("npm").args(["install", "--no-audit", "--no-fund"]).current_dir(scripts()).status();
+            assert!(npm.expect("npm is installed").success(), "npm install failed");
+        }
+    });
+    let (asks, receiver) = mpsc::channel(64);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let config = net::Config { addresses: vec![setup.ip], port: 0, ..net::Config::default() };
+            let sockets = Sockets::bind(config).expect("a free port");
+            let address = SocketAddr::new(setup.ip, sockets.port());
+            let config = engine::Config {
+                udp_candidates: vec![address],
+                tcp_candidates: vec![address],
+                ice_lite: setup.lite,
+                ..engine::Config::default()
+            };
+            let now = Instant::now();
+            let forwarder = Forwarder {
+                engine: Engine::new(now, config).expect("an engine"),
+                peers: BTreeMap::new(),
+                summary: Summary::default(),
+                drop_every: setup.drop_every,
+                packets: 0,
+                last_keyframe_request: None,
+                last_report: now,
+            };
+            run(sockets, forwarder, receiver).await;
+        });
+    });
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let script = std::fs::read_to_string(scripts().join("page.js")).expect("page.js");
+        let page = format!("<!doctype html><title>engine</title><body><script type=module>{script}</script>");
+        let server = Server { asks: asks.clone(), page: page.into() };
+        let router = Router::new()
+            .route("/", get(|State(server): State<Server>| async move { Html(server.page.to_string()) }))
+            .route("/offer", post(offer))
+            .route("/candidate", post(candidate))
+            .with_state(server);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://localhost:{}/", listener.local_addr().expect("an address").port());
+        tokio::spawn(async move { axum::serve(listener, router).await.expect("the server runs") });
+
+        let (scenario, options) = (scenario.to_owned(), options.to_owned());
+        let output = tokio::task::spawn_blocking(move || {
+            Command::new("node")
+                .args(["run.mjs", &url, &scenario, &options])
+                .current_dir(scripts())
+                .stderr(Stdio::inherit())
+                .output()
+                .expect("node is installed")
+        })
+        .await
+        .expect("the script runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let seen = text.lines().last().and_then(|line| serde_json::from_str(line).ok());
+        let (reply, summary) = oneshot::channel();
+        asks.send(Ask::Summary(reply)).await.expect("the forwarder runs");
+        let summary = summary.await.expect("the forwarder answers");
+        let seen: Value = seen.unwrap_or_else(|| panic!("the pages failed; the forwarder saw {summary:?}"));
+        println!("{seen}\n{summary:?}");
+        (seen, summary)
+    })
+}
+
+fn number(seen: &Value, pointer: &str) -> f64 {
+    seen.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("no {pointer} in {seen}"))
+}
+
+/// A changing picture, sound, nothing lost.
+fn assert_flows(seen: &Value) {
+    let frames = number(seen, "/after/framesDecoded") - number(seen, "/before/framesDecoded");
+    assert!(frames >= 40.0, "only {frames} frames in 4 s: {seen}");
+    assert!(number(seen, "/after/audioPackets") - number(seen, "/before/audioPackets") >= 150.0, "no sound: {seen}");
+    assert!(number(seen, "/after/audioEnergy") > number(seen, "/before/audioEnergy"), "silence: {seen}");
+    assert_eq!(number(seen, "/after/height"), 480.0);
+}
+
+#[test]
+fn h264_and_opus_reach_another_browser() {
+    let (seen, summary) = play("forward", "{}", Setup::default());
+    assert_flows(&seen);
+    assert_eq!(seen["after"]["codec"], "video/H264");
+    assert_eq!(seen["after"]["protocol"], "udp");
+    assert_eq!(number(&seen, "/after/lost"), 0.0);
+    assert!(summary.reports > 0 && summary.rtt.is_some(), "no receiver reports: {summary:?}");
+    assert!(summary.sender_reports > 0, "the publisher's sender reports did not come through: {summary:?}");
+    assert!(summary.levels > 100, "no audio levels: {summary:?}");
+    assert!(!summary.estimates.is_empty(), "the viewer's estimate did not come through: {summary:?}");
+    assert!(number(&seen, "/outbound/available") > 500_000.0, "the publisher did not ramp up: {seen}");
+}
+
+#[test]
+fn av1_reaches_another_browser() {
+    let (seen, _) = play("forward", r#"{"codec":"AV1"}"#, Setup::default());
+    assert_flows(&seen);
+    assert_eq!(seen["after"]["codec"], "video/AV1");
+}
+
+#[test]
+fn lost_packets_are_repaired_by_rtx() {
+    let (seen, summary) = play("forward", r#"{"seconds":6}"#, Setup { drop_every: Some(20), ..Setup::default() });
+    assert_flows(&seen);
+    let repaired = number(&seen, "/after/retransmitted");
+    assert!(repaired > 0.0, "no RTX arrived: {seen}");
+    assert!(repaired >= 0.95 * summary.dropped as f64 - 2.0, "{repaired} of {} repaired: {seen}", summary.dropped);
+    assert!(number(&seen, "/after/keyFrames") <= 4.0, "repair fell back to keyframes: {seen}");
+}
+
+#[test]
+fn media_flows_over_tcp_when_udp_is_not_offered() {
+    let (seen, _) = play("tcp", "{}", Setup::default());
+    assert_flows(&seen);
+    assert_eq!(seen["after"]["protocol"], "tcp");
+}
+
+#[test]
+fn twenty_renegotiations_reuse_the_m_lines() {
+    let (seen, summary) = play("renegotiate", "{}", Setup::default());
+    assert_eq!(number(&seen, "/renegotiated/lines"), 4.0);
+    assert_eq!(seen["renegotiated"]["state"], "connected");
+    assert!(number(&seen, "/after/framesDecoded") > number(&seen, "/before/framesDecoded") + 5.0);
+    assert_eq!(summary.negotiations, 22);
+}
+
+#[test]
+fn media_goes_on_over_an_ice_restart() {
+    let (seen, _) = play("restart", "{}", Setup::default());
+    assert_eq!(seen["viewerRestart"]["state"], "connected");
+}
+
+#[test]
+fn an_ice_lite_engine_connects() {
+    let (seen, _) = play("forward", "{}", Setup { lite: true, ..Setup::default() });
+    assert_flows(&seen);
+}
+
+#[test]
+fn ipv6_connects() {
+    let (seen, _) = play("forward", "{}", Setup { ip: IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]), ..Setup::default() });
+    assert_flows(&seen);
+}
+
+#[test]
+fn ten_viewers_join_quickly() {
+    let (seen, summary) = play("joins", "{}", Setup::default());
+    let mut times: Vec<f64> = (0..10).map(|join| number(&seen, &format!("/times/{join}/firstFrameMs"))).collect();
+    times.sort_by(f64::total_cmp);
+    println!("first frame: median {:.0} ms, worst {:.0} ms", times[5], times[9]);
+    assert!(times[5] < 1_000.0, "{times:?}");
+    assert!(summary.closed.len() >= 9, "viewers that left are still there: {summary:?}");
+}
