@@ -5,7 +5,7 @@ const until = async (what, ok, ms = 10_000) => {
   const end = performance.now() + ms;
   while (!(await ok())) {
     if (performance.now() > end) throw new Error(`timed out waiting for ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 25));
+    await new Promise((resolve) => setTimeout(resolve, 5));
   }
 };
 
@@ -34,19 +34,20 @@ async function negotiate({ tcpOnly = false, iceRestart = false } = {}) {
   await pc.setRemoteDescription({ type: 'answer', sdp });
 }
 
-function open(id, role) {
+function open(id, role, tcpOnly) {
   state.id = id;
   state.role = role;
   state.pc = new RTCPeerConnection();
   state.pc.onicecandidate = ({ candidate }) => {
-    if (candidate?.candidate) fetch(`/candidate?id=${id}`, { method: 'POST', body: candidate.candidate });
+    // Told of our UDP candidates, a full agent would reach us that way.
+    if (candidate?.candidate && !tcpOnly) fetch(`/candidate?id=${id}`, { method: 'POST', body: candidate.candidate });
   };
 }
 
 const connected = () => until('connected', () => state.pc.connectionState === 'connected');
 
 window.publish = async ({ id, codec, tcpOnly, bitrate }) => {
-  open(id, 'publish');
+  open(id, 'publish', tcpOnly);
   const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width: 640, height: 480 } });
   for (const track of media.getTracks()) {
     const transceiver = state.pc.addTransceiver(track, { direction: 'sendonly', streams: [media] });
@@ -64,7 +65,7 @@ window.publish = async ({ id, codec, tcpOnly, bitrate }) => {
 };
 
 window.view = async ({ id, tcpOnly, lines = 1 }) => {
-  open(id, 'view');
+  open(id, 'view', tcpOnly);
   state.pc.ontrack = ({ track }) => {
     // Sound has no energy in the statistics unless something plays it.
     const element = document.createElement(track.kind);

@@ -67,6 +67,7 @@ const scenarios = {
     for (let round = 0; round < 10; round += 1) {
       const viewer = await page();
       times.push(await call(viewer, 'view', { id: 100 + round }));
+      await call(viewer, 'closePeer');
       await viewer.close();
     }
     return { times };

@@ -4,6 +4,13 @@
 //! access units). What leaves passes [`packetize`] once per frame, then per viewer [`rewrite`] (sequence numbers and
 //! timestamps without a seam) and [`history`] (answers to NACKs).
 
+pub mod av1;
+pub mod depacketize;
+pub mod h264;
 pub mod history;
+pub mod packetize;
+pub mod reorder;
 pub mod rewrite;
 pub mod sequence;
+#[cfg(test)]
+mod tests;

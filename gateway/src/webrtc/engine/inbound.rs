@@ -134,14 +134,6 @@ impl Inbound {
         }
     }
 
-    /// Notes the number of a packet without content.
-    pub fn note(&mut self, place: usize, seq: u16) {
-        if let Role::Media { extender, filter } = &mut self.streams[place].role {
-            let seq = extender.extend(seq);
-            filter.is_new(seq);
-        }
-    }
-
     /// The extended number, media SSRC and layer of a packet; `None` when it came before, or repairs an unknown stream.
     pub fn accept(&mut self, place: usize, seq: u16) -> Option<(u64, u32, Option<Rid>)> {
         let media = self.media_of(place)?;

@@ -303,11 +303,8 @@ impl Session {
             seq = u16::from_be_bytes([payload[0], payload[1]]);
             payload = payload.split_off(2);
         }
-        if payload.is_empty() {
-            // Padding on the media's own SSRC takes up a number.
-            if !is_rtx {
-                self.inbound.note(resolved.stream, seq);
-            }
+        // Padding in RTX repairs nothing; on the media's own SSRC it takes up a number, which the application must know.
+        if payload.is_empty() && is_rtx {
             return;
         }
         let Some((seq, ssrc, rid)) = self.inbound.accept(resolved.stream, seq) else {

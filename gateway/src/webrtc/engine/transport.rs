@@ -364,8 +364,8 @@ impl Transport {
             if self.dtls.connect(now, DTLS_PEER, config, None).is_err() {
                 self.dtls_state = Dtls::Ended(Reason::DtlsFailed);
             }
-            self.flush_dtls();
         }
+        self.flush_dtls();
     }
 
     fn flush_agent(&mut self, now: Instant) {
@@ -423,11 +423,11 @@ impl Transport {
         self.flush_dtls();
     }
 
+    /// What DTLS says before there is a path waits for it: lost, it would be repeated only a timeout later.
     fn flush_dtls(&mut self) {
+        let Some(path) = self.path else { return };
         while let Some(message) = self.dtls.poll_transmit() {
-            if let Some(path) = self.path {
-                self.outgoing.push_back((path, message.message));
-            }
+            self.outgoing.push_back((path, message.message));
         }
     }
 

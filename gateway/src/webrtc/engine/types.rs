@@ -374,7 +374,7 @@ pub enum Event {
         rid: Option<Rid>,
         /// Header fields.
         meta: RtpMeta,
-        /// The payload without padding.
+        /// The payload without padding. Empty when the packet was nothing but padding, which takes up a number only.
         payload: Bytes,
     },
     /// PLI or FIR: the peer wants a keyframe on the stream we send.
