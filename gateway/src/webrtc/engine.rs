@@ -13,9 +13,9 @@
 //! [`Reason::Internal`]. The crate logs under targets that begin with `rtc`, up to one line per packet: the application
 //! caps those at `error`.
 
+use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -162,7 +162,9 @@ impl Engine {
             let mut new_ufrag = None;
             if session.restarts(&offer) {
                 new_ufrag = Some(local.ufrag.clone());
-                session.restart(now, &offer, local).map_err(|error| OfferError::Engine(error.to_string()))?;
+                session
+                    .restart(now, &offer, local)
+                    .map_err(|error| OfferError::Engine(error.to_string()))?;
             }
             Ok((session.answer(&offer, policy, &candidates, sinks), new_ufrag))
         });
@@ -177,7 +179,9 @@ impl Engine {
                 Ok(answer)
             }
             Some(Err(error)) => Err(error),
-            None => Err(OfferError::Engine("the session ended while it was negotiated".to_owned())),
+            None => Err(OfferError::Engine(
+                "the session ended while it was negotiated".to_owned(),
+            )),
         }
     }
 
@@ -257,8 +261,16 @@ impl Engine {
             // RFC 7983
             Some(0..=3) => self.handle_stun(now, path, datagram),
             Some(20..=63 | 128..=191) => {
-                let Some(bound) = self.addresses.get(&key) else { return false };
-                let path = Path { local: Local { ip: bound.local_ip, ..local }, peer: from };
+                let Some(bound) = self.addresses.get(&key) else {
+                    return false;
+                };
+                let path = Path {
+                    local: Local {
+                        ip: bound.local_ip,
+                        ..local
+                    },
+                    peer: from,
+                };
                 self.with_session(now, bound.session, |session, sinks| {
                     session.handle(now, path, datagram, None, sinks);
                 });
@@ -270,17 +282,25 @@ impl Engine {
 
     fn handle_stun(&mut self, now: Instant, path: Path, datagram: &[u8]) -> bool {
         let key = (path.local.protocol, path.peer);
-        let Some(mut message) = catch_unwind(|| Parsed::read(datagram)).ok().flatten() else { return false };
+        let Some(mut message) = catch_unwind(|| Parsed::read(datagram)).ok().flatten() else {
+            return false;
+        };
         if message.class != Class::Request {
             // Responses carry no USERNAME; the agent checks that it asked, and the integrity.
-            let Some(bound) = self.addresses.get(&key) else { return false };
+            let Some(bound) = self.addresses.get(&key) else {
+                return false;
+            };
             self.with_session(now, bound.session, |session, sinks| {
                 session.handle(now, path, datagram, Some(&message), sinks);
             });
             return false;
         }
-        let Some(id) = message.local_ufrag().and_then(|ufrag| self.ufrags.get(&ufrag).copied()) else { return false };
-        let Some(session) = self.sessions.get(&id) else { return false };
+        let Some(id) = message.local_ufrag().and_then(|ufrag| self.ufrags.get(&ufrag).copied()) else {
+            return false;
+        };
+        let Some(session) = self.sessions.get(&id) else {
+            return false;
+        };
         let crypto = self.identity.crypto.clone();
         let password = &session.credentials().password;
         let genuine = catch_unwind(AssertUnwindSafe(|| message.is_genuine(password, crypto.crypto())));
@@ -291,22 +311,30 @@ impl Engine {
         match self.addresses.entry(key) {
             Entry::Vacant(_) if !room => return false,
             Entry::Vacant(entry) => {
-                entry.insert(Bound { session: id, local_ip: path.local.ip, seen: now });
+                entry.insert(Bound {
+                    session: id,
+                    local_ip: path.local.ip,
+                    seen: now,
+                });
             }
             Entry::Occupied(mut entry) => {
                 let bound = entry.get_mut();
                 // Whoever knows the password of any session could send from a forged address, and so cut off the
                 // session that lives there.
-                if bound.session != id
-                    && self.sessions.contains_key(&bound.session)
-                    && now < bound.seen + ADDRESS_HOLD
+                if bound.session != id && self.sessions.contains_key(&bound.session) && now < bound.seen + ADDRESS_HOLD
                 {
                     return false;
                 }
-                *bound = Bound { session: id, local_ip: path.local.ip, seen: now };
+                *bound = Bound {
+                    session: id,
+                    local_ip: path.local.ip,
+                    seen: now,
+                };
             }
         }
-        self.with_session(now, id, |session, sinks| session.handle(now, path, datagram, Some(&message), sinks));
+        self.with_session(now, id, |session, sinks| {
+            session.handle(now, path, datagram, Some(&message), sinks)
+        });
         true
     }
 
@@ -314,30 +342,22 @@ impl Engine {
     ///
     /// # Errors
     /// [`WriteError`]; nothing is queued then.
-    pub fn write_rtp(
-        &mut self,
-        now: Instant,
-        id: SessionId,
-        mid: Mid,
-        packet: &OutgoingRtp,
-    ) -> Result<(), WriteError> {
+    pub fn write_rtp(&mut self, now: Instant, id: SessionId, mid: Mid, packet: &OutgoingRtp) -> Result<(), WriteError> {
         let send_time = self.send_time(now);
-        self.write(now, id, |session, sinks| session.write(now, mid, packet, false, send_time, sinks))
+        self.write(now, id, |session, sinks| {
+            session.write(now, mid, packet, false, send_time, sinks)
+        })
     }
 
     /// Repeats a packet as RTX (RFC 4588): `packet` as it was written before, original sequence number included.
     ///
     /// # Errors
     /// [`WriteError::NoCodec`] when the peer did not agree to RTX; else as [`Engine::write_rtp`].
-    pub fn write_rtx(
-        &mut self,
-        now: Instant,
-        id: SessionId,
-        mid: Mid,
-        packet: &OutgoingRtp,
-    ) -> Result<(), WriteError> {
+    pub fn write_rtx(&mut self, now: Instant, id: SessionId, mid: Mid, packet: &OutgoingRtp) -> Result<(), WriteError> {
         let send_time = self.send_time(now);
-        self.write(now, id, |session, sinks| session.write(now, mid, packet, true, send_time, sinks))
+        self.write(now, id, |session, sinks| {
+            session.write(now, mid, packet, true, send_time, sinks)
+        })
     }
 
     /// Asks a publisher for a keyframe (PLI).
@@ -385,7 +405,10 @@ impl Engine {
         work: impl FnOnce(&mut Session, &mut Sinks<'_>) -> Result<(), WriteError>,
     ) -> Result<(), WriteError> {
         let session = self.sessions.get_mut(&id).ok_or(WriteError::NoSession)?;
-        let mut sinks = Sinks { outbox: &mut self.outbox, events: &mut self.events };
+        let mut sinks = Sinks {
+            outbox: &mut self.outbox,
+            events: &mut self.events,
+        };
         match catch_unwind(AssertUnwindSafe(|| work(session, &mut sinks))) {
             Ok(result) => result,
             Err(_) => {
@@ -442,7 +465,10 @@ impl Engine {
         work: impl FnOnce(&mut Session, &mut Sinks<'_>) -> T,
     ) -> Option<T> {
         let session = self.sessions.get_mut(&id)?;
-        let mut sinks = Sinks { outbox: &mut self.outbox, events: &mut self.events };
+        let mut sinks = Sinks {
+            outbox: &mut self.outbox,
+            events: &mut self.events,
+        };
         let done = catch_unwind(AssertUnwindSafe(|| {
             let result = work(session, &mut sinks);
             (result, session.settle(now, &mut sinks), session.next_timeout())
@@ -470,7 +496,10 @@ impl Engine {
 
     fn end(&mut self, now: Instant, id: SessionId, reason: Reason) {
         if let Some(mut session) = self.sessions.remove(&id) {
-            let mut sinks = Sinks { outbox: &mut self.outbox, events: &mut self.events };
+            let mut sinks = Sinks {
+                outbox: &mut self.outbox,
+                events: &mut self.events,
+            };
             if reason != Reason::Internal {
                 let _ = catch_unwind(AssertUnwindSafe(|| session.close(now, &mut sinks)));
             }
@@ -491,7 +520,12 @@ fn candidate_lines(config: &Config) -> Vec<String> {
         let (ip, port) = (address.ip(), address.port());
         format!("candidate:{foundation} 1 {protocol} {priority} {ip} {port} typ host{suffix}")
     };
-    let udp = config.udp_candidates.iter().enumerate().map(|(index, at)| line(index, "udp", at, 126, ""));
+    let udp = config
+        .udp_candidates
+        .iter()
+        .enumerate()
+        .map(|(index, at)| line(index, "udp", at, 126, ""));
     let tcp = config.tcp_candidates.iter().enumerate();
-    udp.chain(tcp.map(|(index, at)| line(index, "tcp", at, 90, " tcptype passive"))).collect()
+    udp.chain(tcp.map(|(index, at)| line(index, "tcp", at, 90, " tcptype passive")))
+        .collect()
 }

@@ -261,18 +261,16 @@ impl Sockets {
         Ok(())
     }
 
-    fn receive_udp(
-        &mut self,
-        index: usize,
-        take: &mut impl FnMut(Local, SocketAddr, &[u8]) -> bool,
-    ) -> io::Result<()> {
+    fn receive_udp(&mut self, index: usize, take: &mut impl FnMut(Local, SocketAddr, &[u8]) -> bool) -> io::Result<()> {
         let udp = &self.udp[index];
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let received = {
             let mut slices = self.buffers.chunks_mut(self.buffer_size).map(IoSliceMut::new);
             let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
                 std::array::from_fn(|_| slices.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
-            udp.socket.try_io(Interest::READABLE, || udp.state.recv((&udp.socket).into(), &mut slices, &mut metas))
+            udp.socket.try_io(Interest::READABLE, || {
+                udp.state.recv((&udp.socket).into(), &mut slices, &mut metas)
+            })
         };
         let received = match received {
             Ok(received) => received,
@@ -281,7 +279,10 @@ impl Sockets {
             Err(error) => return Err(error),
         };
         for (meta, buffer) in metas.iter().zip(self.buffers.chunks(self.buffer_size)).take(received) {
-            let local = Local { protocol: Protocol::Udp, ip: meta.dst_ip };
+            let local = Local {
+                protocol: Protocol::Udp,
+                ip: meta.dst_ip,
+            };
             for datagram in buffer[..meta.len.min(buffer.len())].chunks(meta.stride.max(1)) {
                 take(local, meta.addr, datagram);
             }
@@ -325,7 +326,13 @@ impl Sockets {
         let _ = stream.set_nodelay(true);
         let (outgoing, queue) = mpsc::channel(TCP_QUEUE);
         let genuine = Arc::new(AtomicBool::new(false));
-        self.connections.insert(from, Connection { outgoing, genuine: genuine.clone() });
+        self.connections.insert(
+            from,
+            Connection {
+                outgoing,
+                genuine: genuine.clone(),
+            },
+        );
         *self.per_ip.entry(from.ip()).or_default() += 1;
         let events = self.tcp_sender.clone();
         self.tasks.spawn(async move {
@@ -408,13 +415,17 @@ fn try_send(udp: &Udp, transmit: &Transmit) -> io::Result<()> {
             segment_size: (part.len() > segment).then_some(segment),
             src_ip: transmit.local.ip,
         };
-        udp.socket.try_io(Interest::WRITABLE, || udp.state.try_send((&udp.socket).into(), &message))?;
+        udp.socket.try_io(Interest::WRITABLE, || {
+            udp.state.try_send((&udp.socket).into(), &message)
+        })?;
     }
     Ok(())
 }
 
 fn is_passing(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkUnreachable, WouldBlock};
+    use io::ErrorKind::{
+        ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkUnreachable, WouldBlock,
+    };
     matches!(
         error.kind(),
         WouldBlock | Interrupted | ConnectionReset | ConnectionRefused | HostUnreachable | NetworkUnreachable
@@ -456,9 +467,8 @@ async fn write_frames(stream: OwnedWriteHalf, mut queue: mpsc::Receiver<Bytes>) 
     let mut stream = BufWriter::with_capacity(16 * 1024, stream);
     while let Some(mut packet) = queue.recv().await {
         let written = timeout(TCP_IDLE, async {
-            loop {
-                // Packets are below 64 kB by construction: the UDP path could not carry them either.
-                let Ok(length) = u16::try_from(packet.len()) else { break };
+            // Packets are below 64 kB by construction: the UDP path could not carry them either.
+            while let Ok(length) = u16::try_from(packet.len()) {
                 stream.write_u16(length).await?;
                 stream.write_all(&packet).await?;
                 match queue.try_recv() {
@@ -483,22 +493,40 @@ fn bind_all(addresses: &[IpAddr], mut port: u16) -> Result<Bound, BindError> {
         let socket = match bind_udp(address) {
             Ok(socket) => socket,
             Err(error) if ip.is_ipv6() && has_no_ipv6(&error) => continue,
-            Err(source) => return Err(BindError::Socket { protocol: "UDP", address, source }),
+            Err(source) => {
+                return Err(BindError::Socket {
+                    protocol: "UDP",
+                    address,
+                    source,
+                });
+            }
         };
-        let bound = |protocol| move |source| BindError::Socket { protocol, address, source };
+        let bound = |protocol| {
+            move |source| BindError::Socket {
+                protocol,
+                address,
+                source,
+            }
+        };
         if port == 0 {
             port = socket.socket.local_addr().map_err(bound("UDP"))?.port();
         }
         listeners.push(bind_tcp(SocketAddr::new(ip, port)).map_err(bound("TCP"))?);
         udp.push(socket);
     }
-    if udp.is_empty() { Err(BindError::NoAddress) } else { Ok((udp, listeners, port)) }
+    if udp.is_empty() {
+        Err(BindError::NoAddress)
+    } else {
+        Ok((udp, listeners, port))
+    }
 }
 
 fn has_no_ipv6(error: &io::Error) -> bool {
     // EAFNOSUPPORT has no ErrorKind of its own that is stable.
-    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
-        || error.raw_os_error() == Some(97)
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported
+    ) || error.raw_os_error() == Some(97)
 }
 
 fn bind_udp(address: SocketAddr) -> io::Result<Udp> {
@@ -513,7 +541,13 @@ fn bind_udp(address: SocketAddr) -> io::Result<Udp> {
     socket.bind(&address.into())?;
     let socket = UdpSocket::from_std(socket.into())?;
     let state = UdpSocketState::new((&socket).into())?;
-    Ok(Udp { socket, state, is_ipv4: address.is_ipv4(), backlog: VecDeque::new(), backlog_bytes: 0 })
+    Ok(Udp {
+        socket,
+        state,
+        is_ipv4: address.is_ipv4(),
+        backlog: VecDeque::new(),
+        backlog_bytes: 0,
+    })
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {

@@ -41,7 +41,11 @@ impl Obu {
     /// [`MalformedObu`].
     pub fn read(bytes: &Bytes) -> Result<Self, MalformedObu> {
         let (obu, used) = Self::read_first(bytes)?;
-        if used == bytes.len() { Ok(obu) } else { Err(MalformedObu) }
+        if used == bytes.len() {
+            Ok(obu)
+        } else {
+            Err(MalformedObu)
+        }
     }
 
     fn read_first(bytes: &Bytes) -> Result<(Self, usize), MalformedObu> {
@@ -55,11 +59,18 @@ impl Obu {
         let end = if header & HAS_SIZE != 0 {
             let (size, used) = read_leb128(&bytes[at..]).ok_or(MalformedObu)?;
             at += used;
-            at.checked_add(size).filter(|&end| end <= bytes.len()).ok_or(MalformedObu)?
+            at.checked_add(size)
+                .filter(|&end| end <= bytes.len())
+                .ok_or(MalformedObu)?
         } else {
             bytes.len()
         };
-        let obu = Self { kind: header >> 3 & 0xf, header: header & !HAS_SIZE, extension, payload: bytes.slice(at..end) };
+        let obu = Self {
+            kind: header >> 3 & 0xf,
+            header: header & !HAS_SIZE,
+            extension,
+            payload: bytes.slice(at..end),
+        };
         Ok((obu, end))
     }
 
@@ -104,7 +115,9 @@ impl Obus {
     /// All but the last must have a size field.
     #[must_use]
     pub fn new(temporal_unit: &Bytes) -> Self {
-        Self { rest: temporal_unit.clone() }
+        Self {
+            rest: temporal_unit.clone(),
+        }
     }
 }
 
@@ -160,7 +173,10 @@ pub fn leb128_len(value: usize) -> usize {
 /// the size of every frame.
 #[must_use]
 pub fn dimensions(sequence_header: &[u8]) -> Option<(u32, u32)> {
-    let mut bits = Bits { bytes: sequence_header, at: 0 };
+    let mut bits = Bits {
+        bytes: sequence_header,
+        at: 0,
+    };
     bits.read(3)?; // seq_profile
     bits.read(1)?; // still_picture
     if bits.flag()? {

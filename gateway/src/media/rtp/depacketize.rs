@@ -108,7 +108,13 @@ impl Depacketizer {
     }
 
     fn new(format: Format, needs_keyframe: bool) -> Self {
-        Self { format, next: None, current: None, needs_keyframe, outputs: VecDeque::new() }
+        Self {
+            format,
+            next: None,
+            current: None,
+            needs_keyframe,
+            outputs: VecDeque::new(),
+        }
     }
 
     /// Takes the next packet. An empty payload (padding) only takes up its number. Call [`Depacketizer::poll`] until
@@ -123,7 +129,13 @@ impl Depacketizer {
         if matches!(self.format, Format::Opus) {
             if !payload.is_empty() {
                 let data = payload.clone();
-                let frame = AccessUnit { timestamp, data, keyframe: true, size: None, seqs: (seq, seq) };
+                let frame = AccessUnit {
+                    timestamp,
+                    data,
+                    keyframe: true,
+                    size: None,
+                    seqs: (seq, seq),
+                };
                 self.outputs.push_back(Output::Frame(frame));
             }
             return;
@@ -138,7 +150,11 @@ impl Depacketizer {
         if payload.is_empty() {
             return;
         }
-        if self.current.as_ref().is_some_and(|current| current.timestamp != timestamp) {
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|current| current.timestamp != timestamp)
+        {
             self.finish();
         }
         if self.current.is_none() {
@@ -154,7 +170,12 @@ impl Depacketizer {
                 Format::Opus => true,
             };
             let broken = (gap && !starts).then_some(Damage::PacketLost);
-            self.current = Some(Current { timestamp, seqs: (seq, seq), data: BytesMut::new(), broken });
+            self.current = Some(Current {
+                timestamp,
+                seqs: (seq, seq),
+                data: BytesMut::new(),
+                broken,
+            });
         }
         if let Some(current) = &mut self.current {
             current.seqs.1 = seq;
@@ -192,7 +213,12 @@ impl Depacketizer {
 
     fn finish(&mut self) {
         let Some(current) = self.current.take() else { return };
-        let Current { timestamp, seqs, data, broken } = current;
+        let Current {
+            timestamp,
+            seqs,
+            data,
+            broken,
+        } = current;
         let finished = match (broken, &mut self.format) {
             (Some(cause), _) => Err(cause),
             (None, Format::H264(format)) => format.finish(data.freeze()),
@@ -200,12 +226,19 @@ impl Depacketizer {
             (None, Format::Opus) => return,
         };
         let output = match finished {
-            Ok(Some((_, keyframe, _))) if self.needs_keyframe && !keyframe => {
-                Output::Damaged { timestamp, cause: Damage::NoKeyframe }
-            }
+            Ok(Some((_, keyframe, _))) if self.needs_keyframe && !keyframe => Output::Damaged {
+                timestamp,
+                cause: Damage::NoKeyframe,
+            },
             Ok(Some((data, keyframe, size))) => {
                 self.needs_keyframe &= !keyframe;
-                Output::Frame(AccessUnit { timestamp, data, keyframe, size, seqs })
+                Output::Frame(AccessUnit {
+                    timestamp,
+                    data,
+                    keyframe,
+                    size,
+                    seqs,
+                })
             }
             // Only delimiters, SEI or parameter sets.
             Ok(None) => return,
@@ -242,7 +275,9 @@ impl H264 {
         match h264::unit_type(payload) {
             Some(h264::STAP_A) => payload.get(3..).is_some_and(h264::starts_access_unit),
             Some(h264::FU_A) => {
-                let (Some(&indicator), Some(&header)) = (payload.first(), payload.get(1)) else { return false };
+                let (Some(&indicator), Some(&header)) = (payload.first(), payload.get(1)) else {
+                    return false;
+                };
                 let unit = [indicator & 0xe0 | header & 0x1f, payload.get(2).copied().unwrap_or(0)];
                 header & 0x80 != 0 && h264::starts_access_unit(&unit)
             }
@@ -260,15 +295,21 @@ impl H264 {
             h264::STAP_A => {
                 let mut rest = &payload[1..];
                 while !rest.is_empty() {
-                    let size = rest.get(..2).map(|size| usize::from(u16::from_be_bytes([size[0], size[1]])));
-                    let unit = size.and_then(|size| rest.get(2..2 + size)).filter(|unit| !unit.is_empty());
+                    let size = rest
+                        .get(..2)
+                        .map(|size| usize::from(u16::from_be_bytes([size[0], size[1]])));
+                    let unit = size
+                        .and_then(|size| rest.get(2..2 + size))
+                        .filter(|unit| !unit.is_empty());
                     let unit = unit.ok_or(Damage::Malformed("STAP-A sizes do not add up"))?;
                     Self::put(unit, out);
                     rest = &rest[2 + unit.len()..];
                 }
             }
             h264::FU_A => {
-                let &[indicator, header, ..] = &payload[..] else { return Err(Damage::Malformed("FU-A cut short")) };
+                let &[indicator, header, ..] = &payload[..] else {
+                    return Err(Damage::Malformed("FU-A cut short"));
+                };
                 let (start, end) = (header & 0x80 != 0, header & 0x40 != 0);
                 if start == self.fragment {
                     return Err(Damage::Malformed("FU-A fragments out of turn"));
@@ -280,7 +321,11 @@ impl H264 {
                 out.extend_from_slice(&payload[2..]);
                 self.fragment = !end;
             }
-            _ => return Err(Damage::Malformed("a NAL unit type that packetization mode 1 does not have")),
+            _ => {
+                return Err(Damage::Malformed(
+                    "a NAL unit type that packetization mode 1 does not have",
+                ));
+            }
         }
         Ok(())
     }
@@ -309,7 +354,11 @@ impl H264 {
         if !slices {
             return Ok(None);
         }
-        let data = if idr && !(has_sps && has_pps) { self.parameter_sets.insert(&data, has_sps, has_pps)? } else { data };
+        let data = if idr && !(has_sps && has_pps) {
+            self.parameter_sets.insert(&data, has_sps, has_pps)?
+        } else {
+            data
+        };
         Ok(Some((data, idr, self.parameter_sets.size)))
     }
 }
@@ -318,8 +367,14 @@ impl ParameterSets {
     /// Remembers a parameter set, if there is room. True: it was one.
     fn keep(&mut self, unit: &Bytes, is_sequence: bool) -> bool {
         // seq_parameter_set_id follows profile, constraints and level; pic_parameter_set_id comes first.
-        let Some(id) = first_exp_golomb(&unit[1..], if is_sequence { 3 } else { 0 }) else { return false };
-        let sets = if is_sequence { &mut self.sequence } else { &mut self.picture };
+        let Some(id) = first_exp_golomb(&unit[1..], if is_sequence { 3 } else { 0 }) else {
+            return false;
+        };
+        let sets = if is_sequence {
+            &mut self.sequence
+        } else {
+            &mut self.picture
+        };
         let known = sets.get(&id);
         if known == Some(unit) {
             return true;
@@ -397,7 +452,10 @@ impl Av1 {
             return false;
         }
         let mut elements = Elements::new(payload);
-        let kind = elements.next().and_then(Result::ok).and_then(|(element, _)| Some(element.first()? >> 3 & 0xf));
+        let kind = elements
+            .next()
+            .and_then(Result::ok)
+            .and_then(|(element, _)| Some(element.first()? >> 3 & 0xf));
         header & 0x08 != 0 || matches!(kind, Some(av1::SEQUENCE_HEADER | av1::TEMPORAL_DELIMITER))
     }
 
@@ -434,7 +492,10 @@ impl Av1 {
         }
         if obu.kind == av1::SEQUENCE_HEADER {
             self.has_sequence_header = true;
-            let known = self.sequence_header.as_ref().is_some_and(|known| known[..] == obu.payload[..]);
+            let known = self
+                .sequence_header
+                .as_ref()
+                .is_some_and(|known| known[..] == obu.payload[..]);
             if !known && obu.payload.len() <= MAX_PARAMETER_SETS {
                 self.size = av1::dimensions(&obu.payload).or(self.size);
                 self.sequence_header = Some(Bytes::copy_from_slice(&obu.payload));
@@ -476,7 +537,11 @@ struct Elements<'a> {
 impl<'a> Elements<'a> {
     fn new(payload: &'a Bytes) -> Self {
         let count = payload.first().map_or(0, |header| header >> 4 & 3);
-        Self { payload, at: 1, left: (count > 0).then_some(count) }
+        Self {
+            payload,
+            at: 1,
+            left: (count > 0).then_some(count),
+        }
     }
 }
 

@@ -44,8 +44,14 @@ pub fn starts_access_unit(unit: &[u8]) -> bool {
 /// Width and height in pixels that a sequence parameter set names, after cropping.
 #[must_use]
 pub fn dimensions(sps: &[u8]) -> Option<(u32, u32)> {
+    if unit_type(sps) != Some(SPS) {
+        return None;
+    }
     let unit = RefNal::new(sps, &[], true);
-    SeqParameterSet::from_bits(unit.rbsp_bits()).ok()?.pixel_dimensions().ok()
+    SeqParameterSet::from_bits(unit.rbsp_bits())
+        .ok()?
+        .pixel_dimensions()
+        .ok()
 }
 
 /// The NAL units of an Annex B byte stream, without start codes, as slices of it.
@@ -59,7 +65,10 @@ impl<'a> NalUnits<'a> {
     /// What stands before the first start code is skipped.
     #[must_use]
     pub fn new(stream: &'a Bytes) -> Self {
-        Self { stream, at: find_start_code(stream, 0).map(|(_, end)| end) }
+        Self {
+            stream,
+            at: find_start_code(stream, 0).map(|(_, end)| end),
+        }
     }
 }
 
@@ -80,7 +89,10 @@ impl Iterator for NalUnits<'_> {
                 }
             };
             // Zeros after a unit belong to the byte stream (trailing_zero_8bits), also the first of a 4-byte start code.
-            let length = self.stream[start..end].iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+            let length = self.stream[start..end]
+                .iter()
+                .rposition(|&byte| byte != 0)
+                .map_or(0, |last| last + 1);
             if length > 0 {
                 return Some(self.stream.slice(start..start + length));
             }

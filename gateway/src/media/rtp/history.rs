@@ -18,7 +18,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { age: Duration::from_secs(2), bytes: 2 << 20, interval: Duration::from_millis(20) }
+        Self {
+            age: Duration::from_secs(2),
+            bytes: 2 << 20,
+            interval: Duration::from_millis(20),
+        }
     }
 }
 
@@ -52,7 +56,12 @@ impl<P> History<P> {
     /// An empty one.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, first: 0, sent: VecDeque::new(), bytes: 0 }
+        Self {
+            limits,
+            first: 0,
+            sent: VecDeque::new(),
+            bytes: 0,
+        }
     }
 
     /// Notes a packet with a payload of `bytes`. Sequence numbers must be consecutive; a gap empties the history.
@@ -64,7 +73,12 @@ impl<P> History<P> {
         if self.sent.is_empty() {
             self.first = seq;
         }
-        self.sent.push_back(Sent { packet, bytes, at: now, repeated: None });
+        self.sent.push_back(Sent {
+            packet,
+            bytes,
+            at: now,
+            repeated: None,
+        });
         self.bytes += bytes;
         while let Some(oldest) = self.sent.front() {
             // Half the number space: beyond it, a 16-bit number is ambiguous.
@@ -88,7 +102,10 @@ impl<P> History<P> {
         if now.saturating_duration_since(sent.at) > self.limits.age {
             return Err(Miss::Gone);
         }
-        if sent.repeated.is_some_and(|at| now.saturating_duration_since(at) < self.limits.interval) {
+        if sent
+            .repeated
+            .is_some_and(|at| now.saturating_duration_since(at) < self.limits.interval)
+        {
             return Err(Miss::TooSoon);
         }
         sent.repeated = Some(now);
@@ -119,7 +136,11 @@ mod tests {
     use super::*;
 
     fn limits() -> Limits {
-        Limits { age: Duration::from_secs(1), bytes: 1_000, interval: Duration::from_millis(20) }
+        Limits {
+            age: Duration::from_secs(1),
+            bytes: 1_000,
+            interval: Duration::from_millis(20),
+        }
     }
 
     #[test]

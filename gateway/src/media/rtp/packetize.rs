@@ -76,7 +76,12 @@ fn flush_aggregate(units: &mut Vec<Bytes>, payloads: &mut Vec<Bytes>) {
         several => {
             let mut aggregate = BytesMut::with_capacity(aggregate_size(several));
             // Its importance is the highest of those inside (RFC 6184, section 5.7).
-            let importance = several.iter().filter_map(|unit| unit.first()).map(|byte| byte & 0x60).max().unwrap_or(0);
+            let importance = several
+                .iter()
+                .filter_map(|unit| unit.first())
+                .map(|byte| byte & 0x60)
+                .max()
+                .unwrap_or(0);
             aggregate.put_u8(importance | h264::STAP_A);
             for unit in several {
                 aggregate.put_u16(unit.len() as u16);
@@ -198,11 +203,21 @@ pub fn opus(packet: &Bytes, mtu: usize) -> Result<RtpPayload, PacketizeError> {
         0 => Err(PacketizeError::Empty),
         size if size > mtu => Err(PacketizeError::TooLarge(size)),
         // The marker means "first after silence" here, which the caller knows.
-        _ => Ok(RtpPayload { bytes: packet.clone(), marker: false }),
+        _ => Ok(RtpPayload {
+            bytes: packet.clone(),
+            marker: false,
+        }),
     }
 }
 
 fn with_marker(payloads: Vec<Bytes>) -> Result<Vec<RtpPayload>, PacketizeError> {
     let last = payloads.len().checked_sub(1).ok_or(PacketizeError::Empty)?;
-    Ok(payloads.into_iter().enumerate().map(|(index, bytes)| RtpPayload { bytes, marker: index == last }).collect())
+    Ok(payloads
+        .into_iter()
+        .enumerate()
+        .map(|(index, bytes)| RtpPayload {
+            bytes,
+            marker: index == last,
+        })
+        .collect())
 }

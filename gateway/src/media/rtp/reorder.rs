@@ -136,7 +136,14 @@ impl<P> Reorder<P> {
             let jump = seq - self.end;
             if jump <= self.limits.capacity as u64 {
                 for missing in self.end..seq {
-                    self.gaps.insert(missing, Gap { since: now, asked: None, tries: 0 });
+                    self.gaps.insert(
+                        missing,
+                        Gap {
+                            since: now,
+                            asked: None,
+                            tries: 0,
+                        },
+                    );
                 }
             }
             self.end = seq + 1;
@@ -165,14 +172,20 @@ impl<P> Reorder<P> {
         // What is as hopeless right behind it goes with it.
         let mut until = next + 1;
         while until < first_waiting
-            && self.gaps.get(&until).is_none_or(|gap| full || now >= self.hope_until(gap))
+            && self
+                .gaps
+                .get(&until)
+                .is_none_or(|gap| full || now >= self.hope_until(gap))
         {
             until += 1;
         }
         self.gaps = self.gaps.split_off(&until);
         self.next = Some(until);
         self.counts.lost += until - next;
-        Some(Out::Lost { first: next, count: until - next })
+        Some(Out::Lost {
+            first: next,
+            count: until - next,
+        })
     }
 
     fn hope_until(&self, gap: &Gap) -> Instant {
@@ -197,8 +210,12 @@ impl<P> Reorder<P> {
 
     /// Packets to ask the publisher for now, ascending, each noted as asked for.
     pub fn nacks(&mut self, now: Instant) -> Vec<u64> {
-        let due: Vec<u64> =
-            self.gaps.iter().filter(|(_, gap)| self.due(gap).is_some_and(|at| now >= at)).map(|(&seq, _)| seq).collect();
+        let due: Vec<u64> = self
+            .gaps
+            .iter()
+            .filter(|(_, gap)| self.due(gap).is_some_and(|at| now >= at))
+            .map(|(&seq, _)| seq)
+            .collect();
         for seq in &due {
             if let Some(gap) = self.gaps.get_mut(seq) {
                 gap.asked = Some(now);
@@ -213,7 +230,10 @@ impl<P> Reorder<P> {
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let asks = self.gaps.values().filter_map(|gap| self.due(gap)).min();
-        let give_up = self.next.and_then(|next| self.gaps.get(&next)).map(|gap| self.hope_until(gap));
+        let give_up = self
+            .next
+            .and_then(|next| self.gaps.get(&next))
+            .map(|gap| self.hope_until(gap));
         asks.into_iter().chain(give_up).min()
     }
 
@@ -301,7 +321,10 @@ mod tests {
             asked += buffer.nacks(now).len();
             out.extend(drain(&mut buffer, now));
         }
-        assert_eq!(out, [packet(10), Out::Lost { first: 11, count: 2 }, packet(13), packet(14)]);
+        assert_eq!(
+            out,
+            [packet(10), Out::Lost { first: 11, count: 2 }, packet(13), packet(14)]
+        );
         assert_eq!(asked, 2 * usize::from(Limits::VIDEO.tries));
         buffer.push(now, 11, 11);
         assert_eq!(drain(&mut buffer, now), []);
@@ -316,7 +339,10 @@ mod tests {
         }
         assert!(buffer.nacks(start + MS(30)).is_empty());
         assert_eq!(drain(&mut buffer, start + MS(59)), [packet(1)]);
-        assert_eq!(drain(&mut buffer, start + MS(60)), [Out::Lost { first: 2, count: 1 }, packet(3)]);
+        assert_eq!(
+            drain(&mut buffer, start + MS(60)),
+            [Out::Lost { first: 2, count: 1 }, packet(3)]
+        );
     }
 
     #[test]
@@ -340,7 +366,17 @@ mod tests {
         buffer.push(start, 10, 10);
         buffer.push(start, 50_000, 50_000);
         let out = drain(&mut buffer, start);
-        assert_eq!(out, [packet(10), Out::Lost { first: 11, count: 49_989 }, packet(50_000)]);
+        assert_eq!(
+            out,
+            [
+                packet(10),
+                Out::Lost {
+                    first: 11,
+                    count: 49_989
+                },
+                packet(50_000)
+            ]
+        );
         assert!(buffer.nacks(start + MS(100)).is_empty());
     }
 

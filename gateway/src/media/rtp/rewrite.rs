@@ -25,7 +25,13 @@ impl Rewriter {
     /// For a stream of `clock_rate` Hz whose first timestamp will be `first_timestamp`.
     #[must_use]
     pub fn new(clock_rate: u32, first_timestamp: u32) -> Self {
-        Self { clock_rate, next: FIRST_SEQUENCE, run: None, offset: first_timestamp, last: None }
+        Self {
+            clock_rate,
+            next: FIRST_SEQUENCE,
+            run: None,
+            offset: first_timestamp,
+            last: None,
+        }
     }
 
     /// The next sequence number.
@@ -42,7 +48,8 @@ impl Rewriter {
             let start = match self.last {
                 None => self.offset,
                 Some((last, at)) => {
-                    let elapsed = now.saturating_duration_since(at).as_micros() * u128::from(self.clock_rate) / 1_000_000;
+                    let elapsed =
+                        now.saturating_duration_since(at).as_micros() * u128::from(self.clock_rate) / 1_000_000;
                     // Modulo 2^32, as timestamps are.
                     last.wrapping_add((elapsed as u32).max(self.clock_rate / 30))
                 }
@@ -95,7 +102,10 @@ mod tests {
         rewriter.timestamp(start, 1, 500_000);
         let out = rewriter.timestamp(start + Duration::from_millis(100), 2, 77);
         assert_eq!(out, 9_000);
-        assert_eq!(rewriter.timestamp(start + Duration::from_millis(140), 2, 77 + 3_600), 12_600);
+        assert_eq!(
+            rewriter.timestamp(start + Duration::from_millis(140), 2, 77 + 3_600),
+            12_600
+        );
     }
 
     #[test]

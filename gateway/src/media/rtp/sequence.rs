@@ -51,7 +51,10 @@ pub struct DuplicateFilter {
 
 impl Default for DuplicateFilter {
     fn default() -> Self {
-        Self { highest: None, seen: [0; (DUPLICATE_WINDOW / 64) as usize] }
+        Self {
+            highest: None,
+            seen: [0; (DUPLICATE_WINDOW / 64) as usize],
+        }
     }
 }
 
@@ -142,7 +145,7 @@ mod tests {
             let mut filter = DuplicateFilter::default();
             for seq in seqs {
                 filter.is_new(seq);
-                nearest(seq, seq as u16);
+                prop_assert_eq!(nearest(seq, seq as u16), seq);
             }
         }
     }

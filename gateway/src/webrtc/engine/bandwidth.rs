@@ -114,7 +114,9 @@ impl Bandwidth {
         self.estimate = Some(next.clamp(MIN_BPS, MAX_BPS));
         self.window_start = Some(now);
         (self.delivered, self.received, self.lost) = (0, 0, 0);
-        let fresh_remb = self.last_remb.is_some_and(|at| now.saturating_duration_since(at) < Duration::from_secs(5));
+        let fresh_remb = self
+            .last_remb
+            .is_some_and(|at| now.saturating_duration_since(at) < Duration::from_secs(5));
         let bps = self.estimate? as u64;
         (!fresh_remb && self.report(now, bps)).then_some(bps)
     }

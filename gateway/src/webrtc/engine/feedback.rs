@@ -70,7 +70,11 @@ impl Feedback {
     }
 
     pub fn next_timeout(&mut self) -> Option<Instant> {
-        self.reports.poll_timeout().into_iter().chain(self.transport_cc.poll_timeout()).min()
+        self.reports
+            .poll_timeout()
+            .into_iter()
+            .chain(self.transport_cc.poll_timeout())
+            .min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
@@ -92,11 +96,18 @@ impl Feedback {
 }
 
 fn tagged(now: Instant, packet: Packet) -> TaggedPacket {
-    TaggedPacket { now, transport: TransportContext::default(), message: AttributedPacket::new(packet) }
+    TaggedPacket {
+        now,
+        transport: TransportContext::default(),
+        message: AttributedPacket::new(packet),
+    }
 }
 
 fn stream_info(ssrc: u32, clock_rate: u32, transport_cc: Option<u8>) -> StreamInfo {
-    let extension = |id: u8| RTPHeaderExtension { uri: TRANSPORT_CC.to_owned(), id: u16::from(id) };
+    let extension = |id: u8| RTPHeaderExtension {
+        uri: TRANSPORT_CC.to_owned(),
+        id: u16::from(id),
+    };
     StreamInfo {
         ssrc,
         clock_rate,

@@ -17,7 +17,10 @@ struct Stream {
 }
 
 enum Role {
-    Media { extender: SequenceExtender, filter: Box<DuplicateFilter> },
+    Media {
+        extender: SequenceExtender,
+        filter: Box<DuplicateFilter>,
+    },
     /// Repairs the stream at this place.
     Rtx { media: Option<usize> },
 }
@@ -43,14 +46,24 @@ impl Inbound {
     /// Drops the streams of m-lines that no longer receive, and returns their SSRCs.
     pub fn renegotiate(&mut self, before: &[Line], after: &[Line]) -> Vec<u32> {
         let stays = |stream: &Stream| {
-            let (Some(old), Some(new)) = (before.get(stream.line), after.get(stream.line)) else { return false };
+            let (Some(old), Some(new)) = (before.get(stream.line), after.get(stream.line)) else {
+                return false;
+            };
             // A browser that pauses and resumes (replaceTrack, setParameters) keeps its SSRC, one that starts anew
             // announces another.
             let announced = new.remote.is_empty()
-                || new.remote.iter().any(|&(media, rtx)| media == stream.ssrc || rtx == Some(stream.ssrc));
+                || new
+                    .remote
+                    .iter()
+                    .any(|&(media, rtx)| media == stream.ssrc || rtx == Some(stream.ssrc));
             old.mid == new.mid && new.direction.recv && (announced || stream.rid.is_some())
         };
-        let gone: Vec<u32> = self.streams.iter().filter(|stream| !stays(stream)).map(|stream| stream.ssrc).collect();
+        let gone: Vec<u32> = self
+            .streams
+            .iter()
+            .filter(|stream| !stays(stream))
+            .map(|stream| stream.ssrc)
+            .collect();
         if !gone.is_empty() {
             self.streams.retain(stays);
             // Places have moved; the next RTX packet finds its stream again.
@@ -67,7 +80,11 @@ impl Inbound {
     /// rid extensions (RFC 8843, RFC 8852), or by a payload type that only one m-line receives.
     pub fn resolve(&mut self, lines: &[Line], header: &rtp::Header) -> Option<Resolved> {
         if let Some(stream) = self.streams.iter().position(|stream| stream.ssrc == header.ssrc) {
-            return Some(Resolved { line: self.streams[stream].line, stream, is_first: false });
+            return Some(Resolved {
+                line: self.streams[stream].line,
+                stream,
+                is_first: false,
+            });
         }
         if self.streams.len() >= MAX_STREAMS {
             return None;
@@ -75,13 +92,21 @@ impl Inbound {
         let label = |id: Option<u8>| header.get_extension(id?).and_then(|value| Label::from_bytes(&value));
         let receives = |line: &Line| line.direction.recv && line.by_payload_type(header.payload_type).is_some();
         let by_ssrc = lines.iter().position(|line| {
-            line.remote.iter().any(|&(media, rtx)| media == header.ssrc || rtx == Some(header.ssrc))
+            line.remote
+                .iter()
+                .any(|&(media, rtx)| media == header.ssrc || rtx == Some(header.ssrc))
         });
         let by_mid = || {
-            lines.iter().position(|line| line.direction.recv && label(line.extensions.mid) == Some(line.mid))
+            lines
+                .iter()
+                .position(|line| line.direction.recv && label(line.extensions.mid) == Some(line.mid))
         };
         let by_payload_type = || {
-            let mut fitting = lines.iter().enumerate().filter(|(_, line)| receives(line)).map(|(index, _)| index);
+            let mut fitting = lines
+                .iter()
+                .enumerate()
+                .filter(|(_, line)| receives(line))
+                .map(|(index, _)| index);
             fitting.next().filter(|_| fitting.next().is_none())
         };
         let line_index = by_ssrc.or_else(by_mid).or_else(by_payload_type)?;
@@ -92,22 +117,37 @@ impl Inbound {
         let (_, is_rtx) = line.by_payload_type(header.payload_type)?;
         let announced = |rid: Option<Rid>| rid.filter(|rid| line.rids.contains(rid));
         let (rid, role) = if is_rtx {
-            (announced(label(line.extensions.repaired_rid)), Role::Rtx { media: None })
+            (
+                announced(label(line.extensions.repaired_rid)),
+                Role::Rtx { media: None },
+            )
         } else {
-            let role = Role::Media { extender: SequenceExtender::default(), filter: Box::default() };
+            let role = Role::Media {
+                extender: SequenceExtender::default(),
+                filter: Box::default(),
+            };
             (announced(label(line.extensions.rid)), role)
         };
         if !line.rids.is_empty() && rid.is_none() {
             // Of a simulcast m-line, but the layer is not known yet: later packets tell.
             return None;
         }
-        self.streams.push(Stream { ssrc: header.ssrc, line: line_index, rid, role });
+        self.streams.push(Stream {
+            ssrc: header.ssrc,
+            line: line_index,
+            rid,
+            role,
+        });
         let stream = self.streams.len() - 1;
         if let Some((media, rtx)) = line.remote.iter().find(|(_, rtx)| *rtx == Some(header.ssrc)).copied() {
             debug_assert_eq!(rtx, Some(header.ssrc));
             self.link(stream, self.streams.iter().position(|known| known.ssrc == media));
         }
-        Some(Resolved { line: line_index, stream, is_first: true })
+        Some(Resolved {
+            line: line_index,
+            stream,
+            is_first: true,
+        })
     }
 
     fn link(&mut self, rtx: usize, to: Option<usize>) {
@@ -124,9 +164,8 @@ impl Inbound {
             Role::Rtx { media: Some(media) } => Some(media),
             Role::Rtx { media: None } => {
                 let (line, rid) = (stream.line, stream.rid);
-                let fits = |known: &Stream| {
-                    known.line == line && known.rid == rid && matches!(known.role, Role::Media { .. })
-                };
+                let fits =
+                    |known: &Stream| known.line == line && known.rid == rid && matches!(known.role, Role::Media { .. });
                 let found = self.streams.iter().rposition(fits);
                 self.link(place, found);
                 found
@@ -138,7 +177,9 @@ impl Inbound {
     pub fn accept(&mut self, place: usize, seq: u16) -> Option<(u64, u32, Option<Rid>)> {
         let media = self.media_of(place)?;
         let stream = &mut self.streams[media];
-        let Role::Media { extender, filter } = &mut stream.role else { return None };
+        let Role::Media { extender, filter } = &mut stream.role else {
+            return None;
+        };
         let seq = match extender.highest() {
             // A repair never runs ahead by much; it must not move the window.
             Some(highest) if media != place => nearest(highest, seq),
@@ -149,14 +190,16 @@ impl Inbound {
 
     /// The m-line and layer of a media SSRC.
     pub fn find(&self, ssrc: u32) -> Option<(usize, Option<Rid>)> {
-        self.streams.iter().find(|stream| stream.ssrc == ssrc).map(|stream| (stream.line, stream.rid))
+        self.streams
+            .iter()
+            .find(|stream| stream.ssrc == ssrc)
+            .map(|stream| (stream.line, stream.rid))
     }
 
     /// The media SSRC on an m-line, the newest if there were several.
     pub fn ssrc_of(&self, line: usize, rid: Option<Rid>) -> Option<u32> {
-        let fits = |stream: &&Stream| {
-            stream.line == line && stream.rid == rid && matches!(stream.role, Role::Media { .. })
-        };
+        let fits =
+            |stream: &&Stream| stream.line == line && stream.rid == rid && matches!(stream.role, Role::Media { .. });
         self.streams.iter().rev().find(fits).map(|stream| stream.ssrc)
     }
 }

@@ -78,7 +78,11 @@ pub(super) struct AnswerContext<'a> {
 impl Line {
     /// Agrees on what `offered` and `policy` have in common.
     pub fn negotiate(offered: &OfferedLine, policy: &OfferPolicy, local: LocalSsrcs) -> Self {
-        let codecs = if offered.stopped { Vec::new() } else { agree_codecs(&offered.codecs, policy) };
+        let codecs = if offered.stopped {
+            Vec::new()
+        } else {
+            agree_codecs(&offered.codecs, policy)
+        };
         let accepted = !codecs.is_empty() && offered.kind.is_some();
         let direction = Direction {
             send: accepted && offered.receives && policy.send,
@@ -95,8 +99,16 @@ impl Line {
             codecs,
             extensions,
             local,
-            remote: if direction.recv { offered.ssrcs.clone() } else { Vec::new() },
-            rids: if direction.recv { offered.rids.clone() } else { Vec::new() },
+            remote: if direction.recv {
+                offered.ssrcs.clone()
+            } else {
+                Vec::new()
+            },
+            rids: if direction.recv {
+                offered.rids.clone()
+            } else {
+                Vec::new()
+            },
             stream: offered.stream.clone(),
             media: offered.media.clone(),
             protocol: offered.protocol.clone(),
@@ -164,7 +176,13 @@ impl Line {
             formats.truncate(1);
         }
         let port = if accepted { 9 } else { 0 };
-        let _ = write!(sdp, "m={} {port} {} {}\r\nc=IN IP4 0.0.0.0\r\n", self.media, self.protocol, formats.join(" "));
+        let _ = write!(
+            sdp,
+            "m={} {port} {} {}\r\nc=IN IP4 0.0.0.0\r\n",
+            self.media,
+            self.protocol,
+            formats.join(" ")
+        );
         if accepted
             && self.kind == Some(Kind::Video)
             && self.direction.recv
@@ -177,8 +195,16 @@ impl Line {
             sdp.push_str("a=inactive\r\n");
             return;
         }
-        let _ = write!(sdp, "a=rtcp:9 IN IP4 0.0.0.0\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\n", context.ufrag, context.password);
-        let _ = write!(sdp, "a=ice-options:trickle\r\na=fingerprint:{}\r\na=setup:{}\r\n", context.fingerprint, context.setup);
+        let _ = write!(
+            sdp,
+            "a=rtcp:9 IN IP4 0.0.0.0\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\n",
+            context.ufrag, context.password
+        );
+        let _ = write!(
+            sdp,
+            "a=ice-options:trickle\r\na=fingerprint:{}\r\na=setup:{}\r\n",
+            context.fingerprint, context.setup
+        );
         if first {
             for candidate in context.candidates {
                 let _ = write!(sdp, "a={candidate}\r\n");
@@ -227,9 +253,17 @@ impl Line {
 /// The text of an answer.
 pub(super) fn write_answer(lines: &[Line], context: &AnswerContext<'_>) -> String {
     let mut sdp = String::with_capacity(1024 * lines.len() + 512);
-    let _ = write!(sdp, "v=0\r\no=- {} {} IN IP4 127.0.0.1\r\n", context.session_id, context.version);
+    let _ = write!(
+        sdp,
+        "v=0\r\no=- {} {} IN IP4 127.0.0.1\r\n",
+        context.session_id, context.version
+    );
     sdp.push_str("s=-\r\nt=0 0\r\n");
-    let bundled: Vec<&str> = lines.iter().filter(|line| line.accepted()).map(|line| line.mid.as_str()).collect();
+    let bundled: Vec<&str> = lines
+        .iter()
+        .filter(|line| line.accepted())
+        .map(|line| line.mid.as_str())
+        .collect();
     if !bundled.is_empty() {
         let _ = write!(sdp, "a=group:BUNDLE {}\r\n", bundled.join(" "));
     }
@@ -272,7 +306,10 @@ fn write_codec(sdp: &mut String, codec: &LineCodec) {
 fn agree_codecs(offered: &[OfferedCodec], policy: &OfferPolicy) -> Vec<LineCodec> {
     let mut agreed: Vec<LineCodec> = Vec::new();
     for &codec in &policy.codecs {
-        let best = offered.iter().filter(|candidate| candidate.codec == codec).min_by_key(|candidate| candidate.rank);
+        let best = offered
+            .iter()
+            .filter(|candidate| candidate.codec == codec)
+            .min_by_key(|candidate| candidate.rank);
         let Some(best) = best else { continue };
         if agreed.iter().any(|known| known.codec == codec) {
             continue;
@@ -286,7 +323,11 @@ fn agree_codecs(offered: &[OfferedCodec], policy: &OfferPolicy) -> Vec<LineCodec
             payload_type: best.payload_type,
             rtx: best.rtx,
             parameters: best.parameters.clone(),
-            feedback: wanted.iter().copied().filter(|fb| best.feedback.iter().any(|o| o == fb)).collect(),
+            feedback: wanted
+                .iter()
+                .copied()
+                .filter(|fb| best.feedback.iter().any(|o| o == fb))
+                .collect(),
         });
     }
     agreed

@@ -156,8 +156,12 @@ pub(super) fn parse(sdp: &str) -> Result<Offer, OfferError> {
     let transport = lines.iter().position(|line| !line.stopped).unwrap_or(0);
     let transport = &session.media_descriptions[transport];
     let find = |key: &str| value(transport, key).or_else(|| session.attribute(key).map(String::as_str));
-    let ufrag = find("ice-ufrag").filter(|v| (4..=256).contains(&v.len())).ok_or(OfferError::Missing("ice-ufrag"))?;
-    let password = find("ice-pwd").filter(|v| (22..=256).contains(&v.len())).ok_or(OfferError::Missing("ice-pwd"))?;
+    let ufrag = find("ice-ufrag")
+        .filter(|v| (4..=256).contains(&v.len()))
+        .ok_or(OfferError::Missing("ice-ufrag"))?;
+    let password = find("ice-pwd")
+        .filter(|v| (22..=256).contains(&v.len()))
+        .ok_or(OfferError::Missing("ice-pwd"))?;
     let setup = match find("setup") {
         Some("actpass") | None => Setup::ActPass,
         Some("active") => Setup::Active,
@@ -167,13 +171,18 @@ pub(super) fn parse(sdp: &str) -> Result<Offer, OfferError> {
     let mut fingerprints: Vec<Fingerprint> = values(transport, "fingerprint").filter_map(parse_fingerprint).collect();
     if fingerprints.is_empty() {
         let of_session = session.attributes.iter().filter(|a| a.key == "fingerprint");
-        fingerprints = of_session.filter_map(|a| parse_fingerprint(a.value.as_deref()?)).collect();
+        fingerprints = of_session
+            .filter_map(|a| parse_fingerprint(a.value.as_deref()?))
+            .collect();
     }
     if fingerprints.is_empty() {
         return Err(OfferError::Missing("a=fingerprint (sha-256, sha-384 or sha-512)"));
     }
     Ok(Offer {
-        credentials: Credentials { ufrag: ufrag.to_owned(), password: password.to_owned() },
+        credentials: Credentials {
+            ufrag: ufrag.to_owned(),
+            password: password.to_owned(),
+        },
         fingerprints,
         setup,
         peer_is_lite: session.has_attribute("ice-lite"),
@@ -184,11 +193,19 @@ pub(super) fn parse(sdp: &str) -> Result<Offer, OfferError> {
 }
 
 fn value<'a>(media: &'a MediaDescription, key: &str) -> Option<&'a str> {
-    media.attributes.iter().find(|a| a.key == key).and_then(|a| a.value.as_deref())
+    media
+        .attributes
+        .iter()
+        .find(|a| a.key == key)
+        .and_then(|a| a.value.as_deref())
 }
 
 fn values<'a>(media: &'a MediaDescription, key: &'a str) -> impl Iterator<Item = &'a str> {
-    media.attributes.iter().filter(move |a| a.key == key).filter_map(|a| a.value.as_deref())
+    media
+        .attributes
+        .iter()
+        .filter(move |a| a.key == key)
+        .filter_map(|a| a.value.as_deref())
 }
 
 fn parse_fingerprint(text: &str) -> Option<Fingerprint> {
@@ -205,7 +222,9 @@ fn parse_fingerprint(text: &str) -> Option<Fingerprint> {
 }
 
 fn parse_line(media: &MediaDescription) -> Result<OfferedLine, OfferError> {
-    let mid = value(media, "mid").and_then(Label::new).ok_or(OfferError::Missing("a=mid of at most 16 characters"))?;
+    let mid = value(media, "mid")
+        .and_then(Label::new)
+        .ok_or(OfferError::Missing("a=mid of at most 16 characters"))?;
     let kind = match media.media_name.media.as_str() {
         "audio" => Some(Kind::Audio),
         "video" => Some(Kind::Video),
@@ -223,7 +242,10 @@ fn parse_line(media: &MediaDescription) -> Result<OfferedLine, OfferError> {
     };
     let stopped = media.media_name.port.value == 0 && !has("bundle-only");
     let muxed = has("rtcp-mux");
-    let extensions = values(media, "extmap").take(MAX_PER_LINE).filter_map(parse_extension).collect();
+    let extensions = values(media, "extmap")
+        .take(MAX_PER_LINE)
+        .filter_map(parse_extension)
+        .collect();
     Ok(OfferedLine {
         mid,
         kind: kind.filter(|_| muxed || stopped),
@@ -263,7 +285,9 @@ fn parse_ssrcs(media: &MediaDescription) -> Vec<(u32, Option<u32>)> {
         }
     }
     for line in values(media, "ssrc") {
-        let Some(ssrc) = line.split_whitespace().next().and_then(|word| word.parse::<u32>().ok()) else { continue };
+        let Some(ssrc) = line.split_whitespace().next().and_then(|word| word.parse::<u32>().ok()) else {
+            continue;
+        };
         let known = pairs.iter().any(|&(primary, rtx)| primary == ssrc || rtx == Some(ssrc));
         if !known && pairs.len() < MAX_PER_LINE {
             pairs.push((ssrc, None));
@@ -293,7 +317,9 @@ fn parse_codecs(media: &MediaDescription, kind: Kind) -> Vec<OfferedCodec> {
     let mut feedback: BTreeMap<u8, Vec<String>> = BTreeMap::new();
     let mut everywhere: Vec<String> = Vec::new();
     for attribute in &media.attributes {
-        let Some((head, tail)) = attribute.value.as_deref().and_then(|value| value.split_once(' ')) else { continue };
+        let Some((head, tail)) = attribute.value.as_deref().and_then(|value| value.split_once(' ')) else {
+            continue;
+        };
         let tail = tail.trim();
         match (attribute.key.as_str(), head.parse::<u8>()) {
             ("rtpmap", Ok(pt)) => drop(names.insert(pt, tail.to_ascii_lowercase())),
@@ -311,10 +337,14 @@ fn parse_codecs(media: &MediaDescription, kind: Kind) -> Vec<OfferedCodec> {
     };
     let mut codecs = Vec::new();
     for format in &media.media_name.formats {
-        let Ok(payload_type) = format.parse::<u8>() else { continue };
+        let Ok(payload_type) = format.parse::<u8>() else {
+            continue;
+        };
         let Some(name) = names.get(&payload_type) else { continue };
         let fmtp = parameters.get(&payload_type).map(String::as_str).unwrap_or_default();
-        let Some((codec, rank)) = match_codec(name, fmtp) else { continue };
+        let Some((codec, rank)) = match_codec(name, fmtp) else {
+            continue;
+        };
         if codec.kind() != kind || payload_type > 127 {
             continue;
         }
@@ -323,7 +353,13 @@ fn parse_codecs(media: &MediaDescription, kind: Kind) -> Vec<OfferedCodec> {
             payload_type,
             rtx: rtx_of(payload_type),
             parameters: fmtp.to_owned(),
-            feedback: feedback.get(&payload_type).into_iter().flatten().chain(&everywhere).cloned().collect(),
+            feedback: feedback
+                .get(&payload_type)
+                .into_iter()
+                .flatten()
+                .chain(&everywhere)
+                .cloned()
+                .collect(),
             rank,
         });
     }
@@ -348,7 +384,9 @@ fn match_codec(name: &str, fmtp: &str) -> Option<(Codec, u8)> {
             if parameter(fmtp, "packetization-mode") != Some("1") {
                 return None;
             }
-            let profile = parameter(fmtp, "profile-level-id").unwrap_or("42e01f").to_ascii_lowercase();
+            let profile = parameter(fmtp, "profile-level-id")
+                .unwrap_or("42e01f")
+                .to_ascii_lowercase();
             let rank = match profile.get(..4)? {
                 "42e0" | "42c0" => 0,
                 "4200" => 1,

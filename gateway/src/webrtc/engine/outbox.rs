@@ -58,7 +58,11 @@ impl Outbox {
             run.closed = packet.len() < run.segment;
             return;
         }
-        let mut contents = BytesMut::with_capacity(if packet.len() > 1_000 { 8 * packet.len() } else { packet.len() });
+        let mut contents = BytesMut::with_capacity(if packet.len() > 1_000 {
+            8 * packet.len()
+        } else {
+            packet.len()
+        });
         contents.extend_from_slice(packet);
         self.runs.push_back(Run {
             local: path.local,

@@ -28,8 +28,8 @@ use super::outbox::Outbox;
 use super::stun::Parsed;
 use super::transport::{Identity, Incoming, Path, Transport};
 use super::types::{
-    Config, Direction, Event, MAX_PAYLOAD, Mid, OfferPolicy, OutgoingRtp, Protocol, Reason, ReportTime, Rid,
-    RtpMeta, SessionId, SessionStats,
+    Config, Direction, Event, MAX_PAYLOAD, Mid, OfferPolicy, OutgoingRtp, Protocol, Reason, ReportTime, Rid, RtpMeta,
+    SessionId, SessionStats,
 };
 
 /// Why a packet was not sent.
@@ -104,13 +104,20 @@ pub(super) struct Sinks<'a> {
 }
 
 fn random_text(length: usize) -> String {
-    rand::rng().sample_iter(rand::distr::Alphanumeric).take(length).map(char::from).collect()
+    rand::rng()
+        .sample_iter(rand::distr::Alphanumeric)
+        .take(length)
+        .map(char::from)
+        .collect()
 }
 
 impl Credentials {
     /// Fresh ones: 48 and 143 bits (RFC 8445, section 5.3, wants 24 and 128).
     pub fn generate() -> Self {
-        Self { ufrag: random_text(8), password: random_text(24) }
+        Self {
+            ufrag: random_text(8),
+            password: random_text(24),
+        }
     }
 }
 
@@ -133,7 +140,10 @@ impl Session {
             offer.fingerprints.clone(),
             dtls_client,
         )?;
-        let element = rtp::header::Extension { id: 1, payload: Bytes::from_static(&[0; 3]) };
+        let element = rtp::header::Extension {
+            id: 1,
+            payload: Bytes::from_static(&[0; 3]),
+        };
         Ok(Self {
             id,
             config,
@@ -156,7 +166,10 @@ impl Session {
             silent: false,
             ssrc: random_ssrc(&[]),
             scratch: Vec::new(),
-            plain_header: rtp::Header { version: 2, ..rtp::Header::default() },
+            plain_header: rtp::Header {
+                version: 2,
+                ..rtp::Header::default()
+            },
             extended_header: rtp::Header {
                 version: 2,
                 extension: true,
@@ -176,7 +189,10 @@ impl Session {
     /// Refuses what a renegotiation must not change.
     pub fn check_offer(&self, offer: &Offer) -> Result<(), OfferError> {
         if offer.lines.len() < self.lines.len() {
-            return Err(OfferError::LinesRemoved { offered: offer.lines.len(), known: self.lines.len() });
+            return Err(OfferError::LinesRemoved {
+                offered: offer.lines.len(),
+                known: self.lines.len(),
+            });
         }
         if offer.fingerprints != self.fingerprints {
             return Err(OfferError::FingerprintChanged);
@@ -197,10 +213,21 @@ impl Session {
     }
 
     /// Takes over an offer that [`Session::check_offer`] found good, and answers it.
-    pub fn answer(&mut self, offer: &Offer, policy: &OfferPolicy, candidates: &[String], sinks: &mut Sinks<'_>) -> String {
+    pub fn answer(
+        &mut self,
+        offer: &Offer,
+        policy: &OfferPolicy,
+        candidates: &[String],
+        sinks: &mut Sinks<'_>,
+    ) -> String {
         let mut used: Vec<u32> = vec![self.ssrc];
         used.extend(self.lines.iter().flat_map(|line| [line.local.media, line.local.rtx]));
-        used.extend(offer.lines.iter().flat_map(|line| line.ssrcs.iter().flat_map(|&(a, b)| [Some(a), b]).flatten()));
+        used.extend(
+            offer
+                .lines
+                .iter()
+                .flat_map(|line| line.ssrcs.iter().flat_map(|&(a, b)| [Some(a), b]).flatten()),
+        );
         let mut lines = Vec::with_capacity(offer.lines.len());
         for (index, offered) in offer.lines.iter().enumerate() {
             // A stopped m-line is reused under a new mid (RFC 8829, section 5.2.2): a new line in every respect.
@@ -216,7 +243,10 @@ impl Session {
                 |line| line.local,
             );
             if known.is_none() {
-                let outgoing = Outgoing { rtx_seq: rand::random::<u16>() >> 2, ..Outgoing::default() };
+                let outgoing = Outgoing {
+                    rtx_seq: rand::random::<u16>() >> 2,
+                    ..Outgoing::default()
+                };
                 match self.outgoing.get_mut(index) {
                     Some(slot) => *slot = outgoing,
                     None => self.outgoing.push(outgoing),
@@ -250,7 +280,10 @@ impl Session {
             },
         );
         let lines = self.lines.iter().map(Line::describe).collect();
-        sinks.events.push_back(Event::Negotiated { session: self.id, lines });
+        sinks.events.push_back(Event::Negotiated {
+            session: self.id,
+            lines,
+        });
         answer
     }
 
@@ -282,7 +315,8 @@ impl Session {
         if resolved.is_first {
             let line = self.lines.get(resolved.line)?;
             let clock_rate = line.codecs.first()?.codec.clock_rate();
-            self.feedback.bind(packet.header.ssrc, clock_rate, line.extensions.transport_cc);
+            self.feedback
+                .bind(packet.header.ssrc, clock_rate, line.extensions.transport_cc);
         }
         let packet = self.feedback.note_rtp(now, packet)?;
         self.deliver(now, resolved, packet, sinks);
@@ -292,8 +326,12 @@ impl Session {
     /// Undoes RTX, drops duplicates, reads the extensions.
     fn deliver(&mut self, now: Instant, resolved: Resolved, packet: rtp::Packet, sinks: &mut Sinks<'_>) {
         let rtp::Packet { header, mut payload } = packet;
-        let Some(line) = self.lines.get(resolved.line) else { return };
-        let Some((codec, is_rtx)) = line.by_payload_type(header.payload_type) else { return };
+        let Some(line) = self.lines.get(resolved.line) else {
+            return;
+        };
+        let Some((codec, is_rtx)) = line.by_payload_type(header.payload_type) else {
+            return;
+        };
         let mut seq = header.sequence_number;
         if is_rtx {
             // RFC 4588, section 4: the original number comes first. Without it, it is a bandwidth probe.
@@ -325,31 +363,51 @@ impl Session {
             repaired: is_rtx,
             arrived: now,
         };
-        sinks.events.push_back(Event::Rtp { session: self.id, mid: line.mid, rid, meta, payload });
+        sinks.events.push_back(Event::Rtp {
+            session: self.id,
+            mid: line.mid,
+            rid,
+            meta,
+            payload,
+        });
     }
 
     fn handle_rtcp(&mut self, now: Instant, packets: Vec<Box<dyn rtcp::Packet>>, sinks: &mut Sinks<'_>) {
-        let Some(packets) = self.feedback.note_rtcp(now, packets) else { return };
+        let Some(packets) = self.feedback.note_rtcp(now, packets) else {
+            return;
+        };
         let session = self.id;
         let line_of = |lines: &[Line], ssrc: u32| {
-            lines.iter().position(|line| line.local.media == ssrc || line.local.rtx == ssrc)
+            lines
+                .iter()
+                .position(|line| line.local.media == ssrc || line.local.rtx == ssrc)
         };
         for packet in &packets {
             let packet = packet.as_any();
             if let Some(pli) = packet.downcast_ref::<PictureLossIndication>() {
                 if let Some(line) = line_of(&self.lines, pli.media_ssrc) {
-                    sinks.events.push_back(Event::KeyframeRequest { session, mid: self.lines[line].mid });
+                    sinks.events.push_back(Event::KeyframeRequest {
+                        session,
+                        mid: self.lines[line].mid,
+                    });
                 }
             } else if let Some(fir) = packet.downcast_ref::<FullIntraRequest>() {
                 for entry in &fir.fir {
                     if let Some(line) = line_of(&self.lines, entry.ssrc) {
-                        sinks.events.push_back(Event::KeyframeRequest { session, mid: self.lines[line].mid });
+                        sinks.events.push_back(Event::KeyframeRequest {
+                            session,
+                            mid: self.lines[line].mid,
+                        });
                     }
                 }
             } else if let Some(nack) = packet.downcast_ref::<TransportLayerNack>() {
                 if let Some(line) = line_of(&self.lines, nack.media_ssrc) {
                     let seqs = nack.nacks.iter().flat_map(|pair| pair.packet_list()).collect();
-                    sinks.events.push_back(Event::Nack { session, mid: self.lines[line].mid, seqs });
+                    sinks.events.push_back(Event::Nack {
+                        session,
+                        mid: self.lines[line].mid,
+                        seqs,
+                    });
                 }
             } else if let Some(remb) = packet.downcast_ref::<ReceiverEstimatedMaximumBitrate>() {
                 let bps = remb.bitrate.clamp(0.0, 10e9) as u64;
@@ -364,9 +422,17 @@ impl Session {
                 self.note_reports(now, &report.reports, sinks);
             } else if let Some(report) = packet.downcast_ref::<SenderReport>() {
                 if let Some((line, rid)) = self.inbound.find(report.ssrc) {
-                    let time = ReportTime { ntp: report.ntp_time, rtp: report.rtp_time };
+                    let time = ReportTime {
+                        ntp: report.ntp_time,
+                        rtp: report.rtp_time,
+                    };
                     let mid = self.lines[line].mid;
-                    sinks.events.push_back(Event::SenderReport { session, mid, rid, time });
+                    sinks.events.push_back(Event::SenderReport {
+                        session,
+                        mid,
+                        rid,
+                        time,
+                    });
                 }
                 self.note_reports(now, &report.reports, sinks);
             }
@@ -375,8 +441,13 @@ impl Session {
 
     fn note_reports(&mut self, now: Instant, reports: &[ReceptionReport], sinks: &mut Sinks<'_>) {
         for report in reports {
-            let Some(index) = self.lines.iter().position(|line| line.local.media == report.ssrc) else { continue };
-            let sent = self.outgoing[index].reports.iter().find(|(middle, _)| *middle == report.last_sender_report);
+            let Some(index) = self.lines.iter().position(|line| line.local.media == report.ssrc) else {
+                continue;
+            };
+            let sent = self.outgoing[index]
+                .reports
+                .iter()
+                .find(|(middle, _)| *middle == report.last_sender_report);
             let rtt = sent.map(|&(_, at)| {
                 let held = Duration::from_secs_f64(f64::from(report.delay) / 65_536.0);
                 now.saturating_duration_since(at).saturating_sub(held)
@@ -393,8 +464,16 @@ impl Session {
     }
 
     fn line(&self, mid: Mid, flows: impl Fn(Direction) -> bool) -> Result<usize, WriteError> {
-        let index = self.lines.iter().position(|line| line.mid == mid).ok_or(WriteError::NoLine)?;
-        if flows(self.lines[index].direction) { Ok(index) } else { Err(WriteError::NoLine) }
+        let index = self
+            .lines
+            .iter()
+            .position(|line| line.mid == mid)
+            .ok_or(WriteError::NoLine)?;
+        if flows(self.lines[index].direction) {
+            Ok(index)
+        } else {
+            Err(WriteError::NoLine)
+        }
     }
 
     /// Sends a packet of media, or repeats one as RTX.
@@ -430,7 +509,11 @@ impl Session {
         } else {
             line.extensions.transport_cc.map(|id| (id, 2))
         };
-        let header = if extension.is_some() { &mut self.extended_header } else { &mut self.plain_header };
+        let header = if extension.is_some() {
+            &mut self.extended_header
+        } else {
+            &mut self.plain_header
+        };
         header.ssrc = ssrc;
         header.sequence_number = seq;
         let plain = &mut self.scratch;
@@ -477,7 +560,10 @@ impl Session {
     pub fn request_keyframe(&mut self, mid: Mid, rid: Option<Rid>, sinks: &mut Sinks<'_>) -> Result<(), WriteError> {
         let line = self.line(mid, |direction| direction.recv)?;
         let media_ssrc = self.inbound.ssrc_of(line, rid).ok_or(WriteError::NoLine)?;
-        let pli = PictureLossIndication { sender_ssrc: self.ssrc, media_ssrc };
+        let pli = PictureLossIndication {
+            sender_ssrc: self.ssrc,
+            media_ssrc,
+        };
         self.write_rtcp(&[Box::new(pli)], sinks)
     }
 
@@ -487,7 +573,14 @@ impl Session {
         let media_ssrc = self.inbound.ssrc_of(line, rid).ok_or(WriteError::NoLine)?;
         let seqs: Vec<u16> = seqs.iter().map(|&seq| seq as u16).collect();
         let nacks = nack_pairs_from_sequence_numbers(&seqs);
-        self.write_rtcp(&[Box::new(TransportLayerNack { sender_ssrc: self.ssrc, media_ssrc, nacks })], sinks)
+        self.write_rtcp(
+            &[Box::new(TransportLayerNack {
+                sender_ssrc: self.ssrc,
+                media_ssrc,
+                nacks,
+            })],
+            sinks,
+        )
     }
 
     /// Tells a viewer the clocks of the stream we send.
@@ -568,7 +661,10 @@ impl Session {
 
     fn deadline(&self) -> (Instant, Reason) {
         match self.path_since {
-            _ if self.connected => (self.transport.last_consent() + self.config.consent_deadline, Reason::ConsentLost),
+            _ if self.connected => (
+                self.transport.last_consent() + self.config.consent_deadline,
+                Reason::ConsentLost,
+            ),
             None => (self.created + self.config.ice_deadline, Reason::IceTimeout),
             Some(since) => (since + self.config.dtls_deadline, Reason::DtlsTimeout),
         }
@@ -579,7 +675,11 @@ impl Session {
         if self.connected && !self.silent {
             deadline -= self.config.consent_deadline / 2;
         }
-        let others = self.transport.next_timeout().into_iter().chain(self.feedback.next_timeout());
+        let others = self
+            .transport
+            .next_timeout()
+            .into_iter()
+            .chain(self.feedback.next_timeout());
         others.fold(deadline, Instant::min)
     }
 
@@ -599,7 +699,10 @@ impl Session {
     /// Whether anything at all was agreed.
     pub fn agrees(offer: &Offer, policy: &OfferPolicy) -> bool {
         let local = LocalSsrcs { media: 0, rtx: 0 };
-        offer.lines.iter().any(|line| Line::negotiate(line, policy, local).accepted())
+        offer
+            .lines
+            .iter()
+            .any(|line| Line::negotiate(line, policy, local).accepted())
     }
 }
 

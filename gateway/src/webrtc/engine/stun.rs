@@ -34,7 +34,10 @@ impl Parsed {
         if !is_stun_message(datagram) {
             return None;
         }
-        let mut message = Message { raw: datagram.to_vec(), ..Message::default() };
+        let mut message = Message {
+            raw: datagram.to_vec(),
+            ..Message::default()
+        };
         message.decode().ok()?;
         let class = if message.typ == BINDING_REQUEST {
             Class::Request
@@ -45,7 +48,12 @@ impl Parsed {
         };
         let transaction = message.transaction_id;
         let use_candidate = message.contains(ATTR_USE_CANDIDATE);
-        Some(Self { message, class, transaction, use_candidate })
+        Some(Self {
+            message,
+            class,
+            transaction,
+            use_candidate,
+        })
     }
 
     /// The receiver's half of the USERNAME (RFC 8445, section 7.2.2).
@@ -68,7 +76,10 @@ impl Parsed {
             .build(&[
                 Box::new(self.transaction),
                 Box::new(BINDING_SUCCESS),
-                Box::new(XorMappedAddress { ip: from.ip(), port: from.port() }),
+                Box::new(XorMappedAddress {
+                    ip: from.ip(),
+                    port: from.port(),
+                }),
                 Box::new(integrity),
                 Box::new(FINGERPRINT),
             ])

@@ -66,7 +66,11 @@ impl Identity {
         let certificate = Certificate::generate_self_signed(vec!["wzp-gateway".to_owned()], crypto.crypto())?;
         let der = certificate.certificate.first().ok_or(Error::ErrNonCertificate)?;
         let digest: Vec<String> = Sha256::digest(der).iter().map(|byte| format!("{byte:02X}")).collect();
-        Ok(Self { crypto, fingerprint: format!("sha-256 {}", digest.join(":")), certificate })
+        Ok(Self {
+            crypto,
+            fingerprint: format!("sha-256 {}", digest.join(":")),
+            certificate,
+        })
     }
 }
 
@@ -149,14 +153,21 @@ impl Transport {
         let tcp = config.tcp_candidates.iter().map(|&address| (Protocol::Tcp, address));
         for (protocol, address) in udp.chain(tcp) {
             // Behind 1:1 NAT nobody can tell which of several public addresses a packet was sent to: one stands for all.
-            if sockets.iter().any(|&(known, at)| known == protocol && at.is_ipv4() == address.is_ipv4()) {
+            if sockets
+                .iter()
+                .any(|&(known, at)| known == protocol && at.is_ipv4() == address.is_ipv4())
+            {
                 continue;
             }
             let network = match protocol {
                 Protocol::Udp => "udp",
                 Protocol::Tcp => "tcp",
             };
-            let tcp_type = if protocol == Protocol::Tcp { TcpType::Passive } else { TcpType::Unspecified };
+            let tcp_type = if protocol == Protocol::Tcp {
+                TcpType::Passive
+            } else {
+                TcpType::Unspecified
+            };
             let base_config = CandidateConfig {
                 network: network.to_owned(),
                 address: address.ip().to_string(),
@@ -226,8 +237,10 @@ impl Transport {
     /// ICE restart (RFC 8445, section 9): new credentials on both sides. The old path carries on until the peer
     /// nominates one under the new credentials.
     pub fn restart(&mut self, now: Instant, local: Credentials, remote: Credentials) -> Result<(), Error> {
-        self.agent.restart(now, local.ufrag.clone(), local.password.clone(), true)?;
-        self.agent.start_connectivity_checks(now, false, remote.ufrag, remote.password)?;
+        self.agent
+            .restart(now, local.ufrag.clone(), local.password.clone(), true)?;
+        self.agent
+            .start_connectivity_checks(now, false, remote.ufrag, remote.password)?;
         self.local = local;
         self.nominated = false;
         self.pending_nomination = None;
@@ -284,7 +297,9 @@ impl Transport {
                 self.peers.push(key);
             }
         }
-        let Some(accepted) = self.feed_agent(now, from, datagram) else { return };
+        let Some(accepted) = self.feed_agent(now, from, datagram) else {
+            return;
+        };
         match message.class {
             Class::Request => {
                 let answered = self.flush_agent_for(now, Some((from, message.transaction.0)));
@@ -337,9 +352,10 @@ impl Transport {
 
     /// Hands a STUN message to the agent. `None` when we have no socket of this family; else whether it was valid.
     fn feed_agent(&mut self, now: Instant, from: Path, datagram: &[u8]) -> Option<bool> {
-        let socket = self.sockets.iter().find(|(protocol, at)| {
-            *protocol == from.local.protocol && at.is_ipv4() == from.peer.is_ipv4()
-        })?;
+        let socket = self
+            .sockets
+            .iter()
+            .find(|(protocol, at)| *protocol == from.local.protocol && at.is_ipv4() == from.peer.is_ipv4())?;
         let message = TaggedBytesMut {
             now,
             transport: TransportContext {
@@ -360,10 +376,11 @@ impl Transport {
         let first = self.path.is_none();
         self.nominated |= nominated;
         self.path = Some(path);
-        if first && let Some(config) = self.client_config.take() {
-            if self.dtls.connect(now, DTLS_PEER, config, None).is_err() {
-                self.dtls_state = Dtls::Ended(Reason::DtlsFailed);
-            }
+        if first
+            && let Some(config) = self.client_config.take()
+            && self.dtls.connect(now, DTLS_PEER, config, None).is_err()
+        {
+            self.dtls_state = Dtls::Ended(Reason::DtlsFailed);
         }
         self.flush_dtls();
     }
@@ -393,7 +410,10 @@ impl Transport {
                     from
                 }
                 (_, Some(path)) if path.peer == peer => path,
-                _ => Path { local: Local { protocol, ip: None }, peer },
+                _ => Path {
+                    local: Local { protocol, ip: None },
+                    peer,
+                },
             };
             self.outgoing.push_back((path, message.message));
         }
@@ -432,7 +452,9 @@ impl Transport {
     }
 
     fn install_keys(&mut self) -> Dtls {
-        let Some(state) = self.dtls.get_connection_state(DTLS_PEER) else { return Dtls::Ended(Reason::DtlsFailed) };
+        let Some(state) = self.dtls.get_connection_state(DTLS_PEER) else {
+            return Dtls::Ended(Reason::DtlsFailed);
+        };
         match srtp_contexts(state, &self.identity) {
             Ok((outgoing, incoming)) => {
                 self.srtp_out = Some(outgoing);
@@ -444,11 +466,15 @@ impl Transport {
     }
 
     fn decrypt(&mut self, datagram: &[u8]) -> Incoming {
-        let Some(context) = &mut self.srtp_in else { return Incoming::Rejected };
+        let Some(context) = &mut self.srtp_in else {
+            return Incoming::Rejected;
+        };
         // RFC 5761, section 4
         let is_rtcp = matches!(datagram.get(1), Some(192..=223));
         if is_rtcp {
-            context.decrypt_rtcp(datagram).map_or(Incoming::Rejected, Incoming::Rtcp)
+            context
+                .decrypt_rtcp(datagram)
+                .map_or(Incoming::Rejected, Incoming::Rtcp)
         } else {
             context.decrypt_rtp(datagram).map_or(Incoming::Rejected, Incoming::Rtp)
         }
@@ -526,7 +552,11 @@ fn handshake_config(
             "sha-512" => Sha512::digest(der).as_slice() == fingerprint.digest,
             _ => false,
         };
-        if fingerprints.iter().any(matches) { Ok(()) } else { Err(Error::ErrNoMatchingCertificateFingerprint) }
+        if fingerprints.iter().any(matches) {
+            Ok(())
+        } else {
+            Err(Error::ErrNoMatchingCertificateFingerprint)
+        }
     };
     let config = ConfigBuilder::default()
         .with_crypto_provider(identity.crypto.clone())
@@ -551,13 +581,23 @@ fn srtp_contexts(state: &State, identity: &Identity) -> Result<(Context, Context
         SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
         _ => return Err(Error::ErrNoSuchSrtpProfile),
     };
-    let mut config = rtc::srtp::config::Config { profile, ..Default::default() };
+    let mut config = rtc::srtp::config::Config {
+        profile,
+        ..Default::default()
+    };
     let label = rtc::srtp::config::LABEL_EXTRACTOR_DTLS_SRTP;
     let keying = state.export_keying_material(label, &[], config.keying_material_len())?;
     config.set_session_keys_from_keying_material(keying.as_ref(), state.is_client())?;
     let crypto = identity.crypto.crypto();
     let keys = &config.keys;
-    let outgoing = Context::new(&keys.local_master_key, &keys.local_master_salt, profile, None, None, crypto)?;
+    let outgoing = Context::new(
+        &keys.local_master_key,
+        &keys.local_master_salt,
+        profile,
+        None,
+        None,
+        crypto,
+    )?;
     let incoming = Context::new(
         &keys.remote_master_key,
         &keys.remote_master_salt,

@@ -48,7 +48,10 @@ impl Label {
         }
         let mut bytes = [0; MAX_LABEL];
         bytes[..text.len()].copy_from_slice(text);
-        Some(Self { len: text.len() as u8, bytes })
+        Some(Self {
+            len: text.len() as u8,
+            bytes,
+        })
     }
 
     /// The name as text.
@@ -149,7 +152,13 @@ pub struct OfferPolicy {
 impl Default for OfferPolicy {
     fn default() -> Self {
         let codecs = vec![Codec::Opus, Codec::H264, Codec::Av1];
-        Self { codecs, receive: true, send: true, max_video_bps: None, streams: Vec::new() }
+        Self {
+            codecs,
+            receive: true,
+            send: true,
+            max_video_bps: None,
+            streams: Vec::new(),
+        }
     }
 }
 
@@ -206,9 +215,15 @@ pub struct Local {
 
 impl Local {
     /// A UDP packet, destination unknown.
-    pub const UDP: Local = Local { protocol: Protocol::Udp, ip: None };
+    pub const UDP: Local = Local {
+        protocol: Protocol::Udp,
+        ip: None,
+    };
     /// A packet from a TCP connection.
-    pub const TCP: Local = Local { protocol: Protocol::Tcp, ip: None };
+    pub const TCP: Local = Local {
+        protocol: Protocol::Tcp,
+        ip: None,
+    };
 }
 
 /// One or several packets to the same destination, ready for `UDP_SEGMENT` or one write to a TCP connection.
