@@ -46,6 +46,9 @@ const CONNECTED_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_PEER_ADDRESSES: usize = 64;
 /// Candidates a peer may name; each makes the gateway send checks to an address of the peer's choice.
 const MAX_REMOTE_CANDIDATES: usize = 24;
+/// A path whose peer was silent for this long gives way to another one that works, nominated or not: the peer's NAT has
+/// moved it, which the peer itself does not notice. Peers check their path every 2 to 3 s.
+const PATH_HOLD: Duration = Duration::from_secs(4);
 /// Windows in which a late packet is still accepted, in packets.
 const SRTP_WINDOW: usize = 1024;
 const SRTCP_WINDOW: usize = 256;
@@ -113,6 +116,8 @@ pub(super) struct Transport {
     /// The candidate of ours that stands for each socket family, as the agent knows it.
     sockets: Vec<(Protocol, SocketAddr)>,
     last_consent: Instant,
+    /// Last genuine message over the path in use.
+    path_seen: Instant,
     last_check: Instant,
     check_in_flight: Option<([u8; 12], Instant)>,
     pub rtt: Option<Duration>,
@@ -193,6 +198,7 @@ impl Transport {
             remote_candidates: 0,
             sockets,
             last_consent: now,
+            path_seen: now,
             last_check: now,
             check_in_flight: None,
             rtt: None,
@@ -310,7 +316,7 @@ impl Transport {
                     }
                 }
                 if accepted {
-                    self.last_consent = now;
+                    self.note_genuine(now, from);
                 }
                 if message.use_candidate {
                     // A full agent first makes sure that the peer is really there: the request may be a replay.
@@ -324,7 +330,7 @@ impl Transport {
                 }
             }
             Class::Response if accepted => {
-                self.last_consent = now;
+                self.note_genuine(now, from);
                 if let Some((transaction, sent)) = self.check_in_flight
                     && transaction == message.transaction.0
                 {
@@ -339,7 +345,7 @@ impl Transport {
                     }
                     other => {
                         self.pending_nomination = other;
-                        if self.path.is_none() {
+                        if self.path.is_none() || now >= self.path_seen + PATH_HOLD {
                             self.select(now, from, false);
                         }
                     }
@@ -372,10 +378,18 @@ impl Transport {
         Some(self.agent.handle_read(message).is_ok())
     }
 
+    fn note_genuine(&mut self, now: Instant, from: Path) {
+        self.last_consent = now;
+        if self.path.is_some_and(|path| path.peer == from.peer) {
+            self.path_seen = now;
+        }
+    }
+
     fn select(&mut self, now: Instant, path: Path, nominated: bool) {
         let first = self.path.is_none();
         self.nominated |= nominated;
         self.path = Some(path);
+        self.path_seen = now;
         if first
             && let Some(config) = self.client_config.take()
             && self.dtls.connect(now, DTLS_PEER, config, None).is_err()
