@@ -114,14 +114,26 @@ impl Gateway {
         let mut native = native::Config::new(config.native);
         native.limits.connections = config.max_connections;
         native.limits.per_ip = config.max_connections_per_ip;
-        native.auth = auth.is_required().then(|| Arc::new(Tokens(auth)) as Arc<dyn native::auth::Authenticate>);
+        native.auth = auth
+            .is_required()
+            .then(|| Arc::new(Tokens(auth)) as Arc<dyn native::auth::Authenticate>);
         let server = native::Server::bind(native, registry.clone(), identity)
             .with_context(|| format!("cannot listen on {} (native, UDP)", config.native))?;
         let native = server.local_addr()?;
         tasks.push(tokio::spawn(server.run(stop)));
 
-        let addresses = Addresses { http, native: Some(native), webrtc: None, rtmp: None };
-        Ok(Self { addresses, registry, shutdown, tasks })
+        let addresses = Addresses {
+            http,
+            native: Some(native),
+            webrtc: None,
+            rtmp: None,
+        };
+        Ok(Self {
+            addresses,
+            registry,
+            shutdown,
+            tasks,
+        })
     }
 
     /// Where it listens.
