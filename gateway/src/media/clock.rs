@@ -12,6 +12,11 @@ pub struct Extend32 {
 }
 
 impl Extend32 {
+    /// What [`Extend32::extend`] would say, without moving on.
+    pub fn peek(&self, value: u32) -> u64 {
+        self.clone().extend(value)
+    }
+
     /// The extended value of `value`.
     pub fn extend(&mut self, value: u32) -> u64 {
         let extended = match self.last {

@@ -9,6 +9,8 @@ use wzp_proto::codec::Codec;
 use wzp_proto::header::{Flags, MediaHeader, MediaType};
 use wzp_proto::video::{self, FrameSize};
 
+pub use crate::media::rtp::packetize::RtpPayload;
+
 /// Time on a room's clock, in microseconds since the room began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct RoomTime(pub u64);
@@ -151,15 +153,6 @@ pub struct Frame {
     wzp: OnceLock<Result<Arc<[Bytes]>, video::FragmentError>>,
     messages: OnceLock<Arc<[Bytes]>>,
     rtp: OnceLock<Arc<[RtpPayload]>>,
-}
-
-/// One RTP payload of a frame; the receiver adds its own header.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RtpPayload {
-    /// The payload, without RTP header.
-    pub bytes: Bytes,
-    /// The marker bit: the last packet of a video frame.
-    pub marker: bool,
 }
 
 impl Frame {

@@ -8,6 +8,7 @@
 
 pub mod keyframes;
 pub mod member;
+pub mod peer;
 pub mod registry;
 pub mod snapshot;
 pub mod state;

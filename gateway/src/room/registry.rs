@@ -72,6 +72,7 @@ enum Command {
     Muted(ParticipantId, u64, Muted),
     Door(ParticipantId, u64, Door),
     Speakers(Vec<ParticipantId>),
+    Level(ParticipantId, u8),
     Keyframe(TrackId, RoomTime, Reason),
     Capacity(ParticipantId, TrackId, u32),
     Oversize(TrackId, u32),
@@ -226,6 +227,11 @@ impl RoomHandle {
     /// Asks the keyframe owner of a track for a keyframe newer than `since`.
     pub fn request_keyframe(&self, id: TrackId, since: RoomTime, reason: Reason) {
         self.send(Command::Keyframe(id, since, reason));
+    }
+
+    /// Says how loud a member is, −dBov: 0 (loudest) to 127 (silence).
+    pub fn report_level(&self, id: ParticipantId, level: u8) {
+        self.send(Command::Level(id, level));
     }
 
     /// Says who talks, loudest first.
@@ -411,6 +417,7 @@ impl RoomTask {
             Command::Muted(id, epoch, muted) => self.room.set_muted(id, epoch, muted),
             Command::Door(id, epoch, door) => self.room.set_door(id, epoch, door),
             Command::Speakers(speakers) => self.room.set_speakers(speakers),
+            Command::Level(id, level) => self.room.report_level(id, level, now),
             Command::Keyframe(track, since, reason) => self.room.request_keyframe(track, since, reason, now),
             Command::Capacity(viewer, track, bits) => self.room.report_capacity(viewer, track, bits, now),
             Command::Oversize(track, bits) => self.room.report_oversize(track, bits, now),

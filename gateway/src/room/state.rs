@@ -22,6 +22,13 @@ const LIMIT_INTERVAL: u64 = 1_000_000;
 /// Lowest limit that is ever asked for, bit/s: below it a picture is better paused.
 const LIMIT_FLOOR: u32 = 100_000;
 
+/// Louder than this is speech, −dBov.
+const SPEAKING_LEVEL: u8 = 50;
+/// Who was that loud speaks for this long, µs.
+const SPEAKING_HOLD: u64 = 800_000;
+/// The list of speakers changes at most this often, µs.
+const SPEAKERS_INTERVAL: u64 = 300_000;
+
 /// What a room does to the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
@@ -72,6 +79,8 @@ pub struct Room {
     version: u64,
     departed: VecDeque<(ParticipantId, LeaveReason)>,
     speakers: Arc<[ParticipantId]>,
+    levels: BTreeMap<ParticipantId, (u8, RoomTime)>,
+    speakers_at: Option<RoomTime>,
     effects: VecDeque<Effect>,
     keyframes_asked: u64,
     keyframes_suppressed: [u64; 2],
@@ -90,6 +99,8 @@ impl Room {
             version: 0,
             departed: VecDeque::new(),
             speakers: Arc::default(),
+            levels: BTreeMap::new(),
+            speakers_at: None,
             effects: VecDeque::new(),
             keyframes_asked: 0,
             keyframes_suppressed: [0; 2],
@@ -256,6 +267,27 @@ impl Room {
             self.speakers = speakers.into();
             self.changed();
         }
+    }
+
+    /// How loud a member is, −dBov: 0 (loudest) to 127 (silence). Who was louder than −50 dBov within the last 800 ms
+    /// speaks; the list changes at most every 300 ms.
+    pub fn report_level(&mut self, id: ParticipantId, level: u8, now: RoomTime) {
+        if !self.members.contains_key(&id) {
+            return;
+        }
+        if level <= SPEAKING_LEVEL {
+            self.levels.insert(id, (level, now));
+        }
+        if self.speakers_at.is_some_and(|at| now.since(at) < SPEAKERS_INTERVAL) {
+            return;
+        }
+        self.speakers_at = Some(now);
+        self.levels.retain(|_, (_, at)| now.since(*at) <= SPEAKING_HOLD);
+        let mut loudest: Vec<_> = self.levels.iter().map(|(id, (level, _))| (*level, *id)).collect();
+        // Who spoke first before stays first unless somebody is clearly louder: 6 dB.
+        let first = self.speakers.first().copied();
+        loudest.sort_by_key(|(level, id)| (if Some(*id) == first { level.saturating_sub(6) } else { *level }, *id));
+        self.set_speakers(loudest.into_iter().map(|(_, id)| id).collect());
     }
 
     /// A receiver needs a keyframe of a video track newer than what came at `since`.
@@ -427,6 +459,7 @@ impl Room {
         for video in self.videos.values_mut() {
             video.capacities.remove(&id);
         }
+        self.levels.remove(&id);
         if self.members.remove(&id).is_some() {
             if self.departed.len() == DEPARTED {
                 self.departed.pop_front();
