@@ -18,7 +18,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Join a room as a native member
-    Join(join::Args),
+    Join(Box<join::Args>),
     /// Serve native apps
     Serve(ServeArgs),
 }
@@ -40,7 +40,7 @@ async fn main() -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .init();
     match Cli::parse().command {
-        Command::Join(args) => join::run(args).await,
+        Command::Join(args) => join::run(*args).await,
         Command::Serve(args) => serve(args).await,
     }
 }

@@ -131,7 +131,7 @@ impl View {
             .map(|member| (member.id, self.source(member)))
             .collect();
         if let Some((talker, _)) = self.talker
-            && !self.sources.get(&talker).is_some_and(|source| source.audio.is_some())
+            && (self.sources.get(&talker)).is_none_or(|source| source.audio.is_none())
         {
             self.talker = None;
         }

@@ -280,7 +280,7 @@ fn live(source: &mut Source, ms: u64, voice: bool, now: RoomTime) {
     if ms.is_multiple_of(20) {
         source.sound(voice, now);
     }
-    if ms % 100 % 33 == 0 && ms % 100 < 99 {
+    if (ms % 100).is_multiple_of(33) && ms % 100 < 99 {
         let keyframe = ms.is_multiple_of(1000) || std::mem::take(&mut source.keyframe_due);
         source.picture(keyframe, if keyframe { 20_000 } else { 3_000 }, now);
     }
