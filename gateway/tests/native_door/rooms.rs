@@ -280,3 +280,29 @@ async fn member_that_went_away_leaves_no_room_behind() {
     timeout(DEADLINE, emptied).await.unwrap();
     let _: &Client = &door.join("general", "again").await.client;
 }
+
+#[test]
+fn member_that_falls_silent_is_lost_after_the_idle_time() {
+    let ours = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let theirs = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let door = ours.block_on(async { Door::open_with(|config| config.limits.idle = Duration::from_secs(1)) });
+    let mut anna = ours.block_on(door.join("general", "anna"));
+    let silent = theirs.block_on(door.join("general", "silent"));
+    ours.block_on(anna.wait_list(&["anna", "silent"]));
+    // As if its process had been killed: nothing is sent any more, no goodbye either.
+    theirs.shutdown_background();
+    let silenced = Instant::now();
+    ours.block_on(anna.wait_list(&["anna"]));
+    assert!(silenced.elapsed() < Duration::from_secs(3));
+    assert_eq!(door.counters.lost.get(), 1);
+    ours.block_on(anna.ping());
+    drop(silent);
+}
