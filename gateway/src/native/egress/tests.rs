@@ -1,6 +1,6 @@
 //! Egress and view together, against a receiver that follows the rules of native apps.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const ME: ParticipantId = ParticipantId(99);
 /// A connection with a queue that empties at a rate, and what came out of it.
 #[derive(Debug)]
 struct Link {
-    bytes_per_ms: usize,
+    bytes_per_ms: Cell<usize>,
     queued: RefCell<usize>,
     sent: RefCell<Vec<Bytes>>,
 }
@@ -31,7 +31,7 @@ struct Link {
 impl Link {
     fn new(bits_per_second: usize) -> Self {
         Self {
-            bytes_per_ms: bits_per_second / 8000,
+            bytes_per_ms: Cell::new(bits_per_second / 8000),
             queued: RefCell::new(0),
             sent: RefCell::default(),
         }
@@ -39,7 +39,7 @@ impl Link {
 
     fn pass_ms(&self) {
         let mut queued = self.queued.borrow_mut();
-        *queued = queued.saturating_sub(self.bytes_per_ms);
+        *queued = queued.saturating_sub(self.bytes_per_ms.get());
     }
 }
 
@@ -47,7 +47,7 @@ impl Datagrams for Link {
     fn room(&self) -> SendRoom {
         let queued = *self.queued.borrow();
         let space = DATAGRAM_SEND_BUFFER.saturating_sub(queued);
-        let allowed = (self.bytes_per_ms * 50).clamp(QUEUE_FLOOR, DATAGRAM_SEND_BUFFER);
+        let allowed = (self.bytes_per_ms.get() * 50).clamp(QUEUE_FLOOR, DATAGRAM_SEND_BUFFER);
         SendRoom {
             space,
             budget: allowed.saturating_sub(queued).min(space),
@@ -479,6 +479,31 @@ fn keyframe_larger_than_the_queue_goes_out_in_pieces() {
     }
     assert_eq!(bench.receiver.video.len(), 1);
     bench.receiver.assert_decodable();
+}
+
+#[test]
+fn torn_keyframe_leaves_no_hole_and_nothing_follows_it_but_a_keyframe() {
+    let mut bench = Bench::new(4_000_000);
+    let mut one = Source::new(1);
+    bench.egress.set_room(&snapshot(&[&one]));
+    while bench.ms() < 600 {
+        match bench.ms() {
+            20 => bench.link.bytes_per_ms.set(0),
+            300 => bench.link.bytes_per_ms.set(500),
+            _ => {}
+        }
+        bench.step(|ms, now| {
+            if ms.is_multiple_of(33) {
+                one.picture(ms == 0 || ms == 495, if ms == 0 { 120_000 } else { 2_000 }, now);
+            }
+        });
+    }
+    bench.receiver.assert_decodable();
+    let shown: Vec<_> = bench.receiver.video.iter().map(|frame| frame.1).collect();
+    assert_eq!(shown, [15, 16, 17, 18]);
+    assert_eq!(bench.receiver.reassembler.pending_frames(), 1, "the torn one");
+    assert_eq!(bench.keyframes_asked(Reason::Loss), 1);
+    assert_eq!(bench.egress.counters.video_dropped_space.get(), 1);
 }
 
 #[test]
