@@ -76,7 +76,6 @@ impl Client {
             let codec = RTCRtpCodecParameters {
                 rtp_codec,
                 payload_type,
-                ..Default::default()
             };
             media.register_codec(codec, RtpCodecKind::Video).unwrap();
         }
@@ -802,4 +801,40 @@ proptest! {
         let offer = String::from_utf8_lossy(&offer);
         let _ = world.engine.accept_offer(world.now, id(0), &offer, &OfferPolicy::default());
     }
+}
+
+#[test]
+fn a_viewer_decrypts_across_the_wrap_of_its_sequence_numbers() {
+    let mut world = World::new(Config::default());
+    let viewer = world.join("198.51.100.1:5000", false);
+    world.connect(viewer);
+    let payload = Bytes::from_static(&[0x65, 0x88, 1]);
+    for index in 0..70_000u32 {
+        world.write(viewer, (256 + index) as u16, &payload).unwrap();
+        if index % 50 == 0 {
+            world.turn();
+        }
+    }
+    world.run(Duration::from_millis(50));
+    assert_eq!(world.clients[viewer].received.len(), 70_000);
+}
+
+#[test]
+fn the_packets_of_a_frame_leave_together() {
+    let mut world = World::new(Config::default());
+    let viewer = world.join("198.51.100.1:5000", false);
+    world.connect(viewer);
+    world.run(Duration::from_millis(10));
+    for seq in 256..263 {
+        world.write(viewer, seq, &Bytes::from(vec![7; MAX_PAYLOAD])).unwrap();
+    }
+    world.write(viewer, 263, &Bytes::from_static(&[7; 100])).unwrap();
+    let transmit = world.engine.poll_transmit().unwrap();
+    let segment = transmit.segment_size.unwrap();
+    assert_eq!(transmit.contents.len().div_ceil(segment), 8);
+    assert!(
+        segment > MAX_PAYLOAD && segment <= 1_232,
+        "{segment} bytes do not fit every path"
+    );
+    assert!(world.engine.poll_transmit().is_none());
 }

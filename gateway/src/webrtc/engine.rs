@@ -29,6 +29,8 @@ mod offer;
 mod outbox;
 mod session;
 mod stun;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod types;
 

@@ -40,6 +40,12 @@ const scenarios = {
     const after = await call(viewer, 'inbound');
     return { published, viewed, before, after, outbound: await call(publisher, 'outbound') };
   },
+  async simulcast() {
+    const publisher = await page();
+    const published = await call(publisher, 'publish', { id: 1, codec, simulcast: true });
+    await sleep(seconds * 1000);
+    return { published };
+  },
   tcp: () => scenarios.forward({ tcpOnly: true }),
   async renegotiate() {
     const [publisher, viewer] = [await page(), await page()];
