@@ -1,6 +1,6 @@
-//! The engine and its sockets against headless Chromium: pages publish and watch through a small forwarder.
+//! The engine and its sockets against headless Chromium and Firefox: pages publish and watch through a small forwarder.
 //!
-//! Needs `/usr/bin/chromium` (or `CHROMIUM`), `node` and `npm`.
+//! Needs `/usr/bin/chromium` (or `CHROMIUM`), `/usr/bin/firefox` (or `FIREFOX`), `node` and `npm`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -23,7 +23,7 @@ use wzp_gateway::media::rtp::packetize;
 use wzp_gateway::media::rtp::reorder::{self, Out, Reorder};
 use wzp_gateway::media::rtp::rewrite::Rewriter;
 use wzp_gateway::webrtc::engine::{
-    self, Codec, Engine, Event, Kind, MAX_PAYLOAD, MediaLine, Mid, OfferPolicy, OutgoingRtp, Reason, ReportTime,
+    self, Codec, Engine, Event, Kind, MAX_PAYLOAD, MediaLine, Mid, OfferPolicy, OutgoingRtp, Reason, ReportTime, Rid,
     RtpMeta, SessionId,
 };
 use wzp_gateway::webrtc::net::{self, Sockets};
@@ -61,6 +61,8 @@ struct Summary {
     lost_on_ingress: u64,
     repaired_on_ingress: u64,
     size: (u32, u32),
+    /// Payload bytes of each simulcast layer.
+    layers: BTreeMap<(SessionId, Mid, Rid), usize>,
 }
 
 struct Leg {
@@ -97,6 +99,7 @@ struct Forwarder {
     packets: u64,
     datagrams: u64,
     keyframe_wanted: bool,
+    max_video_bps: Option<u64>,
     last_keyframe_request: Option<Instant>,
     last_report: Instant,
 }
@@ -110,7 +113,11 @@ impl Forwarder {
                 sdp,
                 reply,
             } => {
-                let answer = self.engine.accept_offer(now, id, &sdp, &OfferPolicy::default());
+                let policy = OfferPolicy {
+                    max_video_bps: self.max_video_bps,
+                    ..OfferPolicy::default()
+                };
+                let answer = self.engine.accept_offer(now, id, &sdp, &policy);
                 if answer.is_ok() {
                     self.peers.entry(id).or_default().publishes = publishes;
                 }
@@ -151,6 +158,15 @@ impl Forwarder {
                     if peer.connected && !peer.publishes {
                         self.request_keyframe(now);
                     }
+                }
+                Event::Rtp {
+                    session,
+                    mid,
+                    rid: Some(rid),
+                    payload,
+                    ..
+                } => {
+                    *self.summary.layers.entry((session, mid, rid)).or_default() += payload.len();
                 }
                 Event::Rtp {
                     session,
@@ -408,6 +424,7 @@ async fn run(mut sockets: Sockets, mut forwarder: Forwarder, mut asks: mpsc::Rec
 struct Setup {
     drop_every: Option<u64>,
     lose_every: Option<u64>,
+    max_video_bps: Option<u64>,
     lite: bool,
     ip: IpAddr,
 }
@@ -417,6 +434,7 @@ impl Default for Setup {
         Self {
             drop_every: None,
             lose_every: None,
+            max_video_bps: None,
             lite: false,
             ip: IpAddr::from([127, 0, 0, 1]),
         }
@@ -467,7 +485,7 @@ fn scripts() -> PathBuf {
 fn play(scenario: &str, options: &str, setup: Setup) -> (Value, Summary) {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {
-        if !scripts().join("node_modules/playwright-core").exists() {
+        if !scripts().join("node_modules/puppeteer-core").exists() {
             let npm = Command::new("npm")
                 .args(["install", "--no-audit", "--no-fund"])
                 .current_dir(scripts())
@@ -505,6 +523,7 @@ fn play(scenario: &str, options: &str, setup: Setup) -> (Value, Summary) {
                 packets: 0,
                 datagrams: 0,
                 keyframe_wanted: false,
+                max_video_bps: setup.max_video_bps,
                 ingress: BTreeMap::new(),
                 last_keyframe_request: None,
                 last_report: now,
@@ -654,10 +673,12 @@ fn a_publishers_lost_packets_are_asked_for_again() {
     );
     assert_flows(&seen);
     assert!(summary.lost_on_ingress >= 5, "nothing was lost: {summary:?}");
+    // Some of what is lost is bandwidth probes, which repeat media and need no repair.
     assert!(
-        summary.repaired_on_ingress as f64 >= 0.9 * summary.lost_on_ingress as f64,
+        summary.repaired_on_ingress >= summary.lost_on_ingress / 3,
         "not repaired: {summary:?}"
     );
+    assert_eq!(summary.damaged, 0, "frames were lost: {summary:?}");
     assert_eq!(number(&seen, "/after/lost"), 0.0, "the viewer must not notice: {seen}");
     assert!(
         number(&seen, "/after/keyFrames") <= 4.0,
@@ -670,6 +691,44 @@ fn media_flows_over_tcp_when_udp_is_not_offered() {
     let (seen, _) = play("tcp", "{}", Setup::default());
     assert_flows(&seen);
     assert_eq!(seen["after"]["protocol"], "tcp");
+}
+
+#[test]
+fn a_publisher_keeps_to_its_cap() {
+    let setup = Setup {
+        max_video_bps: Some(1_200_000),
+        ..Setup::default()
+    };
+    let (seen, _) = play("forward", "{}", setup);
+    assert_flows(&seen);
+    assert!(number(&seen, "/outbound/target") <= 1_200_000.0, "over its cap: {seen}");
+}
+
+#[test]
+fn firefox_reaches_chromium_with_av1() {
+    let (seen, summary) = play("fromFirefox", r#"{"codec":"AV1"}"#, Setup::default());
+    let frames = number(&seen, "/after/framesDecoded") - number(&seen, "/before/framesDecoded");
+    assert!(frames >= 20.0, "only {frames} frames in 4 s: {seen}");
+    assert!(number(&seen, "/after/audioPackets") > 100.0, "no sound: {seen}");
+    assert!(summary.sender_reports > 0, "{summary:?}");
+}
+
+#[test]
+fn chromium_reaches_firefox_with_av1() {
+    let (seen, _) = play("toFirefox", r#"{"codec":"AV1"}"#, Setup::default());
+    let frames = number(&seen, "/after/framesDecoded") - number(&seen, "/before/framesDecoded");
+    assert!(frames >= 20.0, "only {frames} frames in 4 s: {seen}");
+    assert!(number(&seen, "/after/audioPackets") > 100.0, "no sound: {seen}");
+}
+
+#[test]
+fn simulcast_layers_are_told_apart() {
+    let (_, summary) = play("simulcast", r#"{"seconds":5}"#, Setup::default());
+    let names: Vec<&str> = summary.layers.keys().map(|(_, _, rid)| rid.as_str()).collect();
+    assert!(
+        names.len() >= 2 && names.iter().all(|name| ["q", "h", "f"].contains(name)),
+        "{summary:?}"
+    );
 }
 
 #[test]

@@ -76,7 +76,6 @@ impl Client {
             let codec = RTCRtpCodecParameters {
                 rtp_codec,
                 payload_type,
-                ..Default::default()
             };
             media.register_codec(codec, RtpCodecKind::Video).unwrap();
         }
@@ -166,7 +165,7 @@ impl Client {
 
     fn turn(&mut self, now: Instant) -> Vec<BytesMut> {
         if self.pc.poll_timeout().is_some_and(|at| at <= now) {
-            self.pc.handle_timeout(now).unwrap();
+            let _ = self.pc.handle_timeout(now);
         }
         while let Some(event) = self.pc.poll_event() {
             if let RTCPeerConnectionEvent::OnConnectionStateChangeEvent(state) = event {
@@ -802,4 +801,64 @@ proptest! {
         let offer = String::from_utf8_lossy(&offer);
         let _ = world.engine.accept_offer(world.now, id(0), &offer, &OfferPolicy::default());
     }
+}
+
+#[test]
+fn a_viewer_decrypts_across_the_wrap_of_its_sequence_numbers() {
+    let mut world = World::new(Config::default());
+    let viewer = world.join("198.51.100.1:5000", false);
+    world.connect(viewer);
+    let payload = Bytes::from_static(&[0x65, 0x88, 1]);
+    for index in 0..70_000u32 {
+        world.write(viewer, (256 + index) as u16, &payload).unwrap();
+        if index % 50 == 0 {
+            world.turn();
+        }
+    }
+    world.run(Duration::from_millis(50));
+    assert_eq!(world.clients[viewer].received.len(), 70_000);
+}
+
+#[test]
+fn the_packets_of_a_frame_leave_together() {
+    let mut world = World::new(Config::default());
+    let viewer = world.join("198.51.100.1:5000", false);
+    world.connect(viewer);
+    world.run(Duration::from_millis(10));
+    for seq in 256..263 {
+        world.write(viewer, seq, &Bytes::from(vec![7; MAX_PAYLOAD])).unwrap();
+    }
+    world.write(viewer, 263, &Bytes::from_static(&[7; 100])).unwrap();
+    let transmit = world.engine.poll_transmit().unwrap();
+    let segment = transmit.segment_size.unwrap();
+    assert_eq!(transmit.contents.len().div_ceil(segment), 8);
+    assert!(
+        segment > MAX_PAYLOAD && segment <= 1_232,
+        "{segment} bytes do not fit every path"
+    );
+    assert!(world.engine.poll_transmit().is_none());
+}
+
+#[test]
+fn a_certificate_that_is_not_the_one_in_the_offer_ends_the_session() {
+    let mut world = World::new(Config::default());
+    let mut client = Client::new(world.now, "198.51.100.1:5000", false);
+    let offer = client.offer(world.now);
+    let other = Client::new(world.now, "198.51.100.2:5000", false).offer(world.now);
+    let forged = offer.replace(&attribute(&offer, "fingerprint"), &attribute(&other, "fingerprint"));
+    let answer = world
+        .engine
+        .accept_offer(world.now, id(0), &forged, &OfferPolicy::default())
+        .unwrap();
+    client.answer(world.now, answer);
+    world.clients.push(client);
+    world.run(Duration::from_secs(12));
+    let (at, reason) = world.closed(0).unwrap();
+    assert_eq!(reason, Reason::DtlsFailed, "after {at:?}");
+    assert!(
+        !world
+            .events
+            .iter()
+            .any(|(_, event)| matches!(event, Event::Connected { .. }))
+    );
 }

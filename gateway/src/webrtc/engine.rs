@@ -24,11 +24,14 @@ use std::time::{Duration, Instant};
 mod bandwidth;
 mod feedback;
 mod inbound;
+mod keys;
 mod line;
 mod offer;
 mod outbox;
 mod session;
 mod stun;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod types;
 
@@ -36,11 +39,12 @@ pub use offer::{MAX_LINES, MAX_OFFER, OfferError};
 pub use session::WriteError;
 pub use types::*;
 
+use keys::Identity;
 use offer::Credentials;
 use outbox::Outbox;
 use session::{Session, Sinks};
 use stun::{Class, Parsed};
-use transport::{Identity, Path};
+use transport::Path;
 
 /// As long as the owner of an address was heard from within this, no other session may take the address over. Browsers
 /// check their path every 2.5 s.
@@ -171,7 +175,7 @@ impl Engine {
         self.candidates = candidates;
         match answer {
             Some(Ok((answer, new_ufrag))) => {
-                // The old name stays known for the checks still on their way, until the session ends.
+                // Checks under the old name are not answered any more; the media goes on over the old path meanwhile.
                 if let Some(ufrag) = new_ufrag {
                     self.ufrags.retain(|_, owner| *owner != id);
                     self.ufrags.insert(ufrag, id);

@@ -87,7 +87,8 @@ pub enum BindError {
 struct Udp {
     socket: UdpSocket,
     state: UdpSocketState,
-    is_ipv4: bool,
+    /// The address it is bound to; unspecified for all.
+    ip: IpAddr,
     backlog: VecDeque<Transmit>,
     backlog_bytes: usize,
 }
@@ -350,8 +351,12 @@ impl Sockets {
     pub fn send(&mut self, transmit: Transmit) {
         match transmit.local.protocol {
             Protocol::Udp => {
-                let is_ipv4 = transmit.to.is_ipv4();
-                match self.udp.iter().position(|udp| udp.is_ipv4 == is_ipv4) {
+                let family = |udp: &Udp| udp.ip.is_ipv4() == transmit.to.is_ipv4();
+                let bound = self
+                    .udp
+                    .iter()
+                    .position(|udp| family(udp) && Some(udp.ip) == transmit.local.ip);
+                match bound.or_else(|| self.udp.iter().position(family)) {
                     Some(index) => self.send_udp(index, transmit),
                     None => self.stats.udp_dropped += 1,
                 }
@@ -544,7 +549,7 @@ fn bind_udp(address: SocketAddr) -> io::Result<Udp> {
     Ok(Udp {
         socket,
         state,
-        is_ipv4: address.is_ipv4(),
+        ip: address.ip(),
         backlog: VecDeque::new(),
         backlog_bytes: 0,
     })

@@ -46,11 +46,13 @@ function open(id, role, tcpOnly) {
 
 const connected = () => until('connected', () => state.pc.connectionState === 'connected');
 
-window.publish = async ({ id, codec, tcpOnly, bitrate }) => {
+window.publish = async ({ id, codec, tcpOnly, simulcast }) => {
   open(id, 'publish', tcpOnly);
   const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width: 640, height: 480 } });
   for (const track of media.getTracks()) {
-    const transceiver = state.pc.addTransceiver(track, { direction: 'sendonly', streams: [media] });
+    const layers = ['q', 'h', 'f'].map((rid, at) => ({ rid, scaleResolutionDownBy: 4 / 2 ** at }));
+    const sendEncodings = simulcast && track.kind === 'video' ? layers : [{}];
+    const transceiver = state.pc.addTransceiver(track, { direction: 'sendonly', streams: [media], sendEncodings });
     if (track.kind === 'video') {
       const codecs = RTCRtpSender.getCapabilities('video').codecs.filter(
         (entry) => entry.mimeType === `video/${codec}` || entry.mimeType === 'video/rtx',
@@ -61,7 +63,7 @@ window.publish = async ({ id, codec, tcpOnly, bitrate }) => {
   const start = performance.now();
   await negotiate({ tcpOnly });
   await connected();
-  return { connectMs: performance.now() - start, bitrate };
+  return { connectMs: performance.now() - start };
 };
 
 window.view = async ({ id, tcpOnly, lines = 1 }) => {

@@ -26,10 +26,50 @@ const page = async () => {
   await opened.goto(url);
   return opened;
 };
-const call = (opened, name, argument = {}) => opened.evaluate(([n, a]) => window[n](a), [name, argument]);
+const call = (opened, name, argument = {}) => opened.evaluate(`window[${JSON.stringify(name)}](${JSON.stringify(argument)})`);
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
+// Stock Firefox speaks WebDriver BiDi, which playwright-core does not.
+let firefox;
+const firefoxPage = async () => {
+  const { default: puppeteer } = await import('puppeteer-core');
+  firefox ??= await puppeteer.launch({
+    browser: 'firefox',
+    executablePath: process.env.FIREFOX ?? '/usr/bin/firefox',
+    headless: true,
+    extraPrefsFirefox: {
+      'media.navigator.permission.disabled': true,
+      'media.navigator.streams.fake': true,
+      'media.autoplay.default': 0,
+      'media.peerconnection.ice.loopback': true,
+      'media.peerconnection.ice.obfuscate_host_addresses': false,
+    },
+  });
+  const opened = await firefox.newPage();
+  opened.on('console', (message) => console.error('firefox:', message.text()));
+  await opened.goto(url);
+  return opened;
+};
+
 const scenarios = {
+  // Firefox publishes, Chromium watches.
+  async fromFirefox() {
+    const [publisher, viewer] = [await firefoxPage(), await page()];
+    const published = await call(publisher, 'publish', { id: 1, codec });
+    const viewed = await call(viewer, 'view', { id: 2 });
+    const before = await call(viewer, 'inbound');
+    await sleep(seconds * 1000);
+    return { published, viewed, before, after: await call(viewer, 'inbound') };
+  },
+  // Chromium publishes, Firefox watches.
+  async toFirefox() {
+    const [publisher, viewer] = [await page(), await firefoxPage()];
+    const published = await call(publisher, 'publish', { id: 1, codec });
+    const viewed = await call(viewer, 'view', { id: 2 });
+    const before = await call(viewer, 'inbound');
+    await sleep(seconds * 1000);
+    return { published, viewed, before, after: await call(viewer, 'inbound') };
+  },
   // One publisher, one viewer, `seconds` of media.
   async forward({ tcpOnly = false } = {}) {
     const [publisher, viewer] = [await page(), await page()];
@@ -39,6 +79,12 @@ const scenarios = {
     await sleep(seconds * 1000);
     const after = await call(viewer, 'inbound');
     return { published, viewed, before, after, outbound: await call(publisher, 'outbound') };
+  },
+  async simulcast() {
+    const publisher = await page();
+    const published = await call(publisher, 'publish', { id: 1, codec, simulcast: true });
+    await sleep(seconds * 1000);
+    return { published };
   },
   tcp: () => scenarios.forward({ tcpOnly: true }),
   async renegotiate() {
@@ -78,4 +124,5 @@ try {
   console.log(JSON.stringify(await scenarios[scenario]()));
 } finally {
   await browser.close();
+  await firefox?.close();
 }

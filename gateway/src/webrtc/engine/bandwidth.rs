@@ -142,3 +142,71 @@ impl Bandwidth {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rtc::rtcp::transport_feedbacks::transport_layer_cc::{RunLengthChunk, StatusChunkTypeTcc};
+
+    use super::*;
+
+    /// 10 s of 1,000-byte packets every 5 ms (1.6 Mbit/s), `lost` of every 10 of them lost, feedback every 100 ms.
+    fn run(lost: u16) -> u64 {
+        let mut now = Instant::now();
+        let mut bandwidth = Bandwidth::default();
+        let mut last = 0;
+        for _ in 0..100 {
+            let base = bandwidth.seq.wrapping_add(1);
+            for _ in 0..20 {
+                bandwidth.next_sequence(now, 1_000);
+                now += Duration::from_millis(5);
+            }
+            let chunk = |packet_status_symbol, run_length| {
+                PacketStatusChunk::RunLengthChunk(RunLengthChunk {
+                    type_tcc: StatusChunkTypeTcc::RunLengthChunk,
+                    packet_status_symbol,
+                    run_length,
+                })
+            };
+            let feedback = TransportLayerCc {
+                base_sequence_number: base,
+                packet_status_count: 20,
+                packet_chunks: vec![
+                    chunk(SymbolTypeTcc::PacketReceivedSmallDelta, 20 - 2 * lost),
+                    chunk(SymbolTypeTcc::PacketNotReceived, 2 * lost),
+                ],
+                ..TransportLayerCc::default()
+            };
+            last = bandwidth.note_feedback(now, &feedback).unwrap_or(last);
+        }
+        last
+    }
+
+    #[test]
+    fn an_estimate_grows_while_all_arrives_but_not_without_end() {
+        let bps = run(0);
+        assert!((1_700_000..=3_300_000).contains(&bps), "{bps}");
+    }
+
+    #[test]
+    fn an_estimate_falls_below_what_is_sent_when_much_is_lost() {
+        let bps = run(3);
+        assert!(bps < 1_600_000 * 7 / 10, "{bps}");
+    }
+
+    #[test]
+    fn feedback_about_packets_never_sent_does_nothing() {
+        let mut bandwidth = Bandwidth::default();
+        let feedback = TransportLayerCc {
+            base_sequence_number: 40_000,
+            packet_status_count: u16::MAX,
+            packet_chunks: vec![PacketStatusChunk::RunLengthChunk(RunLengthChunk {
+                type_tcc: StatusChunkTypeTcc::RunLengthChunk,
+                packet_status_symbol: SymbolTypeTcc::PacketReceivedSmallDelta,
+                run_length: 8_191,
+            })],
+            ..TransportLayerCc::default()
+        };
+        assert_eq!(bandwidth.note_feedback(Instant::now(), &feedback), None);
+        assert_eq!(bandwidth.received, 0);
+    }
+}

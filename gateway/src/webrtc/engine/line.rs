@@ -221,8 +221,13 @@ impl Line {
             (false, false) => "a=inactive\r\n",
         });
         sdp.push_str("a=rtcp-mux\r\na=rtcp-rsize\r\n");
+        // Under a cap, Chromium would start small and stay small for seconds: a hint from where to start helps it.
+        let start_kbps = match (self.kind, self.direction.recv, context.policy.max_video_bps) {
+            (Some(Kind::Video), true, Some(bps)) => Some(bps / 1_500),
+            _ => None,
+        };
         for codec in &self.codecs {
-            write_codec(sdp, codec);
+            write_codec(sdp, codec, start_kbps);
         }
         if !self.rids.is_empty() {
             for rid in &self.rids {
@@ -282,7 +287,7 @@ pub(super) fn write_answer(lines: &[Line], context: &AnswerContext<'_>) -> Strin
     sdp
 }
 
-fn write_codec(sdp: &mut String, codec: &LineCodec) {
+fn write_codec(sdp: &mut String, codec: &LineCodec, start_kbps: Option<u64>) {
     let pt = codec.payload_type;
     let name = match codec.codec {
         Codec::Opus => "opus/48000/2",
@@ -294,8 +299,11 @@ fn write_codec(sdp: &mut String, codec: &LineCodec) {
     for feedback in &codec.feedback {
         let _ = write!(sdp, "a=rtcp-fb:{pt} {feedback}\r\n");
     }
-    if !codec.parameters.is_empty() {
-        let _ = write!(sdp, "a=fmtp:{pt} {}\r\n", codec.parameters);
+    let start = start_kbps.map(|kbps| format!("x-google-start-bitrate={kbps}"));
+    let parameters = [Some(codec.parameters.clone()).filter(|own| !own.is_empty()), start];
+    let parameters: Vec<String> = parameters.into_iter().flatten().collect();
+    if !parameters.is_empty() {
+        let _ = write!(sdp, "a=fmtp:{pt} {}\r\n", parameters.join(";"));
     }
     if let Some(rtx) = codec.rtx {
         let _ = write!(sdp, "a=rtpmap:{rtx} rtx/90000\r\na=fmtp:{rtx} apt={pt}\r\n");

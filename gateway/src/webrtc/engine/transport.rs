@@ -11,12 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use rtc::crypto::RTCCryptoProvider;
-use rtc::dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType, HandshakeConfig};
-use rtc::dtls::crypto::Certificate;
+use rtc::dtls::config::HandshakeConfig;
 use rtc::dtls::endpoint::{Endpoint, EndpointEvent};
-use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
-use rtc::dtls::state::State;
 use rtc::ice::agent::Agent;
 use rtc::ice::agent::agent_config::AgentConfig;
 use rtc::ice::candidate::CandidateConfig;
@@ -28,10 +24,8 @@ use rtc::sansio::Protocol as _;
 use rtc::shared::error::Error;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use rtc::srtp::context::Context;
-use rtc::srtp::option::{srtcp_replay_protection, srtp_replay_protection};
-use rtc::srtp::protection_profile::ProtectionProfile;
-use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
+use super::keys::{Identity, handshake_config, srtp_contexts};
 use super::offer::{Credentials, Fingerprint};
 use super::stun::{Class, Parsed};
 use super::types::{Config, Local, Protocol, Reason};
@@ -49,33 +43,8 @@ const MAX_REMOTE_CANDIDATES: usize = 24;
 /// A path whose peer was silent for this long gives way to another one that works, nominated or not: the peer's NAT has
 /// moved it, which the peer itself does not notice. Peers check their path every 2 to 3 s.
 const PATH_HOLD: Duration = Duration::from_secs(4);
-/// Windows in which a late packet is still accepted, in packets.
-const SRTP_WINDOW: usize = 1024;
-const SRTCP_WINDOW: usize = 256;
 /// DTLS runs on whatever path ICE has chosen; the crate wants an address to name the association by.
 const DTLS_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1);
-
-/// Who we are: the same for all sessions of an engine.
-pub(super) struct Identity {
-    pub crypto: Arc<dyn RTCCryptoProvider>,
-    certificate: Certificate,
-    /// As in `a=fingerprint`.
-    pub fingerprint: String,
-}
-
-impl Identity {
-    pub fn generate() -> Result<Self, Error> {
-        let crypto = rtc::crypto::default_provider().map_err(|error| Error::Crypto(error.to_string()))?;
-        let certificate = Certificate::generate_self_signed(vec!["wzp-gateway".to_owned()], crypto.crypto())?;
-        let der = certificate.certificate.first().ok_or(Error::ErrNonCertificate)?;
-        let digest: Vec<String> = Sha256::digest(der).iter().map(|byte| format!("{byte:02X}")).collect();
-        Ok(Self {
-            crypto,
-            fingerprint: format!("sha-256 {}", digest.join(":")),
-            certificate,
-        })
-    }
-}
 
 /// Where packets to the peer go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -551,74 +520,4 @@ impl Transport {
             self.flush_dtls();
         }
     }
-}
-
-fn handshake_config(
-    identity: &Identity,
-    fingerprints: Vec<Fingerprint>,
-    client: bool,
-) -> Result<Arc<HandshakeConfig>, Error> {
-    let verify = move |chain: &[Vec<u8>], _: &[_]| -> Result<(), Error> {
-        let der = chain.first().ok_or(Error::ErrNonCertificate)?;
-        let matches = |fingerprint: &Fingerprint| match fingerprint.algorithm.as_str() {
-            "sha-256" => Sha256::digest(der).as_slice() == fingerprint.digest,
-            "sha-384" => Sha384::digest(der).as_slice() == fingerprint.digest,
-            "sha-512" => Sha512::digest(der).as_slice() == fingerprint.digest,
-            _ => false,
-        };
-        if fingerprints.iter().any(matches) {
-            Ok(())
-        } else {
-            Err(Error::ErrNoMatchingCertificateFingerprint)
-        }
-    };
-    let config = ConfigBuilder::default()
-        .with_crypto_provider(identity.crypto.clone())
-        .with_certificates(vec![identity.certificate.clone()])
-        .with_srtp_protection_profiles(vec![
-            SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
-            SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
-        ])
-        .with_client_auth(ClientAuthType::RequireAnyClientCert)
-        // Certificates are self-signed; what counts is the fingerprint, which the callback checks (RFC 8122).
-        .with_insecure_skip_verify(true)
-        .with_verify_peer_certificate(Some(Arc::new(verify)))
-        .with_extended_master_secret(ExtendedMasterSecretType::Require)
-        .build(client, None)?;
-    Ok(Arc::new(config))
-}
-
-/// SRTP keys out of the DTLS handshake (RFC 5764, section 4.2): ours, then the peer's.
-fn srtp_contexts(state: &State, identity: &Identity) -> Result<(Context, Context), Error> {
-    let profile = match state.srtp_protection_profile() {
-        SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm => ProtectionProfile::AeadAes128Gcm,
-        SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
-        _ => return Err(Error::ErrNoSuchSrtpProfile),
-    };
-    let mut config = rtc::srtp::config::Config {
-        profile,
-        ..Default::default()
-    };
-    let label = rtc::srtp::config::LABEL_EXTRACTOR_DTLS_SRTP;
-    let keying = state.export_keying_material(label, &[], config.keying_material_len())?;
-    config.set_session_keys_from_keying_material(keying.as_ref(), state.is_client())?;
-    let crypto = identity.crypto.crypto();
-    let keys = &config.keys;
-    let outgoing = Context::new(
-        &keys.local_master_key,
-        &keys.local_master_salt,
-        profile,
-        None,
-        None,
-        crypto,
-    )?;
-    let incoming = Context::new(
-        &keys.remote_master_key,
-        &keys.remote_master_salt,
-        profile,
-        Some(srtp_replay_protection(SRTP_WINDOW)),
-        Some(srtcp_replay_protection(SRTCP_WINDOW)),
-        crypto,
-    )?;
-    Ok((outgoing, incoming))
 }
