@@ -9,6 +9,7 @@
 pub mod keyframes;
 pub mod member;
 pub mod registry;
+pub mod replay;
 pub mod snapshot;
 pub mod state;
 pub mod subscription;
