@@ -7,6 +7,7 @@
 //! [`state::Room`] is the state machine without IO; [`registry`] runs one task for each.
 
 pub mod keyframes;
+pub mod limits;
 pub mod member;
 pub mod registry;
 pub mod replay;

@@ -3,5 +3,7 @@
 
 mod cursor;
 mod log;
+mod registry;
 mod replay;
+mod state;
 mod support;
