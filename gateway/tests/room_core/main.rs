@@ -3,6 +3,7 @@
 
 mod cursor;
 mod log;
+mod property;
 mod registry;
 mod replay;
 mod state;
