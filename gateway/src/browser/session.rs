@@ -428,6 +428,7 @@ async fn converse(
     };
     let mut writer = Writer {
         id,
+        epoch: membership.epoch(),
         shared: &shared,
         posted,
         snapshots,
@@ -829,6 +830,7 @@ impl Reader<'_> {
 
 struct Writer<'a> {
     id: ParticipantId,
+    epoch: u64,
     shared: &'a Shared,
     posted: mpsc::Receiver<ToClient>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
@@ -926,7 +928,7 @@ impl Writer<'_> {
     fn judge(&self, now: Instant) {
         let capacities = lock(&self.shared.egress).judge_capacity(&mut lock(&self.shared.window), now);
         for (track, bits_per_second) in capacities {
-            self.room.report_capacity(self.id, track, bits_per_second);
+            self.room.report_capacity(self.id, self.epoch, track, bits_per_second);
         }
     }
 
