@@ -71,7 +71,8 @@ async function firefox() {
   const { default: driver } = await import("puppeteer-core");
   const browser = await driver.launch({
     browser: "firefox", executablePath: process.env.FIREFOX ?? "/usr/bin/firefox-esr", headless: true,
-    extraPrefsFirefox: { "media.autoplay.default": 0, "media.autoplay.block-webaudio": false },
+    // Machines that test have no sound card, without which Firefox's audio contexts do not start.
+    extraPrefsFirefox: { "media.autoplay.default": 0, "media.cubeb.force_mock_context": true },
   });
   return { browser, page: await browser.newPage() };
 }
