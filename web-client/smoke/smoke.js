@@ -35,25 +35,27 @@ function tone(hz) {
 
 window.smoke = {
   events: [],
-  async start({ width = 640, height = 360, hz = HZ, url = location.origin.replace("http", "ws") + "/ws/smoke", name = "Smoke" } = {}) {
-    const room = await connect(url, { name, transport: "websocket" });
+  publications: [],
+  async start({ width = 640, height = 360, hz = HZ, url = location.origin.replace("http", "ws") + "/ws/smoke", name = "Smoke", id, transport = "websocket" } = {}) {
+    const room = await connect(url, { name, transport, ...(id ? { id } : {}) });
     window.room = room;
     for (const type of ["state", "participantjoined", "participantleft", "trackadded", "speakers", "audioblocked", "notice", "error"]) {
       room.on(type, (...args) => this.events.push([type, ...args.map((arg) => arg?.name ?? arg?.code ?? arg?.kind ?? arg)]));
     }
     const show = (track) => {
       if (track.element) document.body.append(track.element);
+      track.on("element", (element) => document.body.replaceChildren(element));
     };
     room.on("trackadded", show);
     for (const participant of room.participants.values()) participant.tracks.forEach(show);
-    await room.publish(movingPicture(width, height));
-    await room.publish(tone(hz));
+    this.publications.push(await room.publish(movingPicture(width, height)), await room.publish(tone(hz)));
   },
+  refused: (url) => connect(url, { name: "Eve" }).then(() => "joined", (error) => error.code),
   pixels() {
-    const canvas = document.querySelector("canvas");
+    const canvas = [...document.querySelectorAll("body > canvas, body > video")].at(-1);
     const copy = document.createElement("canvas");
-    copy.width = canvas.width;
-    copy.height = canvas.height;
+    copy.width = canvas.videoWidth ?? canvas.width;
+    copy.height = canvas.videoHeight ?? canvas.height;
     const context = copy.getContext("2d");
     context.drawImage(canvas, 0, 0);
     return [...context.getImageData(4, 4, 1, 1).data];
