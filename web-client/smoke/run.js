@@ -1,10 +1,10 @@
-// Drives the built package in a real browser, without a gateway: capture, encode, framing, loop, decode, play. `node smoke/run.js chromium|firefox [seconds]`
+// Drives the built package in a real browser, without a gateway: capture, encode, framing, loop, decode, play. `node smoke/run.js chromium|firefox [seconds] [websocket|auto]`
 import { launch, servePage, sleep, watch } from "./browsers.js";
 import { serveRoom } from "./gateway.js";
 
-const [which = "chromium", seconds = "5"] = process.argv.slice(2);
+const [which = "chromium", seconds = "5", transport = "websocket"] = process.argv.slice(2);
 const { server, url } = await servePage();
-const room = serveRoom(server, { echo: true });
+const room = serveRoom(server, { echo: true, webrtc: transport !== "websocket" });
 const { page, browser } = await launch(which);
 const problems = watch(page);
 let failed = false;
@@ -15,7 +15,8 @@ const check = (name, passed, detail = "") => {
 try {
   await page.goto(url);
   await page.waitForFunction(() => "smoke" in window);
-  await page.evaluate(() => window.smoke.start());
+  if (transport !== "websocket") await page.evaluate(() => window.smoke.mirror());
+  await page.evaluate((options) => window.smoke.start(options), { transport });
   await sleep(Number(seconds) * 1000);
   const before = await page.evaluate(() => window.smoke.pixels());
   await sleep(700);
@@ -27,7 +28,8 @@ try {
   check("the picture moves", before.some((value, i) => Math.abs(value - after[i]) > 8), `${before} -> ${after}`);
   check("the tone is heard", Math.abs((audio?.dominantHz ?? 0) - 440) < 2, `${audio?.dominantHz} Hz, level ${audio?.audioLevel}`);
   check("nothing is lost", video?.lost === 0 && audio?.lost === 0);
-  check("the picture is sized as decoded", video?.width === 640 && video?.height === 360, `${video?.width}x${video?.height}`);
+  check("the picture is sized as decoded", transport === "websocket" ? video?.width === 640 && video?.height === 360 : Math.abs(video?.width / video?.height - 16 / 9) < 0.05, `${video?.width}x${video?.height}`);
+  if (transport !== "websocket") check("media goes by WebRTC", stats.transport === "webrtc" && stats.sending.every((one) => one.bitrate > 0), stats.transportReason);
   check("no errors in the console", problems.length === 0, problems.join(" | "));
   console.log(JSON.stringify({ stats, events }, null, 1));
   await page.goto("about:blank");
