@@ -1,0 +1,167 @@
+import type { connect as connectRoom, Room } from "@wzp/client";
+import { RoomError } from "@wzp/client";
+import { Call } from "./call.js";
+import { Closed } from "./closed.js";
+import { announce, byId } from "./dom.js";
+import { DeviceLists } from "./devices.js";
+import { Lobby, type Entry } from "./lobby.js";
+import { LocalMedia } from "./media.js";
+import { Panels } from "./panels.js";
+import { readParameters, type PageParameters } from "./parameters.js";
+import { wireCopyButtons } from "./share.js";
+import { recall } from "./storage.js";
+import { toast } from "./toasts.js";
+import { closingWords } from "./words.js";
+
+export type Connect = typeof connectRoom;
+export type PageState = "lobby" | "connecting" | "call" | "reconnecting" | "ended" | "refused";
+
+/** The page: which of its screens is shown, and what leads from one to the next. */
+export class Page {
+  room: Room | undefined;
+
+  private readonly parameters: PageParameters = readParameters(window.location);
+  private readonly media: LocalMedia;
+  private readonly lobby: Lobby;
+  private readonly closed: Closed;
+  private readonly panels: Panels;
+  private entry: Entry = { name: "", room: "", token: undefined };
+  private call: Call | undefined;
+  private attempt: AbortController | undefined;
+
+  constructor(private readonly connect: Connect) {
+    const { parameters } = this;
+    this.media = new LocalMedia(parameters.processing, {
+      microphone: parameters.microphone && (parameters.autojoin || recall("microphone") !== "off"),
+      camera: parameters.camera && (parameters.autojoin || recall("camera") !== "off"),
+    });
+    this.lobby = new Lobby(this.media, (entry) => void this.join(entry));
+    this.closed = new Closed(
+      (token) => void this.join({ ...this.entry, token: token ?? this.entry.token }),
+      () => this.toLobby(),
+    );
+    this.panels = new Panels(
+      () => this.call?.panelOpened(),
+      (open) => this.call?.setSettingsOpen(open),
+    );
+    new DeviceLists("call", this.media, (deviceId) => this.call?.setSpeaker(deviceId));
+    wireCopyButtons(
+      () => this.entry.room,
+      (text) => void toast(text, { seconds: 8 }),
+    );
+    byId("volume", HTMLInputElement).addEventListener("input", () => this.call?.setVolume(byId("volume", HTMLInputElement).valueAsNumber / 100));
+    byId("cancel").addEventListener("click", () => this.attempt?.abort());
+    byId("leave").addEventListener("click", () => void this.room?.disconnect("left"));
+    this.entry = { name: parameters.name ?? recall("name"), room: parameters.room, token: parameters.token };
+    this.lobby.fill({ ...this.entry, token: parameters.token ?? "" });
+  }
+
+  start(): void {
+    if (this.parameters.autojoin && this.entry.room) void this.join({ ...this.entry, name: this.entry.name.trim() || "Guest" });
+    else this.toLobby();
+  }
+
+  private setState(state: PageState): void {
+    document.body.dataset.state = state;
+  }
+
+  private title(people?: number): void {
+    const { room } = this.entry;
+    const count = people !== undefined && people > 1 ? ` (${people})` : "";
+    document.title = room ? `${room}${count} · WZP call` : "WZP call";
+  }
+
+  private toLobby(): void {
+    this.setState("lobby");
+    this.lobby.fill({ name: this.entry.name, room: this.entry.room });
+    this.title();
+    this.lobby.show();
+  }
+
+  private async join(entry: Entry): Promise<void> {
+    this.attempt?.abort();
+    this.entry = entry;
+    const attempt = new AbortController();
+    this.attempt = attempt;
+    this.setState("connecting");
+    this.lobby.hide();
+    this.title();
+    byId("connecting-title").textContent = `Joining ${entry.room}…`;
+    byId("connecting-title").focus({ preventScroll: true });
+    this.showAddress(entry.room);
+    // Devices and connection start side by side; the call takes up each device when it is there.
+    const wanted = (["microphone", "camera"] as const).filter((device) => (device === "camera" ? this.media.on.camera : this.parameters.microphone));
+    void this.media.open(...wanted);
+    try {
+      const room = await this.connect(`${window.location.origin}/${encodeURIComponent(entry.room.trim())}`, {
+        name: entry.name,
+        transport: this.parameters.transport,
+        signal: attempt.signal,
+        ...(entry.token === undefined ? {} : { token: entry.token }),
+      });
+      if (attempt.signal.aborted) {
+        await room.disconnect("cancelled");
+        return;
+      }
+      this.enter(room);
+    } catch (error) {
+      if (this.attempt !== attempt) return;
+      if (attempt.signal.aborted) this.toLobby();
+      else this.close(asRoomError(error), false);
+    }
+  }
+
+  private enter(room: Room): void {
+    this.room = room;
+    this.setState("call");
+    this.call = new Call(room, this.media, this.panels, (people) => this.title(people));
+    byId("call").focus({ preventScroll: true });
+    room.on("state", () => this.followState(room));
+    this.followState(room);
+  }
+
+  private followState(room: Room): void {
+    if (this.room !== room) return;
+    const banner = byId("banner");
+    switch (room.state) {
+      case "reconnecting":
+        this.setState("reconnecting");
+        byId("banner-title").textContent = "Connection lost.";
+        byId("banner-words").textContent = "Coming back by itself as soon as the network does. The others see that you are away.";
+        banner.hidden = false;
+        break;
+      case "closed":
+        this.close(room.closeReason, true);
+        break;
+      default:
+        if (!banner.hidden) {
+          banner.hidden = true;
+          toast("You are back in the call.");
+          announce("You are back in the call.");
+        }
+        this.setState("call");
+    }
+  }
+
+  private close(error: RoomError | undefined, wasIn: boolean): void {
+    this.room = undefined;
+    this.call?.dispose();
+    this.call = undefined;
+    this.media.closeAll();
+    const closing = closingWords(this.entry.room, error, this.entry.token !== undefined, wasIn);
+    this.setState(closing.state);
+    this.title();
+    this.closed.show(closing, error?.code);
+  }
+
+  /** The address becomes the link to the room, so that it can be shared and reloaded. */
+  private showAddress(room: string): void {
+    if (readParameters({ pathname: window.location.pathname, search: "" }).room === room) return;
+    window.history.replaceState(null, "", `/${encodeURIComponent(room)}${window.location.search}`);
+  }
+}
+
+function asRoomError(error: unknown): RoomError {
+  if (error instanceof RoomError) return error;
+  return new RoomError("connect_failed", error instanceof Error ? error.message : String(error), true);
+}

@@ -1,0 +1,45 @@
+import type { Participant, Room } from "@wzp/client";
+import { byId, face, icon, make } from "./dom.js";
+import { qualityWords, type Quality } from "./quality.js";
+import { silent } from "./tile.js";
+import { doorWords } from "./words.js";
+
+/** Fills the list of people: name, door, quality, marks. */
+export function showPeople(room: Room, quality: ReadonlyMap<number, Quality>): void {
+  const everybody = [...room.participants.values()].sort((a, b) => Number(b.isLocal) - Number(a.isLocal));
+  byId("people-list").replaceChildren(...everybody.map((participant) => row(participant, quality.get(participant.id) ?? "unknown")));
+}
+
+function row(participant: Participant, quality: Quality): HTMLLIElement {
+  const { name, isLocal, door, state, muted, tracks, fingerprint } = participant;
+  const item = make("li", "person");
+  const words = make("div");
+  words.append(make("p", "name", isLocal ? `${name} (you)` : name));
+  words.append(make("p", "how", state === "reconnecting" ? "Reconnecting…" : doorWords(door)));
+  const marks = make("div", "marks");
+  if (tracks.some(({ source }) => source === "screen")) marks.append(mark("screen", "shares the screen"));
+  if (silent(participant)) marks.append(mark("mic-off", "muted"));
+  if (muted.video) marks.append(mark("camera-off", "camera off"));
+  if (!isLocal) marks.append(bars(quality));
+  item.append(face(name, fingerprint || String(participant.id)), words, marks);
+  return item;
+}
+
+function mark(symbol: string, words: string): HTMLSpanElement {
+  const span = make("span");
+  span.append(icon(symbol, "small"), make("span", "visually-hidden", words));
+  span.title = words;
+  return span;
+}
+
+function bars(quality: Quality): HTMLSpanElement {
+  const words = qualityWords(quality) || "quality not known yet";
+  const span = make("span");
+  span.title = words;
+  const picture = make("span", "bars");
+  picture.dataset.quality = quality;
+  picture.setAttribute("aria-hidden", "true");
+  picture.append(make("i"), make("i"), make("i"));
+  span.append(picture, make("span", "visually-hidden", words));
+  return span;
+}

@@ -1,0 +1,228 @@
+import type { Participant, RemoteTrack, Room } from "@wzp/client";
+import { byId, flag, make } from "./dom.js";
+import { gridRects, pairRects, spotlightRects } from "./layout.js";
+import { Tile, type Picture } from "./tile.js";
+
+const TICK_MS = 120;
+/** A new talker takes the large place only when the last one has been silent for so long. */
+const HOLD_MS = 1500;
+
+/** All the tiles, and where each one stands. */
+export class Stage {
+  /** Whoever talks is shown large. */
+  speakerView = false;
+
+  private readonly container = byId("tiles");
+  private readonly rest = make("button", "rest");
+  private readonly tiles = new Map<string, Tile>();
+  private readonly sizes: ResizeObserver;
+  private readonly views: IntersectionObserver;
+  private readonly timer: ReturnType<typeof setInterval>;
+  private readonly visibility = (): void => this.applyVisibility();
+  private pinned: string | undefined;
+  private speaker: number | undefined;
+  private frame = 0;
+
+  constructor(
+    private readonly room: Room,
+    private readonly onRest: () => void,
+    private readonly onPin: (name: string | undefined) => void,
+  ) {
+    this.rest.type = "button";
+    this.rest.hidden = true;
+    this.rest.addEventListener("click", () => this.onRest());
+    this.container.append(this.rest);
+    this.sizes = new ResizeObserver(() => {
+      // While the window is dragged the tiles follow at once; only changes of the company are animated.
+      flag(this.container, "resizing", true);
+      this.arrange();
+      requestAnimationFrame(() => requestAnimationFrame(() => flag(this.container, "resizing", false)));
+    });
+    this.sizes.observe(this.container);
+    this.views = new IntersectionObserver((entries) => {
+      for (const entry of entries) {
+        const tile = [...this.tiles.values()].find((candidate) => candidate.element === entry.target);
+        if (!tile) continue;
+        tile.inView = entry.isIntersecting;
+        tile.applyVisibility();
+      }
+    });
+    document.addEventListener("visibilitychange", this.visibility);
+    this.timer = setInterval(() => this.tick(), TICK_MS);
+  }
+
+  /** Adds, changes and removes tiles until they are what the room has. */
+  sync(): void {
+    const wanted = new Set<string>();
+    for (const participant of this.room.participants.values()) {
+      this.ensure(participant, "camera", wanted);
+      if (sharedScreen(participant) ?? this.ownScreen(participant)) this.ensure(participant, "screen", wanted);
+    }
+    for (const [key, tile] of this.tiles) {
+      if (wanted.has(key)) continue;
+      this.views.unobserve(tile.element);
+      tile.remove();
+      this.tiles.delete(key);
+      if (this.pinned === key) this.setPinned(undefined);
+    }
+    this.schedule();
+  }
+
+  /** Shows the own camera or screen. */
+  showLocal(picture: Picture, track: MediaStreamTrack | undefined): void {
+    this.tiles.get(`${this.room.local.id}:${picture}`)?.showLocal(track);
+  }
+
+  setSpeakerView(on: boolean): void {
+    this.speakerView = on;
+    this.schedule();
+  }
+
+  /** Whether a tile was let go of. */
+  unpin(): boolean {
+    if (this.pinned === undefined) return false;
+    this.setPinned(undefined);
+    this.schedule();
+    return true;
+  }
+
+  dispose(): void {
+    clearInterval(this.timer);
+    cancelAnimationFrame(this.frame);
+    this.sizes.disconnect();
+    this.views.disconnect();
+    document.removeEventListener("visibilitychange", this.visibility);
+    for (const tile of this.tiles.values()) tile.remove();
+    this.tiles.clear();
+    this.rest.remove();
+  }
+
+  private ensure(participant: Participant, picture: Picture, wanted: Set<string>): void {
+    const key = `${participant.id}:${picture}`;
+    wanted.add(key);
+    let tile = this.tiles.get(key);
+    if (!tile) {
+      tile = new Tile(participant, picture, (pinned) => this.togglePin(pinned), () => this.schedule());
+      this.tiles.set(key, tile);
+      // The own tile comes last in the document, so that Tab meets the others first.
+      if (participant.isLocal) this.container.append(tile.element);
+      else this.container.insertBefore(tile.element, this.container.querySelector(".tile[data-local], .rest"));
+      this.views.observe(tile.element);
+    }
+    if (participant.isLocal) {
+      if (picture === "screen") tile.showLocal(this.ownScreen(participant));
+    } else {
+      tile.showRemote(picture === "screen" ? sharedScreen(participant) : participant.tracks.find((track) => track.kind === "video" && track.source === "camera"));
+    }
+    tile.update(participant);
+  }
+
+  private ownScreen(participant: Participant): MediaStreamTrack | undefined {
+    if (!participant.isLocal) return undefined;
+    return this.room.local.publications.find(({ source, state }) => source === "screen" && state !== "failed")?.track;
+  }
+
+  private togglePin(tile: Tile): void {
+    const key = `${tile.participant.id}:${tile.picture}`;
+    this.setPinned(this.pinned === key ? undefined : key);
+    this.schedule();
+  }
+
+  private setPinned(key: string | undefined): void {
+    this.pinned = key;
+    for (const [candidate, tile] of this.tiles) tile.setPinned(candidate === key);
+    this.onPin(key === undefined ? undefined : this.tiles.get(key)?.participant.name);
+  }
+
+  private tick(): void {
+    const now = performance.now();
+    let loudest: Participant | undefined;
+    for (const tile of this.tiles.values()) {
+      const participant = this.room.participants.get(tile.participant.id);
+      if (!participant) continue;
+      tile.tick(participant, now);
+      if (tile.picture === "camera" && !participant.isLocal && participant.speaking && participant.audioLevel > (loudest?.audioLevel ?? -1)) loudest = participant;
+    }
+    if (!loudest || loudest.id === this.speaker) return;
+    const current = this.speaker === undefined ? undefined : this.tiles.get(`${this.speaker}:camera`);
+    if (current && now - current.spokeAt < HOLD_MS) return;
+    this.speaker = loudest.id;
+    if (this.speakerView) this.schedule();
+  }
+
+  private schedule(): void {
+    cancelAnimationFrame(this.frame);
+    this.frame = requestAnimationFrame(() => this.arrange());
+    // A hidden page paints no frames, but its layout has to be right when it comes back.
+    if (document.hidden) this.arrange();
+  }
+
+  /** The tile that has the large place, if one has. */
+  private large(): string | undefined {
+    if (this.pinned !== undefined && this.tiles.has(this.pinned)) return this.pinned;
+    const screens = [...this.tiles].filter(([, tile]) => tile.picture === "screen" && !tile.participant.isLocal);
+    const newest = screens[screens.length - 1];
+    if (newest) return newest[0];
+    if (!this.speakerView || this.tiles.size < 2) return undefined;
+    const speaker = `${this.speaker ?? 0}:camera`;
+    return this.tiles.has(speaker) ? speaker : [...this.tiles].find(([, tile]) => !tile.participant.isLocal)?.[0];
+  }
+
+  private arrange(): void {
+    const { width, height } = this.container.getBoundingClientRect();
+    if (width < 1 || height < 1) return;
+    const gap = width < 700 ? 6 : 12;
+    const all = [...this.tiles].sort(([, a], [, b]) => Number(a.participant.isLocal) - Number(b.participant.isLocal));
+    const large = this.large();
+    flag(this.container, "single", all.length < 2);
+    for (const [key, tile] of all) {
+      flag(tile.element, "large", key === large);
+      flag(tile.element, "floating", false);
+    }
+    this.rest.hidden = true;
+    const main = large === undefined ? undefined : this.tiles.get(large);
+    if (main) this.arrangeSpotlight(main, all.map(([, tile]) => tile).filter((tile) => tile !== main), width, height, gap);
+    else if (all.length === 2 && all[1]?.[1].participant.isLocal && all[1][1].picture === "camera" && all[0]) {
+      const { main: other, corner, floating } = pairRects(width, height, gap, all[0][1].aspect);
+      this.put(all[0][1], other);
+      this.put(all[1][1], corner);
+      flag(all[1][1].element, "floating", floating);
+    } else {
+      const rects = gridRects(all.length, width, height, gap);
+      all.forEach(([, tile], index) => this.put(tile, rects[index]));
+    }
+    this.applyVisibility();
+  }
+
+  private arrangeSpotlight(main: Tile, others: Tile[], width: number, height: number, gap: number): void {
+    const layout = spotlightRects(others.length, width, height, gap, main.picture === "screen");
+    this.put(main, layout.main);
+    const seats = layout.left ? layout.strip.length - 1 : layout.strip.length;
+    // Too many for the strip: those who talked last stay in sight.
+    const order = layout.left ? [...others].sort((a, b) => b.spokeAt - a.spokeAt) : others;
+    order.forEach((tile, index) => this.put(tile, index < seats ? layout.strip[index] : undefined));
+    const last = layout.strip[seats];
+    if (!layout.left || !last) return;
+    const { style } = this.rest;
+    style.setProperty("--x", `${last.x}px`);
+    style.setProperty("--y", `${last.y}px`);
+    style.setProperty("--w", `${last.width}px`);
+    style.setProperty("--h", `${last.height}px`);
+    this.rest.textContent = `${layout.left} more`;
+    this.rest.hidden = false;
+  }
+
+  private put(tile: Tile, rect: { x: number; y: number; width: number; height: number } | undefined): void {
+    tile.placed = rect !== undefined;
+    flag(tile.element, "out", !rect);
+    if (rect) tile.place(rect);
+  }
+
+  private applyVisibility(): void {
+    for (const tile of this.tiles.values()) tile.applyVisibility();
+  }
+}
+
+function sharedScreen(participant: Participant): RemoteTrack | undefined {
+  return participant.tracks.find((track) => track.kind === "video" && track.source === "screen");
+}

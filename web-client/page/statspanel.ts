@@ -1,0 +1,151 @@
+import type { RoomStats, SendStats, SourceStats } from "@wzp/client";
+import { Chart } from "./charts.js";
+import { byId, icon, make } from "./dom.js";
+
+/** `1.2 Mbit/s`, `48 kbit/s`. */
+export function rateWords(bits: number): string {
+  return bits >= 1e6 ? `${(bits / 1e6).toFixed(1)} Mbit/s` : `${Math.round(bits / 1e3)} kbit/s`;
+}
+
+/** `0.4 s`, `12 ms`. */
+export function timeWords(ms: number): string {
+  return ms >= 1000 ? `${(ms / 1000).toFixed(1)} s` : `${Math.round(ms)} ms`;
+}
+
+class Facts {
+  readonly element = make("dl", "stats-facts");
+  private readonly values = new Map<string, HTMLElement>();
+
+  set(what: string, value: string): void {
+    let place = this.values.get(what);
+    if (!place) {
+      const line = make("dt", "", what);
+      place = make("dd");
+      this.element.append(line, place);
+      this.values.set(what, place);
+    }
+    if (place.textContent !== value) place.textContent = value;
+  }
+}
+
+abstract class Group<T> {
+  readonly element = make("section", "stats-group");
+  protected readonly codec = make("span", "codec");
+  protected readonly facts = new Facts();
+
+  protected constructor(title: string, symbol: string, charts: Chart[]) {
+    const heading = make("h3");
+    heading.append(icon(symbol), make("span", "", title), this.codec);
+    const row = make("div", "charts");
+    row.append(...charts.map(({ element }) => element));
+    this.element.append(heading, row, this.facts.element);
+  }
+
+  abstract add(now: T, seconds: number): void;
+}
+
+class SourceGroup extends Group<SourceStats> {
+  private readonly rate: Chart;
+  private readonly delay: Chart;
+  private readonly loss: Chart;
+  private readonly frozen: Chart;
+  private before: SourceStats | undefined;
+
+  constructor(source: SourceStats) {
+    const video = source.kind === "video";
+    const charts = [
+      new Chart("Rate", "rate", 16_000),
+      new Chart("Delay", "delay", 100),
+      new Chart("Loss", "bad", 5),
+      new Chart(video ? "Frozen" : "Concealed", "bad", 200),
+    ] as const;
+    const symbol = source.kind === "audio" ? "mic" : source.slot === 0 ? "camera" : "screen";
+    super(source.alias, symbol, [...charts]);
+    [this.rate, this.delay, this.loss, this.frozen] = charts;
+  }
+
+  add(now: SourceStats, seconds: number): void {
+    const before = this.before ?? now;
+    this.before = now;
+    const packets = now.packets - before.packets;
+    const lost = Math.max(0, now.lost - before.lost);
+    const loss = packets + lost > 0 ? (100 * lost) / (packets + lost) : 0;
+    this.codec.textContent = now.codec.toUpperCase() + (now.width ? `, ${now.width}×${now.height}` : "");
+    this.rate.add(now.bitrate, rateWords(now.bitrate));
+    this.delay.add(now.delayMs, timeWords(now.delayMs));
+    this.loss.add(loss, `${loss.toFixed(1)} %`);
+    this.frozen.add((now.freezeMs - before.freezeMs) / Math.max(1, seconds), timeWords(now.freezeMs));
+    const video = now.kind === "video";
+    this.facts.set(video ? "First picture after" : "First sound after", now.firstFrameMs ? timeWords(now.firstFrameMs) : "waiting");
+    this.facts.set("Packets, lost", `${now.packets}, ${now.lost}`);
+    this.facts.set("Decoded, dropped", `${now.framesDecoded}, ${now.framesDropped}`);
+    this.facts.set(video ? "Freezes" : "Gaps", String(now.freezeCount));
+  }
+}
+
+class SendGroup extends Group<SendStats> {
+  private readonly rate: Chart;
+  private readonly fps: Chart;
+
+  constructor(sent: SendStats) {
+    const rate = new Chart("Rate", "rate", 16_000);
+    const fps = new Chart(sent.kind === "video" ? "Pictures a second" : "Packets a second", "rate", 10);
+    super(`Your ${sent.source}`, sent.source === "microphone" ? "mic" : sent.source, [rate, fps]);
+    this.rate = rate;
+    this.fps = fps;
+  }
+
+  add(now: SendStats): void {
+    this.codec.textContent = now.codec.toUpperCase() + (now.width ? `, ${now.width}×${now.height}` : "");
+    this.rate.add(now.bitrate, rateWords(now.bitrate));
+    this.fps.add(now.fps, String(Math.round(now.fps)));
+    this.facts.set("Left out", String(now.skipped));
+    if (now.kind === "video") this.facts.set("Keyframes", String(now.keyframes));
+    this.facts.set("Held back by", now.limitReason ?? "nothing");
+  }
+}
+
+/** The figures of the call, drawn anew once a second while they are open. */
+export class StatsPanel {
+  private readonly body = byId("stats-body");
+  private readonly facts = new Facts();
+  private readonly sources = new Map<string, SourceGroup>();
+  private readonly sending = new Map<string, SendGroup>();
+  private last = 0;
+
+  constructor() {
+    this.body.replaceChildren(this.facts.element);
+  }
+
+  add(stats: RoomStats): void {
+    const now = performance.now();
+    const seconds = this.last ? (now - this.last) / 1000 : 1;
+    this.last = now;
+    const first = stats.sources.filter(({ kind, firstFrameMs }) => kind === "video" && firstFrameMs > 0).map(({ firstFrameMs }) => firstFrameMs);
+    this.facts.set("Way", stats.transport === "webrtc" ? "WebRTC" : "WebSocket");
+    if (stats.transportReason) this.facts.set("Because", stats.transportReason);
+    this.facts.set("Joined in", timeWords(stats.joinMs));
+    this.facts.set("First picture after", first.length ? timeWords(Math.min(...first)) : "no picture yet");
+    this.facts.set("Round trip", timeWords(stats.rttMs));
+    this.follow(this.sources, stats.sources, (source) => `${source.id}:${source.kind}:${source.slot}`, (source) => new SourceGroup(source), seconds);
+    this.follow(this.sending, stats.sending, (sent) => `${sent.kind}:${sent.slot}`, (sent) => new SendGroup(sent), seconds);
+  }
+
+  private follow<T, G extends Group<T>>(groups: Map<string, G>, entries: T[], key: (entry: T) => string, build: (entry: T) => G, seconds: number): void {
+    const present = new Set(entries.map(key));
+    for (const [name, group] of groups) {
+      if (present.has(name)) continue;
+      group.element.remove();
+      groups.delete(name);
+    }
+    for (const entry of entries) {
+      let group = groups.get(key(entry));
+      if (!group) {
+        group = build(entry);
+        groups.set(key(entry), group);
+        this.body.append(group.element);
+      }
+      group.add(entry, seconds);
+    }
+  }
+}

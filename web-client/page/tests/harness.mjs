@@ -1,0 +1,78 @@
+// What the tests of the page share: Chromium with invented devices, a page that collects console errors, axe, pictures.
+import assert from "node:assert/strict";
+import { mkdirSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
+import { chromium } from "playwright-core";
+
+const require = createRequire(import.meta.url);
+const AXE = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+export const ARTIFACTS = process.env.WZP_ARTIFACTS ?? fileURLToPath(new URL("../../../artifacts/page/", import.meta.url));
+mkdirSync(ARTIFACTS, { recursive: true });
+
+export const SIZES = {
+  desktop: { width: 1280, height: 800 },
+  phone: { width: 390, height: 844 },
+};
+
+const FLAGS = [
+  "--no-sandbox",
+  "--use-fake-ui-for-media-stream",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+  "--no-first-run",
+  "--auto-select-desktop-capture-source=Entire screen",
+  "--ignore-certificate-errors",
+];
+
+/** Chromium. `devices: false` leaves the machine without microphone and camera; `gesture: true` blocks sound until a click. */
+export function launch({ devices = true, gesture = false } = {}) {
+  return chromium.launch({
+    executablePath: process.env.WZP_CHROMIUM ?? "/usr/bin/chromium",
+    args: [
+      ...FLAGS,
+      ...(devices ? ["--use-fake-device-for-media-stream"] : []),
+      `--autoplay-policy=${gesture ? "document-user-activation-required" : "no-user-gesture-required"}`,
+    ],
+  });
+}
+
+/** A fresh profile and one page in it. `errors` collects everything that the console calls an error. */
+export async function open(browser, { size = "desktop", scheme = "light", permissions = ["microphone", "camera", "clipboard-read", "clipboard-write"], storage = {} } = {}) {
+  const context = await browser.newContext({
+    viewport: SIZES[size],
+    colorScheme: scheme,
+    ignoreHTTPSErrors: true,
+    hasTouch: size === "phone",
+    isMobile: size === "phone",
+    permissions,
+  });
+  await context.addInitScript((values) => {
+    for (const [key, value] of Object.entries(values)) localStorage.setItem(key, value);
+  }, storage);
+  const page = await context.newPage();
+  const errors = [];
+  page.on("console", (message) => message.type() === "error" && errors.push(`${message.text()} (${message.location().url})`));
+  page.on("pageerror", (error) => errors.push(String(error)));
+  page.setDefaultTimeout(15_000);
+  return { context, page, errors };
+}
+
+/** Waits until the page is in a state. */
+export async function inState(page, ...states) {
+  await page.waitForFunction((wanted) => wanted.includes(document.body.dataset.state), states);
+}
+
+/** A picture kept as an artefact. */
+export async function shot(page, name) {
+  await page.screenshot({ path: `${ARTIFACTS}/${name}.png`, animations: "disabled" });
+}
+
+/** No finding of axe-core, best practices included. */
+export async function accessible(page, what) {
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
+  const words = violations.map(({ id, help, nodes }) => `${id}: ${help}\n${nodes.map(({ html, failureSummary }) => `   ${html}\n   ${failureSummary}`).join("\n")}`);
+  assert.deepEqual(words, [], `axe findings: ${what}`);
+}
