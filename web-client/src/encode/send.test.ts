@@ -55,9 +55,19 @@ describe("the uplink", () => {
     line.ackAll();
     expect(line.asked).toEqual([0]);
     expect(line.uplink.sendVideo(0, frame(1), false)).toBe(false);
+    line.ackAll();
+    expect(line.asked).toEqual([0]);
     expect(line.uplink.sendVideo(0, frame(1), true)).toBe(true);
     expect(line.uplink.sendVideo(0, frame(1), false)).toBe(true);
     expect(line.uplink.skippedFrames).toBe(2);
+  });
+
+  it("asks again for a keyframe that does not come", () => {
+    const line = new Line();
+    line.uplink.reset([0]);
+    line.uplink.sendVideo(0, frame(1), false);
+    for (line.now = 10; line.now < 1200; line.now += 10) line.ackAll();
+    expect(line.asked).toEqual([0, 0, 0]);
   });
 
   it("drops the rest of a frame that got stuck half way", () => {

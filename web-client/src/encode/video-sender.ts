@@ -54,6 +54,7 @@ export class VideoSender {
   #configured: (EncodeSize & { bitrate: number }) | undefined;
   #configuredAt = 0;
   #wantKeyframe = true;
+  #keyframeInside = false;
   #lastKeyframe = -Infinity;
   #lastFrame = -Infinity;
   #lastTimestamp = -1;
@@ -85,7 +86,8 @@ export class VideoSender {
   }
 
   requestKeyframe(): void {
-    this.#wantKeyframe = true;
+    // One that is being encoded is newer than the request.
+    if (!this.#keyframeInside) this.#wantKeyframe = true;
   }
 
   setLimit(bitrate: number, reason: string): void {
@@ -121,8 +123,8 @@ export class VideoSender {
     const fps = this.#configured?.fps ?? this.#options.fps;
     if (frame.timestamp <= this.#lastTimestamp || now - this.#lastFrame < (0.8 * 1000) / fps) return false;
     if (!this.#options.uplink.isVideoOpen) {
+      // Nothing that was encoded is lost, so the next picture may be a delta.
       this.skipped++;
-      this.#wantKeyframe = true;
       return false;
     }
     this.#offered++;
@@ -155,6 +157,7 @@ export class VideoSender {
     this.#lastTimestamp = frame.timestamp;
     if (keyFrame) {
       this.#wantKeyframe = false;
+      this.#keyframeInside = true;
       this.#lastKeyframe = now;
     }
   }
@@ -199,6 +202,7 @@ export class VideoSender {
     }
     this.#errors = 0;
     if (keyframe) {
+      this.#keyframeInside = false;
       this.keyframes++;
       this.#lastKeyframe = now;
       if (this.#ladder.onKeyframe(payload.length, now)) this.#options.onChange();
@@ -221,6 +225,7 @@ export class VideoSender {
     if (this.#encoder && this.#encoder.state !== "closed") this.#encoder.close();
     this.#encoder = undefined;
     this.#configured = undefined;
+    this.#keyframeInside = false;
     this.#inside.clear();
   }
 }
