@@ -88,6 +88,13 @@ window.smoke = {
     for (const participant of room.participants.values()) participant.tracks.forEach(show);
     this.publications.push(await room.publish(movingPicture(width, height)), await room.publish(tone(hz)));
   },
+  /** Goes on with other devices: the browser's fake camera and microphone. */
+  async devices() {
+    const stream = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width: 640, height: 480 } });
+    await this.publications[0].replaceTrack(stream.getVideoTracks()[0]);
+    await this.publications[1].replaceTrack(stream.getAudioTracks()[0]);
+  },
+  other: () => [...window.room.participants.values()].find((participant) => !participant.isLocal),
   refused: (url) => connect(url, { name: "Eve" }).then(() => "joined", (error) => error.code),
   /** From the moment of drawing to being seen here, ms. */
   delay() {
