@@ -30,6 +30,9 @@ export interface VideoSenderOptions {
 /** Encodes one video track and hands it to the uplink. */
 export class VideoSender {
   static readonly KEYFRAME_MS = 4000;
+  /** The same below SLOW_BITRATE, bit/s, where a keyframe holds up everything for a good part of a second; who needs one asks for it. */
+  static readonly SLOW_KEYFRAME_MS = 10_000;
+  static readonly SLOW_BITRATE = 300_000;
   /** Pictures inside the encoder at one time; more are left out. */
   static readonly MAX_QUEUE = 2;
   /** Share of pictures left out for the encoder's sake in two seconds that makes it "slow". */
@@ -149,7 +152,8 @@ export class VideoSender {
   #encode(frame: VideoFrame): void {
     const now = this.#options.now();
     this.#configure(frame, now);
-    const keyFrame = this.#wantKeyframe || now - this.#lastKeyframe > VideoSender.KEYFRAME_MS;
+    const interval = this.#rate.bitrate < VideoSender.SLOW_BITRATE ? VideoSender.SLOW_KEYFRAME_MS : VideoSender.KEYFRAME_MS;
+    const keyFrame = this.#wantKeyframe || now - this.#lastKeyframe > interval;
     const captured = this.#clock.map(frame.timestamp / 1000, now);
     this.#inside.set(frame.timestamp, captured);
     this.#encoder?.encode(frame, { keyFrame });
