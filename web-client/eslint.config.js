@@ -1,6 +1,9 @@
 import js from "@eslint/js";
 import tseslint from "typescript-eslint";
 
+// Scripts run in Node, and partly in the pages that they drive.
+const GLOBALS = ["process", "console", "URL", "Buffer", "setTimeout", "clearInterval", "setInterval", "fetch", "window", "document", "location", "AudioContext"];
+
 export default tseslint.config(
   { ignores: ["dist/", "docs-api/", "node_modules/"] },
   js.configs.recommended,
@@ -13,5 +16,5 @@ export default tseslint.config(
       "@typescript-eslint/no-confusing-void-expression": "off",
     },
   },
-  { files: ["**/*.js", "*.config.ts"], extends: [tseslint.configs.disableTypeChecked], languageOptions: { globals: { process: "readonly", console: "readonly", URL: "readonly", Buffer: "readonly" } } },
+  { files: ["**/*.js", "*.config.ts"], extends: [tseslint.configs.disableTypeChecked], languageOptions: { globals: Object.fromEntries(GLOBALS.map((name) => [name, "readonly"])) } },
 );

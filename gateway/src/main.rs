@@ -1,3 +1,160 @@
 //! The `wzp-gateway` program.
+#![forbid(unsafe_code)]
 
-fn main() {}
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+use wzp_gateway::config::{Config, Settings, Tls};
+use wzp_gateway::serve::{Addresses, Gateway};
+use wzp_gateway::{join, net};
+
+/// WZP calls from a browser: native apps, browsers and streaming tools in one room.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway (the default)
+    Serve(Box<Serve>),
+    /// Join a room as a native member, for trying things out and for tests
+    Join(Box<join::Args>),
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// Configuration file (TOML); environment variables and flags go over it
+    #[arg(long, env = "WZP_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print where everything listens as one JSON line on stdout
+    #[arg(long)]
+    print_addresses: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        None => run_serve(cli.serve),
+        Some(Command::Serve(serve)) => run_serve(*serve),
+        Some(Command::Join(args)) => run_join(*args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("wzp-gateway: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_serve(serve: Serve) -> anyhow::Result<()> {
+    let file = serve
+        .config
+        .as_deref()
+        .map(Settings::from_file)
+        .transpose()?
+        .unwrap_or_default();
+    let config = serve.settings.over(file).resolve()?;
+    log_to_stderr(&config.log, config.log_json)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let gateway = Gateway::start(&config).await?;
+        if serve.print_addresses {
+            let line = serde_json::to_string(&gateway.addresses())?;
+            let mut stdout = std::io::stdout().lock();
+            writeln!(stdout, "{line}")
+                .and_then(|()| stdout.flush())
+                .context("cannot write to stdout")?;
+        } else {
+            greet(&config, &gateway.addresses());
+        }
+        until_signal().await?;
+        tracing::info!("stopping");
+        gateway.shutdown().await;
+        Ok(())
+    })
+}
+
+fn run_join(args: join::Args) -> anyhow::Result<()> {
+    log_to_stderr(&std::env::var("WZP_LOG").unwrap_or_else(|_| "warn".to_owned()), false)?;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(join::run(args))
+}
+
+fn log_to_stderr(filter: &str, json: bool) -> anyhow::Result<()> {
+    // The WebRTC stack logs a line per packet when something is wrong with a peer.
+    let filter = EnvFilter::try_new(format!(
+        "{filter},rtc=error,rtc_ice=error,rtc_dtls=error,rtc_srtp=error"
+    ))
+    .with_context(|| format!("log: {filter:?} is not a filter such as info or wzp_gateway=debug"))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if json {
+        builder.json().init()
+    } else {
+        builder.init()
+    }
+    Ok(())
+}
+
+/// Tells a person where to go.
+fn greet(config: &Config, addresses: &Addresses) {
+    let port = addresses.http.port();
+    let scheme = if config.tls == Tls::Off { "http" } else { "https" };
+    let mut lines = vec![format!("Open   {scheme}://localhost:{port}/")];
+    if config.tls != Tls::Off {
+        for ip in net::local_addresses() {
+            lines.push(format!(
+                "       {scheme}://{}/   (this network)",
+                std::net::SocketAddr::new(ip, port)
+            ));
+        }
+    }
+    if config.tls == Tls::SelfSigned {
+        lines.push("       The certificate is self-signed: the browser asks once whether you trust it.".to_owned());
+    }
+    if let Some(native) = addresses.native {
+        lines.push(format!("Native {} (QUIC, UDP)", display(native)));
+    }
+    if let Some(webrtc) = addresses.webrtc {
+        lines.push(format!("WebRTC {} (UDP and TCP)", display(webrtc)));
+    }
+    eprintln!("\n{}\n", lines.join("\n"));
+}
+
+fn display(address: std::net::SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        format!("port {}", address.port())
+    } else {
+        address.to_string()
+    }
+}
+
+async fn until_signal() -> anyhow::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            done = tokio::signal::ctrl_c() => done?,
+            _ = terminate.recv() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await?;
+    Ok(())
+}

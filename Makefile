@@ -1,0 +1,73 @@
+# Two commands do everything: `make run` and `make test`.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+NPM ?= npm
+# Arguments for the gateway: make run ARGS="--http 127.0.0.1:9443"
+ARGS ?=
+# Where the picture of the page and the screenshots of the tests go.
+export ARTIFACTS ?= $(CURDIR)/artifacts
+
+.PHONY: run build web test tools test-tools format lint test-rust test-web test-browser bench bench-join soak clean
+
+run: build
+	./target/release/wzp-gateway $(ARGS)
+
+build: web
+	$(CARGO) build --release --locked -p wzp-gateway
+
+web: tools web-client/node_modules/.stamp
+	cd web-client && $(NPM) run --silent build
+
+web-client/node_modules/.stamp: web-client/package-lock.json
+	cd web-client && $(NPM) ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+tests/node_modules/.stamp: tests/package-lock.json
+	cd tests && $(NPM) ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# libopus is compiled from the source that its crate carries, which takes cmake and a C compiler.
+tools:
+	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: https://rustup.rs" >&2; exit 1; }
+	@command -v node >/dev/null || { echo "Node 20.19 or newer is missing: https://nodejs.org" >&2; exit 1; }
+	@node -e 'const [a,b]=process.versions.node.split(".").map(Number); process.exit(a>20||(a===20&&b>=19)?0:1)' \
+		|| { echo "Node $$(node --version) is too old: 20.19 or newer is needed" >&2; exit 1; }
+	@if ! command -v cmake >/dev/null || ! command -v cc >/dev/null; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends cmake gcc g++ make libc6-dev >/dev/null; \
+		else echo "cmake and a C compiler are missing: apt-get install cmake gcc g++" >&2; exit 1; fi; fi
+
+# Browsers and media tools of the tests, from Debian.
+TEST_PACKAGES := chromium:chromium firefox-esr:firefox-esr ffmpeg:ffmpeg ip:iproute2 nc:netcat-openbsd python3:python3
+test-tools: tools
+	@missing=""; for pair in $(TEST_PACKAGES); do command -v "$${pair%%:*}" >/dev/null || missing="$$missing $${pair##*:}"; done; \
+	if [ -n "$$missing" ]; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing fonts-dejavu-core >/dev/null; \
+		else echo "missing for the tests:$$missing (apt-get install$$missing)" >&2; exit 1; fi; fi
+
+test: format lint test-rust test-web test-browser
+
+format: test-tools
+	$(CARGO) fmt --all --check
+
+lint: web
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --log-level error check bans licenses sources; else echo "cargo-deny is not installed: its check is left out"; fi
+
+test-rust: web test-tools
+	$(CARGO) build --workspace --locked
+	@if command -v cargo-nextest >/dev/null; then $(CARGO) nextest run --workspace --locked; else $(CARGO) test --workspace --locked; fi
+	$(CARGO) test --workspace --locked --doc
+
+test-web: web
+	cd web-client && $(NPM) run --silent check
+
+test-browser: web test-tools tests/node_modules/.stamp
+	$(CARGO) build --locked -p wzp-gateway
+	mkdir -p $(ARTIFACTS)
+	cd tests && $(NPM) test --silent
+
+clean:
+	rm -rf target web-client/dist web-client/node_modules tests/node_modules artifacts

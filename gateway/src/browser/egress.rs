@@ -1,0 +1,357 @@
+//! What a browser receives over the WebSocket: the room's frames as messages, sound before pictures, bounded in time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::browser::message::{PauseReason, ToClient, TrackRef, codec_name};
+use crate::browser::window::Window;
+use crate::media::frame::{Frame, Kind, ParticipantId, RoomTime, TrackId};
+use crate::room::keyframes::Reason;
+use crate::room::registry::RoomHandle;
+use crate::room::snapshot::Snapshot;
+use crate::room::subscription::{Cursor, Lag, Next, Start};
+use crate::room::track::Track;
+
+/// Pictures that waited longer than this are left out; after that, a keyframe younger than half a second will do.
+const VIDEO_LAG: Lag = Lag {
+    most: 250_000,
+    resync_age: 500_000,
+};
+/// Sound that waited longer than this is left out.
+const AUDIO_LAG: Lag = Lag {
+    most: 300_000,
+    resync_age: 0,
+};
+/// A client that cannot follow asks its sources for keyframes at most this often, µs.
+const REQUEST_INTERVAL: u64 = 2_000_000;
+/// How often the client's capacity is judged.
+const CAPACITY_INTERVAL: Duration = Duration::from_millis(1000);
+/// A capacity above this is no bound, bit/s.
+const CAPACITY_FREE: u32 = 6_000_000;
+
+/// What the session does next.
+#[derive(Debug)]
+pub enum Out {
+    /// Send this.
+    Message(Bytes),
+    /// Nothing can be sent before a wake-up, an acknowledgement or the next tick.
+    Idle,
+}
+
+/// Counters of one client.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counters {
+    /// Frames left out because the client or its network was too slow.
+    pub dropped_frames: u64,
+    /// Media messages sent.
+    pub messages: u64,
+    /// Media bytes sent.
+    pub bytes: u64,
+}
+
+/// All that one client receives over its WebSocket.
+#[derive(Debug)]
+pub struct Egress {
+    viewer: ParticipantId,
+    room: RoomHandle,
+    waker: Arc<Notify>,
+    decode: Vec<String>,
+    paused: Vec<TrackRef>,
+    /// Tracks that WebRTC carries to this client.
+    elsewhere: Vec<TrackId>,
+    sounds: BTreeMap<TrackId, Cursor>,
+    pictures: BTreeMap<TrackId, Picture>,
+    undecodable: Vec<TrackId>,
+    /// The video track that was served last.
+    turn: Option<TrackId>,
+    counters: Counters,
+    capacity: u32,
+    judged_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Picture {
+    track: Arc<Track>,
+    /// None while the client does not want it.
+    cursor: Option<Cursor>,
+    pending: Option<(Arc<Frame>, usize)>,
+    asked_at: Option<RoomTime>,
+    dropped_before: u64,
+}
+
+impl Egress {
+    /// For one client; `decode` names the codecs that it can play.
+    pub fn new(viewer: ParticipantId, room: RoomHandle, decode: Vec<String>) -> Self {
+        Self {
+            viewer,
+            room,
+            waker: Arc::new(Notify::new()),
+            decode,
+            paused: Vec::new(),
+            elsewhere: Vec::new(),
+            sounds: BTreeMap::new(),
+            pictures: BTreeMap::new(),
+            undecodable: Vec::new(),
+            turn: None,
+            counters: Counters::default(),
+            capacity: u32::MAX,
+            judged_at: None,
+        }
+    }
+
+    /// Notified when there may be something new to send.
+    pub fn waker(&self) -> Arc<Notify> {
+        self.waker.clone()
+    }
+
+    /// What was sent and what was not.
+    pub fn counters(&self) -> Counters {
+        let sounds: u64 = self.sounds.values().map(Cursor::dropped).sum();
+        let pictures: u64 = self.pictures.values().map(Picture::dropped).sum();
+        Counters {
+            dropped_frames: self.counters.dropped_frames + sounds + pictures,
+            ..self.counters
+        }
+    }
+
+    /// Follows the room: new tracks are subscribed, ended ones let go. Says what the client should be told of it.
+    pub fn update(&mut self, snapshot: &Snapshot) -> Vec<ToClient> {
+        let mut told = Vec::new();
+        let mut wanted: BTreeMap<TrackId, Arc<Track>> = BTreeMap::new();
+        let mut undecodable = Vec::new();
+        for (_, view) in snapshot.tracks_for(self.viewer) {
+            let id = view.track.id();
+            if !self.decode.iter().any(|name| name == codec_name(view.info.codec)) {
+                undecodable.push(id);
+            } else if !self.elsewhere.contains(&id) {
+                wanted.insert(id, view.track.clone());
+            }
+        }
+        for id in undecodable
+            .iter()
+            .filter(|id| id.kind == Kind::Video && !self.undecodable.contains(id))
+        {
+            told.push(ToClient::VideoPaused {
+                source: id.source,
+                slot: id.slot,
+                reason: PauseReason::Codec,
+            });
+        }
+        for id in self
+            .undecodable
+            .iter()
+            .filter(|id| id.kind == Kind::Video && wanted.contains_key(id))
+        {
+            told.push(ToClient::VideoResumed {
+                source: id.source,
+                slot: id.slot,
+                reason: PauseReason::Codec,
+            });
+        }
+        self.undecodable = undecodable;
+        let counters = &mut self.counters;
+        self.sounds.retain(|id, cursor| {
+            let keep = wanted.get(id).is_some_and(|track| Arc::ptr_eq(track, cursor.track()));
+            counters.dropped_frames += if keep { 0 } else { cursor.dropped() };
+            keep
+        });
+        self.pictures.retain(|id, picture| {
+            let keep = wanted.get(id).is_some_and(|track| Arc::ptr_eq(track, &picture.track));
+            counters.dropped_frames += if keep { 0 } else { picture.dropped() };
+            keep
+        });
+        for (id, track) in wanted {
+            match id.kind {
+                Kind::Audio => {
+                    self.sounds
+                        .entry(id)
+                        .or_insert_with(|| Cursor::new(&track, &self.waker));
+                }
+                Kind::Video => {
+                    if !self.pictures.contains_key(&id) {
+                        let mut picture = Picture::new(track);
+                        if !self.paused.iter().any(|paused| paused.names(id)) {
+                            picture.resume(&self.waker, &self.room);
+                        }
+                        self.pictures.insert(id, picture);
+                    }
+                }
+            }
+        }
+        told
+    }
+
+    /// Tracks that another transport carries to this client from now on. The next [`Egress::update`] acts on it.
+    pub fn set_elsewhere(&mut self, tracks: Vec<TrackId>) {
+        self.elsewhere = tracks;
+    }
+
+    /// The complete list of what the client does not want now.
+    pub fn pause(&mut self, paused: Vec<TrackRef>) {
+        self.paused = paused;
+        for (id, picture) in &mut self.pictures {
+            let off = self.paused.iter().any(|paused| paused.names(*id));
+            match (&picture.cursor, off) {
+                (Some(_), true) => picture.pause(),
+                (None, false) => picture.resume(&self.waker, &self.room),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether the client receives this video track, or could.
+    pub fn knows(&self, source: ParticipantId, slot: u8) -> Option<TrackId> {
+        self.pictures
+            .keys()
+            .find(|id| id.source == source && id.slot == slot)
+            .copied()
+    }
+
+    /// The next message that may go out now.
+    pub fn next(&mut self, window: &mut Window, now: Instant) -> Out {
+        if window.open_for_audio(now) {
+            for cursor in self.sounds.values_mut() {
+                if let Next::Frame(frame) = cursor.next(&AUDIO_LAG)
+                    && let Some(message) = frame.messages().first()
+                {
+                    return self.count(message.clone());
+                }
+            }
+        }
+        if !window.open_for_video(now) {
+            return Out::Idle;
+        }
+        match self.next_picture(self.room.time_at(now)) {
+            Some(message) => self.count(message),
+            None => Out::Idle,
+        }
+    }
+
+    /// A frame is finished before another track has its turn; then each has one in order.
+    fn next_picture(&mut self, now: RoomTime) -> Option<Bytes> {
+        let turn = self.turn;
+        let unfinished = turn.filter(|id| self.pictures.get(id).is_some_and(|picture| picture.pending.is_some()));
+        for pass in 0..3 {
+            for (id, picture) in &mut self.pictures {
+                let due = match pass {
+                    0 => unfinished == Some(*id),
+                    1 => turn.is_none_or(|turn| *id > turn),
+                    _ => turn.is_some_and(|turn| *id <= turn),
+                };
+                if due && let Some(message) = picture.next(&self.room, now) {
+                    self.turn = Some(*id);
+                    return Some(message);
+                }
+            }
+        }
+        None
+    }
+
+    /// Judges, once a second, how much video the client can take, and says so to the room, which limits publishers to what
+    /// their best viewer can take.
+    pub fn judge_capacity(&mut self, window: &mut Window, now: Instant) -> Vec<(TrackId, u32)> {
+        if self
+            .judged_at
+            .is_some_and(|at| now.saturating_duration_since(at) < CAPACITY_INTERVAL)
+        {
+            return Vec::new();
+        }
+        self.judged_at = Some(now);
+        if window.was_closed(CAPACITY_INTERVAL, now) {
+            // What went through is what the path carries; a little less lets the queue drain.
+            let rate = window.delivered_rate(now);
+            self.capacity = (rate - rate / 8).max(50_000).min(self.capacity);
+        } else if self.capacity != u32::MAX {
+            self.capacity = self.capacity.saturating_add(self.capacity / 8 + 10_000);
+            if self.capacity > CAPACITY_FREE {
+                self.capacity = u32::MAX;
+            }
+        }
+        let active = self
+            .pictures
+            .values()
+            .filter(|picture| picture.cursor.is_some())
+            .count()
+            .max(1) as u32;
+        let share = if self.capacity == u32::MAX {
+            u32::MAX
+        } else {
+            self.capacity / active
+        };
+        self.pictures
+            .iter()
+            .filter(|(_, picture)| picture.cursor.is_some())
+            .map(|(id, _)| (*id, share))
+            .collect()
+    }
+
+    fn count(&mut self, message: Bytes) -> Out {
+        self.counters.messages += 1;
+        self.counters.bytes += message.len() as u64;
+        Out::Message(message)
+    }
+}
+
+impl Picture {
+    fn new(track: Arc<Track>) -> Self {
+        Self {
+            track,
+            cursor: None,
+            pending: None,
+            asked_at: None,
+            dropped_before: 0,
+        }
+    }
+
+    fn dropped(&self) -> u64 {
+        self.dropped_before + self.cursor.as_ref().map_or(0, Cursor::dropped)
+    }
+
+    fn pause(&mut self) {
+        self.dropped_before = self.dropped();
+        self.cursor = None;
+    }
+
+    /// Starts, or starts again, at the last keyframe.
+    fn resume(&mut self, waker: &Arc<Notify>, room: &RoomHandle) {
+        let mut cursor = Cursor::new(&self.track, waker);
+        let start = cursor.start();
+        self.cursor = Some(cursor);
+        // What was already there is to be sent without waiting for the next frame.
+        waker.notify_one();
+        if !matches!(start, Start::Replay { fresh: true, .. }) {
+            let now = room.now();
+            self.asked_at = Some(now);
+            room.request_keyframe(self.track.id(), now, Reason::Join);
+        }
+    }
+
+    /// The next piece of this track.
+    fn next(&mut self, room: &RoomHandle, now: RoomTime) -> Option<Bytes> {
+        if self.pending.is_none() {
+            match self.cursor.as_mut()?.next(&VIDEO_LAG) {
+                Next::Frame(frame) => self.pending = Some((frame, 0)),
+                Next::NeedsKeyframe => {
+                    if self.asked_at.is_none_or(|at| now.since(at) >= REQUEST_INTERVAL) {
+                        self.asked_at = Some(now);
+                        room.request_keyframe(self.track.id(), now, Reason::Loss);
+                    }
+                    return None;
+                }
+                Next::Empty | Next::Ended => return None,
+            }
+        }
+        let (frame, at) = self.pending.as_mut()?;
+        let messages = frame.messages();
+        let message = messages.get(*at)?.clone();
+        *at += 1;
+        if *at == messages.len() {
+            self.pending = None;
+        }
+        Some(message)
+    }
+}

@@ -1,0 +1,237 @@
+//! The acknowledged window: how much may be under way to a client, measured in time (docs/browser-protocol.md, section 4).
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Video waits while the oldest unacknowledged message is older than this and the base delay.
+pub const VIDEO_AGE: Duration = Duration::from_millis(200);
+/// Sound waits at this age and the base delay.
+pub const AUDIO_AGE: Duration = Duration::from_millis(1200);
+/// Video waits while the client has this much of it to decode, ms.
+pub const MAX_BACKLOG: u32 = 400;
+/// The base delay is never taken to be more than this.
+const MAX_BASE: Duration = Duration::from_millis(500);
+/// How long a smallest delay counts.
+const BASE_WINDOW: Duration = Duration::from_secs(15);
+/// Rates are measured over this.
+const RATE_WINDOW: Duration = Duration::from_millis(1000);
+/// A client that lets this many messages go unacknowledged gets nothing more until it acknowledges.
+const MAX_IN_FLIGHT: usize = 4096;
+
+/// An acknowledgement of messages that were never sent, or that goes backwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("ack {acked} is impossible: {sent} binary messages were sent and {before} acknowledged")]
+pub struct ImpossibleAck {
+    acked: u64,
+    sent: u64,
+    before: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    at: Instant,
+    bytes: u32,
+}
+
+/// What is under way on one connection.
+#[derive(Debug, Default)]
+pub struct Window {
+    in_flight: VecDeque<Sent>,
+    sent: u64,
+    acked: u64,
+    backlog_ms: u32,
+    base: Option<Duration>,
+    base_next: Option<Duration>,
+    base_since: Option<Instant>,
+    delivered: VecDeque<(Instant, u32)>,
+    delivered_bytes: u64,
+    closed_at: Option<Instant>,
+}
+
+impl Window {
+    /// A binary message of `bytes` goes out.
+    pub fn sent(&mut self, bytes: usize, now: Instant) {
+        self.sent += 1;
+        self.in_flight.push_back(Sent {
+            at: now,
+            bytes: bytes as u32,
+        });
+    }
+
+    /// The client has received `count` messages in all.
+    ///
+    /// # Errors
+    /// It cannot have.
+    pub fn acked(&mut self, count: u64, backlog_ms: u32, now: Instant) -> Result<(), ImpossibleAck> {
+        if count > self.sent || count < self.acked {
+            return Err(ImpossibleAck {
+                acked: count,
+                sent: self.sent,
+                before: self.acked,
+            });
+        }
+        self.backlog_ms = backlog_ms;
+        let mut newest = None;
+        for _ in self.acked..count {
+            if let Some(sent) = self.in_flight.pop_front() {
+                self.delivered.push_back((now, sent.bytes));
+                self.delivered_bytes += u64::from(sent.bytes);
+                newest = Some(sent.at);
+            }
+        }
+        self.acked = count;
+        if let Some(at) = newest {
+            self.observe(now.saturating_duration_since(at), now);
+        }
+        self.forget(now);
+        Ok(())
+    }
+
+    /// Whether video may be sent now.
+    pub fn open_for_video(&mut self, now: Instant) -> bool {
+        let open = self.age(now) <= VIDEO_AGE + self.base_delay()
+            && self.backlog_ms <= MAX_BACKLOG
+            && self.in_flight.len() < MAX_IN_FLIGHT;
+        if !open {
+            self.closed_at = Some(now);
+        }
+        open
+    }
+
+    /// Whether sound may be sent now.
+    pub fn open_for_audio(&self, now: Instant) -> bool {
+        self.age(now) <= AUDIO_AGE + self.base_delay() && self.in_flight.len() < MAX_IN_FLIGHT
+    }
+
+    /// Age of the oldest unacknowledged message.
+    pub fn age(&self, now: Instant) -> Duration {
+        self.in_flight
+            .front()
+            .map_or(Duration::ZERO, |sent| now.saturating_duration_since(sent.at))
+    }
+
+    /// The smallest acknowledgement delay of late, at most 500 ms.
+    pub fn base_delay(&self) -> Duration {
+        self.base.unwrap_or(Duration::ZERO).min(MAX_BASE)
+    }
+
+    /// Bits per second that the client has acknowledged over the last second.
+    pub fn delivered_rate(&mut self, now: Instant) -> u32 {
+        self.forget(now);
+        (self.delivered_bytes * 8 * 1000 / RATE_WINDOW.as_millis() as u64).min(u64::from(u32::MAX)) as u32
+    }
+
+    /// Video had to wait within the last `within`.
+    pub fn was_closed(&self, within: Duration, now: Instant) -> bool {
+        self.closed_at
+            .is_some_and(|at| now.saturating_duration_since(at) <= within)
+    }
+
+    fn observe(&mut self, delay: Duration, now: Instant) {
+        let over = self
+            .base_since
+            .is_none_or(|since| now.saturating_duration_since(since) > BASE_WINDOW);
+        if over {
+            self.base = self.base_next.take().map_or(Some(delay), |next| Some(next.min(delay)));
+            self.base_since = Some(now);
+        }
+        self.base = Some(self.base.map_or(delay, |base| base.min(delay)));
+        self.base_next = Some(self.base_next.map_or(delay, |next| next.min(delay)));
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while let Some((at, bytes)) = self.delivered.front() {
+            if now.saturating_duration_since(*at) <= RATE_WINDOW {
+                break;
+            }
+            self.delivered_bytes -= u64::from(*bytes);
+            self.delivered.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn video_waits_for_acknowledgements_and_sound_waits_longer() {
+        let start = Instant::now();
+        let mut window = Window::default();
+        window.sent(1000, start);
+        assert!(window.open_for_video(start + ms(200)));
+        assert!(!window.open_for_video(start + ms(201)));
+        assert!(window.open_for_audio(start + ms(1200)));
+        assert!(!window.open_for_audio(start + ms(1201)));
+        window.acked(1, 0, start + ms(1300)).unwrap();
+        assert!(window.open_for_video(start + ms(1300)));
+    }
+
+    #[test]
+    fn far_client_is_not_taken_for_a_slow_one() {
+        let start = Instant::now();
+        let mut window = Window::default();
+        for i in 0..100 {
+            let sent = start + ms(i * 20);
+            window.sent(100, sent);
+            window.acked(i + 1, 0, sent + ms(300)).unwrap();
+        }
+        assert_eq!(window.base_delay(), ms(300));
+        window.sent(100, start + ms(3000));
+        assert!(window.open_for_video(start + ms(3490)));
+        assert!(!window.open_for_video(start + ms(3501)));
+    }
+
+    #[test]
+    fn queue_that_builds_up_is_not_taken_for_distance() {
+        let start = Instant::now();
+        let mut window = Window::default();
+        window.sent(100, start);
+        window.acked(1, 0, start + ms(10)).unwrap();
+        for i in 1..200u64 {
+            let sent = start + ms(i * 20);
+            window.sent(100, sent);
+            window.acked(i + 1, 0, sent + ms(10 + i)).unwrap();
+        }
+        assert_eq!(window.base_delay(), ms(10));
+    }
+
+    #[test]
+    fn impossible_acknowledgements_are_refused() {
+        let now = Instant::now();
+        let mut window = Window::default();
+        assert!(window.acked(1, 0, now).is_err());
+        window.sent(10, now);
+        window.sent(10, now);
+        window.acked(2, 0, now).unwrap();
+        assert!(window.acked(1, 0, now).is_err());
+    }
+
+    #[test]
+    fn decode_backlog_closes_the_window() {
+        let now = Instant::now();
+        let mut window = Window::default();
+        window.sent(10, now);
+        window.acked(1, 401, now).unwrap();
+        assert!(!window.open_for_video(now));
+        assert!(window.open_for_audio(now));
+    }
+
+    #[test]
+    fn rate_is_what_was_acknowledged_in_the_last_second() {
+        let start = Instant::now();
+        let mut window = Window::default();
+        for i in 0..100u64 {
+            let now = start + ms(i * 20);
+            window.sent(1250, now);
+            window.acked(i + 1, 0, now).unwrap();
+        }
+        let rate = window.delivered_rate(start + ms(99 * 20));
+        assert!((490_000..=520_000).contains(&rate), "{rate}");
+        assert_eq!(window.delivered_rate(start + ms(4000)), 0);
+    }
+}

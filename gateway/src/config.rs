@@ -1,0 +1,381 @@
+//! Configuration: a TOML file, the environment and flags, in rising order; typed, with the defaults of the documentation.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+/// Everything that can be set, as flag, environment variable and key of the file. What is not given has its default.
+#[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// HTTPS: page, WebSocket, WHIP/WHEP, API [default: [::]:8443]
+    #[arg(long, env = "WZP_HTTP", value_name = "ADDRESS")]
+    pub http: Option<SocketAddr>,
+    /// QUIC for native apps [default: [::]:4433]
+    #[arg(long, env = "WZP_NATIVE", value_name = "ADDRESS")]
+    pub native: Option<SocketAddr>,
+    /// WebRTC media, UDP and TCP [default: [::]:8444]
+    #[arg(long, env = "WZP_WEBRTC", value_name = "ADDRESS")]
+    pub webrtc: Option<SocketAddr>,
+    /// RTMP; off unless given
+    #[arg(long, env = "WZP_RTMP", value_name = "ADDRESS")]
+    pub rtmp: Option<SocketAddr>,
+    /// Folder for the certificate and the identity key [default: state]
+    #[arg(long, env = "WZP_STATE_DIR", value_name = "FOLDER")]
+    pub state_dir: Option<PathBuf>,
+    /// Plain HTTP, for use behind a proxy that does TLS
+    #[arg(long, env = "WZP_NO_TLS", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub no_tls: Option<bool>,
+    /// Certificate chain (PEM) in place of the self-signed one; needs --tls-key
+    #[arg(long, env = "WZP_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key (PEM) of --tls-cert
+    #[arg(long, env = "WZP_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Address that WebRTC peers are told, for 1:1 NAT; may be repeated
+    #[arg(long, env = "WZP_PUBLIC_IP", value_name = "IP", value_delimiter = ',')]
+    pub public_ip: Option<Vec<std::net::IpAddr>>,
+    /// Existing WZP relay whose rooms are joined on behalf of members; may be repeated
+    #[arg(long, env = "WZP_RELAY", value_name = "HOST:PORT", value_delimiter = ',')]
+    pub relay: Option<Vec<String>>,
+    /// Serve the page from this folder in place of the built-in one
+    #[arg(long, env = "WZP_STATIC_DIR", value_name = "FOLDER")]
+    pub static_dir: Option<PathBuf>,
+    /// Tokens that let people in; none: everybody may enter. May be repeated
+    #[arg(long, env = "WZP_TOKEN", value_name = "TOKEN", value_delimiter = ',')]
+    pub token: Option<Vec<String>>,
+    /// Pages of these origins may connect, besides our own; may be repeated
+    #[arg(long, env = "WZP_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    pub allow_origin: Option<Vec<String>>,
+    /// What is logged, e.g. info or wzp_gateway=debug [default: info]
+    #[arg(long, env = "WZP_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// Log lines as JSON
+    #[arg(long, env = "WZP_LOG_JSON", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub log_json: Option<bool>,
+    /// Rooms at once [default: 1000]
+    #[arg(long, env = "WZP_MAX_ROOMS", value_name = "N")]
+    pub max_rooms: Option<usize>,
+    /// Members of one room [default: 100]
+    #[arg(long, env = "WZP_MAX_MEMBERS", value_name = "N")]
+    pub max_members: Option<usize>,
+    /// Connections at once, over all doors [default: 4000]
+    #[arg(long, env = "WZP_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<usize>,
+    /// Connections at once from one address [default: 200]
+    #[arg(long, env = "WZP_MAX_CONNECTIONS_PER_IP", value_name = "N")]
+    pub max_connections_per_ip: Option<usize>,
+    /// Bit rate that publishers are held to, per video track, bit/s [default: 1200000]
+    #[arg(long, env = "WZP_MAX_VIDEO_BITRATE", value_name = "BITS")]
+    pub max_video_bitrate: Option<u32>,
+}
+
+/// The settings in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// See [`Settings::http`].
+    pub http: SocketAddr,
+    /// See [`Settings::native`].
+    pub native: SocketAddr,
+    /// See [`Settings::webrtc`].
+    pub webrtc: SocketAddr,
+    /// See [`Settings::rtmp`].
+    pub rtmp: Option<SocketAddr>,
+    /// See [`Settings::state_dir`].
+    pub state_dir: PathBuf,
+    /// See [`Settings::no_tls`] and [`Settings::tls_cert`].
+    pub tls: Tls,
+    /// See [`Settings::public_ip`].
+    pub public_ip: Vec<std::net::IpAddr>,
+    /// See [`Settings::relay`].
+    pub relay: Vec<String>,
+    /// See [`Settings::static_dir`].
+    pub static_dir: Option<PathBuf>,
+    /// See [`Settings::token`].
+    pub tokens: Vec<String>,
+    /// See [`Settings::allow_origin`].
+    pub allowed_origins: Vec<String>,
+    /// See [`Settings::log`].
+    pub log: String,
+    /// See [`Settings::log_json`].
+    pub log_json: bool,
+    /// See [`Settings::max_rooms`].
+    pub max_rooms: usize,
+    /// See [`Settings::max_members`].
+    pub max_members: usize,
+    /// See [`Settings::max_connections`].
+    pub max_connections: usize,
+    /// See [`Settings::max_connections_per_ip`].
+    pub max_connections_per_ip: usize,
+    /// See [`Settings::max_video_bitrate`].
+    pub max_video_bitrate: u32,
+}
+
+/// How HTTP is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tls {
+    /// Plain HTTP.
+    Off,
+    /// With a certificate of our own, kept in the state folder.
+    SelfSigned,
+    /// With these files.
+    Files {
+        /// PEM certificate chain.
+        cert: PathBuf,
+        /// PEM private key.
+        key: PathBuf,
+    },
+}
+
+/// Why the configuration was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {path}: {error}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        error: std::io::Error,
+    },
+    /// A key that does not exist.
+    #[error("{path}: unknown key `{key}`{hint}")]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// The nearest one that exists.
+        hint: String,
+    },
+    /// A value that does not fit.
+    #[error("{path}: {error}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        error: String,
+    },
+    /// Settings that do not go together.
+    #[error("{0}")]
+    Contradiction(&'static str),
+}
+
+/// All keys of the file, for messages and for tests of the documentation.
+pub const KEYS: [&str; 20] = [
+    "allow_origin",
+    "http",
+    "log",
+    "log_json",
+    "max_connections",
+    "max_connections_per_ip",
+    "max_members",
+    "max_rooms",
+    "max_video_bitrate",
+    "native",
+    "no_tls",
+    "public_ip",
+    "relay",
+    "rtmp",
+    "state_dir",
+    "static_dir",
+    "tls_cert",
+    "tls_key",
+    "token",
+    "webrtc",
+];
+
+impl Settings {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// It cannot be read, does not parse, or has a key that does not exist.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read {
+            path: path.to_owned(),
+            error,
+        })?;
+        Self::from_toml(&text, path)
+    }
+
+    fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let parse = |error: toml::de::Error| ConfigError::Parse {
+            path: path.to_owned(),
+            error: error.to_string(),
+        };
+        let table: toml::Table = text.parse().map_err(parse)?;
+        if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            let nearest = KEYS
+                .iter()
+                .max_by(|a, b| strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b)));
+            let hint = nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"));
+            return Err(ConfigError::UnknownKey {
+                path: path.to_owned(),
+                key: key.clone(),
+                hint,
+            });
+        }
+        toml::from_str(text).map_err(parse)
+    }
+
+    /// These settings, and those of `below` where these say nothing.
+    #[must_use]
+    pub fn over(self, below: Self) -> Self {
+        Self {
+            http: self.http.or(below.http),
+            native: self.native.or(below.native),
+            webrtc: self.webrtc.or(below.webrtc),
+            rtmp: self.rtmp.or(below.rtmp),
+            state_dir: self.state_dir.or(below.state_dir),
+            no_tls: self.no_tls.or(below.no_tls),
+            tls_cert: self.tls_cert.or(below.tls_cert),
+            tls_key: self.tls_key.or(below.tls_key),
+            public_ip: self.public_ip.or(below.public_ip),
+            relay: self.relay.or(below.relay),
+            static_dir: self.static_dir.or(below.static_dir),
+            token: self.token.or(below.token),
+            allow_origin: self.allow_origin.or(below.allow_origin),
+            log: self.log.or(below.log),
+            log_json: self.log_json.or(below.log_json),
+            max_rooms: self.max_rooms.or(below.max_rooms),
+            max_members: self.max_members.or(below.max_members),
+            max_connections: self.max_connections.or(below.max_connections),
+            max_connections_per_ip: self.max_connections_per_ip.or(below.max_connections_per_ip),
+            max_video_bitrate: self.max_video_bitrate.or(below.max_video_bitrate),
+        }
+    }
+
+    /// The settings in force, defaults filled in.
+    ///
+    /// # Errors
+    /// Settings that do not go together.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let any = |port| SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
+        let tls = match (self.no_tls.unwrap_or(false), self.tls_cert, self.tls_key) {
+            (true, None, None) => Tls::Off,
+            (false, None, None) => Tls::SelfSigned,
+            (false, Some(cert), Some(key)) => Tls::Files { cert, key },
+            (true, ..) => {
+                return Err(ConfigError::Contradiction(
+                    "no_tls and tls_cert/tls_key exclude each other",
+                ));
+            }
+            _ => return Err(ConfigError::Contradiction("tls_cert and tls_key are needed together")),
+        };
+        let at_least_one = |value: usize, what| {
+            if value == 0 {
+                Err(ConfigError::Contradiction(what))
+            } else {
+                Ok(value)
+            }
+        };
+        Ok(Config {
+            http: self.http.unwrap_or(any(8443)),
+            native: self.native.unwrap_or(any(4433)),
+            webrtc: self.webrtc.unwrap_or(any(8444)),
+            rtmp: self.rtmp,
+            state_dir: self.state_dir.unwrap_or_else(|| PathBuf::from("state")),
+            tls,
+            public_ip: self.public_ip.unwrap_or_default(),
+            relay: self.relay.unwrap_or_default(),
+            static_dir: self.static_dir,
+            tokens: self.token.unwrap_or_default(),
+            allowed_origins: self.allow_origin.unwrap_or_default(),
+            log: self.log.unwrap_or_else(|| "info".to_owned()),
+            log_json: self.log_json.unwrap_or(false),
+            max_rooms: at_least_one(self.max_rooms.unwrap_or(1000), "max_rooms must be at least 1")?,
+            max_members: at_least_one(self.max_members.unwrap_or(100), "max_members must be at least 1")?,
+            max_connections: at_least_one(
+                self.max_connections.unwrap_or(4000),
+                "max_connections must be at least 1",
+            )?,
+            max_connections_per_ip: at_least_one(
+                self.max_connections_per_ip.unwrap_or(200),
+                "max_connections_per_ip must be at least 1",
+            )?,
+            max_video_bitrate: self.max_video_bitrate.unwrap_or(1_200_000),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn flags(args: &[&str]) -> Settings {
+        Line::parse_from(std::iter::once("x").chain(args.iter().copied())).settings
+    }
+
+    fn file(text: &str) -> Result<Settings, ConfigError> {
+        Settings::from_toml(text, Path::new("gateway.toml"))
+    }
+
+    #[test]
+    fn every_key_exists_and_is_listed() {
+        let all = r#"
+            allow_origin = ["https://a.example"]
+            http = "127.0.0.1:1"
+            log = "debug"
+            log_json = true
+            max_connections = 1
+            max_connections_per_ip = 1
+            max_members = 1
+            max_rooms = 1
+            max_video_bitrate = 1
+            native = "127.0.0.1:2"
+            no_tls = true
+            public_ip = ["192.0.2.1"]
+            relay = ["relay.example:4433"]
+            rtmp = "127.0.0.1:3"
+            state_dir = "s"
+            static_dir = "p"
+            tls_cert = "c"
+            tls_key = "k"
+            token = ["t"]
+            webrtc = "127.0.0.1:4"
+        "#;
+        let settings = file(all).unwrap();
+        let table = toml::Table::try_from(&settings).unwrap();
+        assert_eq!(table.keys().map(String::as_str).collect::<Vec<_>>(), KEYS);
+    }
+
+    #[test]
+    fn unknown_key_names_the_nearest_one() {
+        let error = file("max_member = 3").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "gateway.toml: unknown key `max_member`; did you mean `max_members`?"
+        );
+    }
+
+    #[test]
+    fn flag_beats_file_and_says_nothing_about_the_rest() {
+        let below = file("http = \"127.0.0.1:1\"\nmax_rooms = 7\nno_tls = true").unwrap();
+        let config = flags(&["--http", "127.0.0.1:9"]).over(below).resolve().unwrap();
+        assert_eq!(config.http.port(), 9);
+        assert_eq!(config.max_rooms, 7);
+        assert_eq!(config.tls, Tls::Off);
+        assert_eq!(config.native.port(), 4433);
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        assert!(
+            flags(&["--no-tls", "--tls-cert", "a", "--tls-key", "b"])
+                .resolve()
+                .is_err()
+        );
+        assert!(flags(&["--tls-cert", "a"]).resolve().is_err());
+        assert!(flags(&["--max-rooms", "0"]).resolve().is_err());
+    }
+}

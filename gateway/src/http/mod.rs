@@ -1,0 +1,8 @@
+//! HTTP: the router, the page, the small API, and the listener below them.
+//!
+//! In: TCP connections, TLS or plain. Out: the page and its assets, WebSockets handed to the browser door, JSON.
+
+pub mod listener;
+pub mod pages;
+pub mod problem;
+pub mod router;

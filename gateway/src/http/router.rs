@@ -1,0 +1,186 @@
+//! Which request goes where.
+
+use std::sync::Arc;
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use tokio::sync::watch;
+use tower_http::compression::CompressionLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+use wzp_proto::room_name::RoomName;
+
+use crate::browser::message::{MAX_TEXT, SUBPROTOCOL};
+use crate::browser::session;
+use crate::http::pages::Pages;
+use crate::http::problem::Problem;
+use crate::room::member::Door;
+
+/// What requests need.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// For browser sessions.
+    pub session: session::Config,
+    /// The page.
+    pub pages: Pages,
+    /// Origins that may connect, besides our own.
+    pub allowed_origins: Arc<[String]>,
+    /// Turns true when the gateway stops.
+    pub shutdown: watch::Receiver<bool>,
+}
+
+/// The router of the HTTP door.
+pub fn router(app: App) -> Router {
+    let header = |name: &'static str, value: &'static str| {
+        SetResponseHeaderLayer::if_not_present(header::HeaderName::from_static(name), HeaderValue::from_static(value))
+    };
+    Router::new()
+        .route("/ws/{room}", get(websocket))
+        .route("/api/rooms/{room}", get(room_members))
+        .route("/health", get(|| async { "ok\n" }))
+        .fallback(get(page))
+        .with_state(app)
+        .layer(CompressionLayer::new())
+        .layer(header("x-content-type-options", "nosniff"))
+        .layer(header("referrer-policy", "no-referrer"))
+}
+
+async fn websocket(
+    State(app): State<App>,
+    Path(room): Path<String>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    let upgrade = upgrade.map_err(|rejection| {
+        Problem::new(
+            rejection.status(),
+            "not_a_websocket",
+            format!("this address is for WebSockets: {rejection}"),
+        )
+    })?;
+    let room = parse_room(&room)?;
+    check_origin(&app, &headers)?;
+    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
+    let speaks = offered
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|name| name.trim() == SUBPROTOCOL);
+    if !speaks {
+        let message = format!("the WebSocket subprotocol must be {SUBPROTOCOL}");
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "subprotocol_required", message));
+    }
+    // One byte over our own bound: the session then names the cause instead of the library's bare close.
+    let limit = MAX_TEXT + 1;
+    Ok(upgrade
+        .protocols([SUBPROTOCOL])
+        .max_message_size(limit * 2)
+        .max_frame_size(limit * 2)
+        .write_buffer_size(0)
+        .max_write_buffer_size(1 << 20)
+        .on_upgrade(move |socket| session::run(socket, room, app.session, app.shutdown)))
+}
+
+fn parse_room(room: &str) -> Result<RoomName, Problem> {
+    RoomName::parse(room).map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "bad_room", error.to_string()))
+}
+
+/// A page of another site must not use a visitor's browser to enter rooms here. Programs send no `Origin`.
+fn check_origin(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(origin) = headers.get(header::ORIGIN).and_then(|value| value.to_str().ok()) else {
+        return Ok(());
+    };
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    let of_origin = origin.split_once("://").map(|(_, rest)| rest);
+    if of_origin.is_some() && of_origin == host || app.allowed_origins.iter().any(|allowed| allowed == origin) {
+        return Ok(());
+    }
+    let message = format!("pages of {origin} may not connect here; the operator can allow it with --allow-origin");
+    Err(Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed", message))
+}
+
+#[derive(Debug, Serialize)]
+struct RoomMembers {
+    room: String,
+    members: Vec<RoomMember>,
+}
+
+#[derive(Debug, Serialize)]
+struct RoomMember {
+    name: String,
+    door: Door,
+}
+
+/// Who is in a room, for the page before joining. With tokens, only for those who have one.
+async fn room_members(
+    State(app): State<App>,
+    Path(room): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<RoomMembers>, Problem> {
+    let room = parse_room(&room)?;
+    let token = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .unwrap_or_default();
+    if !app.session.auth.accepts(token) {
+        return Err(Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "this server asks for a token",
+        ));
+    }
+    let members = app
+        .session
+        .registry
+        .get(room.key())
+        .map(|room| room.snapshot())
+        .map_or_else(Vec::new, |snapshot| {
+            snapshot
+                .members
+                .iter()
+                .map(|member| RoomMember {
+                    name: member.name.clone(),
+                    door: member.door,
+                })
+                .collect()
+        });
+    Ok(Json(RoomMembers {
+        room: room.display().map_or_else(|| room.key().to_string(), str::to_owned),
+        members,
+    }))
+}
+
+/// A file of the page, or the page itself for `/` and `/{room}`.
+async fn page(State(app): State<App>, uri: Uri, headers: HeaderMap) -> Response {
+    let path = uri.path().trim_start_matches('/');
+    if path.is_empty() {
+        return app.pages.index(&headers).await;
+    }
+    if path != "index.html"
+        && let Some(file) = app.pages.file(path, &headers).await
+    {
+        return file;
+    }
+    let not_found = |message: String| Problem::new(StatusCode::NOT_FOUND, "not_found", message).into_response();
+    if path.contains('/') {
+        return not_found("there is nothing under this address".to_owned());
+    }
+    let Ok(name) = percent_decode(path) else {
+        return not_found("this is not a room name".to_owned());
+    };
+    match RoomName::parse(&name) {
+        Ok(_) => app.pages.index(&headers).await,
+        Err(error) => not_found(error.to_string()),
+    }
+}
+
+fn percent_decode(text: &str) -> Result<String, std::str::Utf8Error> {
+    percent_encoding::percent_decode_str(text)
+        .decode_utf8()
+        .map(std::borrow::Cow::into_owned)
+}

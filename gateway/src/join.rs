@@ -1,0 +1,343 @@
+//! `wzp-gateway join`: a native member on the command line.
+//!
+//! In: sound and pictures from files. Out: what the room sends, judged by the rules of native apps, in recordings and in a
+//! summary.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use quinn::ConnectionError;
+use serde::Serialize;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use wzp_proto::codec::{Codec, QualityProfile};
+use wzp_proto::handshake::OfferOptions;
+use wzp_proto::header::MediaType;
+use wzp_proto::identity::Identity;
+use wzp_proto::signal::{RoomParticipant, Signal};
+
+use crate::native::client::{self, Client, Event};
+use crate::native::transport::close;
+
+mod audio_in;
+mod audio_out;
+mod ogg_opus;
+mod pitch;
+mod seq;
+mod video_in;
+mod video_out;
+
+/// Arguments of `wzp-gateway join`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// The relay or gateway, for instance localhost:4433
+    #[arg(value_name = "HOST:PORT")]
+    pub relay: String,
+    /// Room to join
+    #[arg(long)]
+    pub room: String,
+    /// Name that the others see
+    #[arg(long, default_value = "join")]
+    pub alias: String,
+    /// Sound to send: an Ogg Opus file, played in a loop, or tone:HZ
+    #[arg(long, value_name = "FILE|tone:HZ")]
+    pub audio: Option<String>,
+    /// Pictures to send: an H.264 Annex B file, played in a loop; when somebody asks for a keyframe, play jumps to the
+    /// file's next one
+    #[arg(long, value_name = "FILE")]
+    pub video: Option<PathBuf>,
+    /// Frames per second of the video file
+    #[arg(long, default_value_t = 30.0)]
+    pub fps: f64,
+    /// Write the sound of the others to this Ogg Opus file
+    #[arg(long, value_name = "FILE")]
+    pub record_audio: Option<PathBuf>,
+    /// Write the picture of the others to this H.264 Annex B file
+    #[arg(long, value_name = "FILE")]
+    pub record_video: Option<PathBuf>,
+    /// Leave after this many seconds; else at Ctrl-C
+    #[arg(long)]
+    pub seconds: Option<f64>,
+    /// Print a JSON summary on stdout at the end
+    #[arg(long)]
+    pub json: bool,
+    /// Token, if the relay wants one
+    #[arg(long)]
+    pub token: Option<String>,
+    /// Identity as 64 hex digits; a new one each time if not given
+    #[arg(long, value_name = "HEX")]
+    pub seed: Option<String>,
+    /// Dial the hash form of the room's name
+    #[arg(long)]
+    pub hashed: bool,
+}
+
+/// What came of it. Times are in ms since the relay's answer, unless they say otherwise.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// Who was in the room at the end, this member included.
+    pub participants: Vec<RoomParticipant>,
+    /// Own fingerprint.
+    pub fingerprint: String,
+    /// The relay's fingerprint.
+    pub relay: String,
+    /// The TLS server name that was dialled.
+    pub server_name: String,
+    /// From dialling to the answer.
+    pub connect_ms: u64,
+    /// From the answer to the end.
+    pub duration_ms: u64,
+    /// Sound that came.
+    pub audio: audio_in::AudioSummary,
+    /// Pictures that came.
+    pub video: video_in::VideoSummary,
+    /// What was sent.
+    pub sent: SentSummary,
+    /// Member lists received.
+    pub room_updates: u64,
+    /// Keyframe requests.
+    pub pli: PliSummary,
+    /// Datagrams and signals that could not be read.
+    pub malformed: u64,
+    /// Why the relay ended it, if it did.
+    pub closed: Option<String>,
+}
+
+/// What was sent.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SentSummary {
+    /// Sound packets.
+    pub audio_packets: u64,
+    /// Video frames.
+    pub video_frames: u64,
+    /// Those of them that were keyframes.
+    pub keyframes: u64,
+}
+
+/// Keyframe requests.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct PliSummary {
+    /// Sent because of gaps.
+    pub sent: u64,
+    /// Received.
+    pub received: u64,
+}
+
+/// Joins, stays, leaves, and prints what came of it.
+///
+/// # Errors
+/// The arguments make no sense, the relay cannot be joined or ended it, or a file cannot be read or written.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let json = args.json;
+    let summary = stay(args).await?;
+    if json {
+        println!("{}", serde_json::to_string(&summary)?);
+    } else {
+        eprintln!("{}", serde_json::to_string_pretty(&summary)?);
+    }
+    match summary.closed {
+        Some(reason) => bail!("the relay ended it: {reason}"),
+        None => Ok(()),
+    }
+}
+
+/// Joins, stays and leaves.
+///
+/// # Errors
+/// As [`run`], but an end by the relay is only told in the summary.
+pub async fn stay(args: Args) -> anyhow::Result<Summary> {
+    let identity = Identity::from_seed(&seed(args.seed.as_deref())?);
+    let dialled = client::server_name(&args.room, args.hashed)?;
+    if dialled.hashed && !args.hashed {
+        eprintln!("{:?} cannot be a TLS server name; its hash form is dialled", args.room);
+    }
+    let audio = args.audio.as_deref().map(audio_out::AudioSource::open).transpose()?;
+    let video = args
+        .video
+        .as_deref()
+        .map(|path| video_out::VideoSource::open(path, args.fps))
+        .transpose()?;
+    let mut received = Received {
+        audio: audio_in::AudioIn::new(args.record_audio.as_deref())?,
+        video: video_in::VideoIn::new(args.record_video.as_deref())?,
+        participants: Vec::new(),
+        room_updates: 0,
+        pli: PliSummary::default(),
+        malformed: 0,
+    };
+    let relay = resolve(&args.relay).await?;
+    let started = Instant::now();
+    let options = client::Options {
+        relay,
+        server_name: dialled.server_name.clone(),
+        token: args.token,
+        offer: OfferOptions {
+            alias: Some(args.alias),
+            profiles: QualityProfile::OFFERED.to_vec(),
+            video_codecs: vec![Codec::H264Baseline],
+            extension: None,
+        },
+    };
+    let connecting = Client::connect(options, &identity).await;
+    let mut client = connecting.with_context(|| format!("cannot join {:?} at {}", args.room, args.relay))?;
+    let joined = Instant::now();
+    eprintln!("joined {:?} at {relay} as {}", args.room, identity.fingerprint());
+
+    let keyframe_wanted = Arc::new(Notify::new());
+    let sent = Arc::new(SentCounters::default());
+    let mut senders = JoinSet::new();
+    if let Some(audio) = audio {
+        senders.spawn(audio.play(client.sender(), joined, sent.clone()));
+    }
+    if let Some(video) = video {
+        senders.spawn(video.play(client.sender(), joined, keyframe_wanted.clone(), sent.clone()));
+    }
+    let deadline = args
+        .seconds
+        .map(|seconds| joined + Duration::from_secs_f64(seconds.clamp(0.0, 1e7)));
+    let closed = loop {
+        tokio::select! {
+            event = client.next() => {
+                let sender = client.sender();
+                match received.take(event, joined) {
+                    Taken::Nothing => {}
+                    Taken::Ask(stream_id) => {
+                        sender.signal(Signal::picture_loss(stream_id));
+                    }
+                    Taken::Asked => keyframe_wanted.notify_one(),
+                    Taken::Closed(error) => break Some(reason(&error)),
+                }
+            }
+            () = sleep_until(deadline), if deadline.is_some() => break None,
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted?;
+                break None;
+            }
+        }
+    };
+    senders.abort_all();
+    let relay_fingerprint = client.established().fingerprint.to_string();
+    client.close(close::NORMAL, "normal close").await;
+    Ok(Summary {
+        fingerprint: identity.fingerprint().to_string(),
+        relay: relay_fingerprint,
+        server_name: dialled.server_name,
+        connect_ms: (joined - started).as_millis() as u64,
+        duration_ms: joined.elapsed().as_millis() as u64,
+        audio: received.audio.finish()?,
+        video: received.video.finish()?,
+        sent: sent.summary(),
+        participants: received.participants,
+        room_updates: received.room_updates,
+        pli: received.pli,
+        malformed: received.malformed,
+        closed,
+    })
+}
+
+struct Received {
+    audio: audio_in::AudioIn,
+    video: video_in::VideoIn,
+    participants: Vec<RoomParticipant>,
+    room_updates: u64,
+    pli: PliSummary,
+    malformed: u64,
+}
+
+enum Taken {
+    Nothing,
+    /// Send a keyframe request.
+    Ask(u8),
+    /// A keyframe request came.
+    Asked,
+    Closed(ConnectionError),
+}
+
+impl Received {
+    fn take(&mut self, event: Event, joined: Instant) -> Taken {
+        let at = joined.elapsed();
+        match event {
+            Event::Packet(packet) if packet.header.media_type == MediaType::Audio => self.audio.take(&packet, at),
+            Event::Packet(packet) => {
+                if let Some(stream_id) = self.video.take(&packet, at) {
+                    self.pli.sent += 1;
+                    return Taken::Ask(stream_id);
+                }
+            }
+            Event::Signal(Signal::RoomUpdate { participants, .. }) => {
+                self.room_updates += 1;
+                let names: Vec<_> = participants
+                    .iter()
+                    .map(|who| who.alias.as_deref().unwrap_or(&who.fingerprint))
+                    .collect();
+                eprintln!("in the room: {}", names.join(", "));
+                self.participants = participants;
+            }
+            Event::Signal(Signal::PictureLossIndication { .. }) => {
+                self.pli.received += 1;
+                return Taken::Asked;
+            }
+            Event::Signal(Signal::Hangup { reason, .. }) => eprintln!("the relay hangs up: {reason:?}"),
+            Event::Signal(_) => {}
+            Event::BadPacket | Event::BadSignal(_) => self.malformed += 1,
+            Event::Closed(error) => return Taken::Closed(error),
+        }
+        Taken::Nothing
+    }
+}
+
+/// What was sent so far, counted by the sending tasks.
+#[derive(Debug, Default)]
+struct SentCounters {
+    audio_packets: std::sync::atomic::AtomicU64,
+    video_frames: std::sync::atomic::AtomicU64,
+    keyframes: std::sync::atomic::AtomicU64,
+}
+
+impl SentCounters {
+    fn summary(&self) -> SentSummary {
+        use std::sync::atomic::Ordering::Relaxed;
+        SentSummary {
+            audio_packets: self.audio_packets.load(Relaxed),
+            video_frames: self.video_frames.load(Relaxed),
+            keyframes: self.keyframes.load(Relaxed),
+        }
+    }
+}
+
+fn seed(hex: Option<&str>) -> anyhow::Result<[u8; 32]> {
+    let Some(hex) = hex else {
+        return Ok(rand::random());
+    };
+    let mut seed = [0; 32];
+    hex::decode_to_slice(hex, &mut seed).context("--seed must be 64 hex digits")?;
+    Ok(seed)
+}
+
+async fn resolve(relay: &str) -> anyhow::Result<SocketAddr> {
+    let mut addresses = tokio::net::lookup_host(relay)
+        .await
+        .with_context(|| format!("{relay:?} is not an address; write host:port, for instance localhost:4433"))?;
+    addresses.next().with_context(|| format!("{relay:?} has no address"))
+}
+
+fn reason(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::ApplicationClosed(close) => {
+            let text = String::from_utf8_lossy(&close.reason);
+            format!("{text} (code {})", close.error_code)
+        }
+        other => other.to_string(),
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    if let Some(deadline) = deadline {
+        tokio::time::sleep_until(deadline.into()).await;
+    }
+}

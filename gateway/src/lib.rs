@@ -1,0 +1,18 @@
+//! `wzp-gateway`: native WZP apps, browsers and streaming tools in one room.
+//!
+//! What flows: a door's *ingress* turns what a peer sends into frames and appends them to a [`room::track`] log; every
+//! receiver's *egress* reads that log through a cursor of its own. Rooms keep the books (members, keyframe owners, who
+//! speaks) and never touch a frame.
+#![forbid(unsafe_code)]
+
+pub mod auth;
+pub mod browser;
+pub mod config;
+pub mod http;
+pub mod join;
+pub mod media;
+pub mod native;
+pub mod net;
+pub mod room;
+pub mod serve;
+pub mod state;

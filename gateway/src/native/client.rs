@@ -1,0 +1,299 @@
+//! The dialling side: joins a room on a WZP relay, be it ours or another one.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::{Connection, ConnectionError, Endpoint, VarInt};
+use rustls::pki_types::DnsName;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use wzp_proto::handshake::{Dialer, Established, HandshakeError, OfferOptions};
+use wzp_proto::header::MediaHeader;
+use wzp_proto::identity::Identity;
+use wzp_proto::packet::{MediaPacket, encode_datagram};
+use wzp_proto::room_name::{RoomName, RoomNameError};
+use wzp_proto::signal::{MAX_SIGNAL_LEN, Signal, SignalError};
+
+use crate::native::counters::Counters;
+use crate::native::signals::{self, Outbox, ReadError};
+use crate::native::transport::{self, TransportError, close};
+
+/// From the first packet to the answer.
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// A relay's signal must be complete this long after its stream began.
+const SIGNAL_DEADLINE: Duration = Duration::from_secs(5);
+/// Signals that may wait for the reader of [`Client::next`].
+const SIGNALS: usize = 256;
+/// A goodbye gets this long to go out.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How to join.
+#[derive(Debug)]
+pub struct Options {
+    /// The relay.
+    pub relay: SocketAddr,
+    /// TLS server name that says the room; see [`server_name`].
+    pub server_name: String,
+    /// Sent before the offer, if the relay wants one.
+    pub token: Option<String>,
+    /// What is offered.
+    pub offer: OfferOptions,
+}
+
+/// A member of a room.
+#[derive(Debug)]
+pub struct Client {
+    connection: Connection,
+    endpoint: Endpoint,
+    established: Established,
+    signals: mpsc::Receiver<Result<Signal, ReadError>>,
+    outbox: Arc<Outbox>,
+    _tasks: JoinSet<()>,
+}
+
+/// What comes from the relay.
+#[derive(Debug)]
+pub enum Event {
+    /// A datagram that is a media packet.
+    Packet(MediaPacket),
+    /// A datagram that is not.
+    BadPacket,
+    /// A signal.
+    Signal(Signal),
+    /// A signal that could not be read, or is unknown.
+    BadSignal(ReadError),
+    /// It is over.
+    Closed(ConnectionError),
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// No local socket.
+    #[error("no UDP socket: {0}")]
+    Socket(#[from] io::Error),
+    /// TLS could not be set up.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// QUIC would not even begin.
+    #[error("cannot dial the relay: {0}")]
+    Dial(#[from] quinn::ConnectError),
+    /// The relay closed the connection, or it broke.
+    #[error("the relay closed the connection: {0}")]
+    Closed(#[from] ConnectionError),
+    /// A signal of the handshake was not sent.
+    #[error(transparent)]
+    Send(#[from] signals::SendError),
+    /// A signal of the handshake was not read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The handshake failed.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    /// Nothing came.
+    #[error("no answer within {0:?}; is the address right, and UDP open?")]
+    Deadline(Duration),
+}
+
+/// How a room's name is dialled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DialName {
+    /// The TLS server name.
+    pub server_name: String,
+    /// It is the hash form.
+    pub hashed: bool,
+}
+
+/// Why a room cannot be dialled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DialNameError {
+    /// No room has this name.
+    #[error(transparent)]
+    Name(#[from] RoomNameError),
+    /// Not even the hash form can be a server name.
+    #[error("the room {0:?} cannot be dialled, its hash is not a server name either; choose another name")]
+    Impossible(String),
+}
+
+/// The server name for a room: its folded name, or its hash form if that is wanted or the name cannot be a TLS server name.
+///
+/// # Errors
+/// See [`DialNameError`].
+pub fn server_name(room: &str, hashed: bool) -> Result<DialName, DialNameError> {
+    let room = RoomName::parse(room)?;
+    // A name that reads as an IP address would be sent as no name at all.
+    let can_be_dialled = |name: &str| DnsName::try_from(name).is_ok() && name.parse::<IpAddr>().is_err();
+    let hash = room.key().to_string();
+    match room.display().map(str::to_lowercase) {
+        Some(name) if !hashed && can_be_dialled(&name) => Ok(DialName {
+            server_name: name,
+            hashed: false,
+        }),
+        _ if can_be_dialled(&hash) => Ok(DialName {
+            server_name: hash,
+            hashed: true,
+        }),
+        _ => Err(DialNameError::Impossible(room.to_string())),
+    }
+}
+
+impl Client {
+    /// Connects, shakes hands, and is in the room.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect(options: Options, identity: &Identity) -> Result<Self, ConnectError> {
+        let joining = Self::join(options, identity);
+        timeout(CONNECT_DEADLINE, joining)
+            .await
+            .unwrap_or(Err(ConnectError::Deadline(CONNECT_DEADLINE)))
+    }
+
+    async fn join(options: Options, identity: &Identity) -> Result<Self, ConnectError> {
+        let (endpoint, connection) = dial(options.relay, &options.server_name).await?;
+        if let Some(token) = options.token {
+            signals::send(&connection, &Signal::auth_token(token), CONNECT_DEADLINE).await?;
+        }
+        let (mut dialer, offer) = Dialer::new(identity, rand::random(), options.offer);
+        signals::send(&connection, &offer, CONNECT_DEADLINE).await?;
+        let answer = loop {
+            let (_, mut stream) = connection.accept_bi().await?;
+            match signals::read(&mut stream, MAX_SIGNAL_LEN, SIGNAL_DEADLINE).await {
+                Err(ReadError::Signal(SignalError::UnknownVariant { .. })) => {}
+                other => break other?,
+            }
+        };
+        let established = match dialer.on_signal(answer) {
+            Ok(established) => established,
+            Err(error) => {
+                connection.close(close::HANDSHAKE, error.to_string().as_bytes());
+                return Err(error.into());
+            }
+        };
+        let mut tasks = JoinSet::new();
+        let outbox = Arc::new(Outbox::default());
+        tasks.spawn(outbox.clone().run(connection.clone(), Arc::<Counters>::default()));
+        let (sender, signals) = mpsc::channel(SIGNALS);
+        tasks.spawn(read_signals(connection.clone(), sender));
+        Ok(Self {
+            connection,
+            endpoint,
+            established,
+            signals,
+            outbox,
+            _tasks: tasks,
+        })
+    }
+
+    /// What the handshake agreed on.
+    pub fn established(&self) -> &Established {
+        &self.established
+    }
+
+    /// The QUIC connection, for statistics.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// A handle for sending.
+    pub fn sender(&self) -> Sender {
+        Sender {
+            connection: self.connection.clone(),
+            outbox: self.outbox.clone(),
+        }
+    }
+
+    /// What comes next. May be dropped and called again without losing anything.
+    pub async fn next(&mut self) -> Event {
+        tokio::select! {
+            datagram = self.connection.read_datagram() => match datagram {
+                Ok(datagram) => MediaPacket::decode(datagram).map_or(Event::BadPacket, Event::Packet),
+                Err(error) => Event::Closed(error),
+            },
+            Some(signal) = self.signals.recv() => signal.map_or_else(Event::BadSignal, Event::Signal),
+        }
+    }
+
+    /// Leaves: closes with `code` and waits until the relay knows, for a second at most.
+    pub async fn close(self, code: VarInt, reason: &str) {
+        self.connection.close(code, reason.as_bytes());
+        timeout(CLOSE_DEADLINE, self.endpoint.wait_idle()).await.ok();
+    }
+}
+
+/// Sends media and signals.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    connection: Connection,
+    outbox: Arc<Outbox>,
+}
+
+impl Sender {
+    /// Sends a packet if QUIC's queue has space; false if it has not, or the path does not take its size.
+    pub fn try_packet(&self, header: &MediaHeader, payload: &[u8]) -> bool {
+        let datagram = encode_datagram(header, payload);
+        self.connection.datagram_send_buffer_space() >= datagram.len() && self.datagram(datagram)
+    }
+
+    /// Sends a packet as soon as QUIC's queue has space; false if the connection or the path does not take it.
+    pub async fn packet(&self, header: &MediaHeader, payload: &[u8]) -> bool {
+        let datagram = encode_datagram(header, payload);
+        self.connection.send_datagram_wait(datagram).await.is_ok()
+    }
+
+    /// Sends bytes as they are.
+    pub fn datagram(&self, datagram: Bytes) -> bool {
+        self.connection.send_datagram(datagram).is_ok()
+    }
+
+    /// Puts a signal into the queue; false if too many wait.
+    pub fn signal(&self, signal: Signal) -> bool {
+        self.outbox.push(signal)
+    }
+}
+
+/// Dials a relay with this server name, without a handshake of WZP's own.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub async fn dial(relay: SocketAddr, server_name: &str) -> Result<(Endpoint, Connection), ConnectError> {
+    let any: IpAddr = match relay {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let endpoint = Endpoint::client(SocketAddr::new(any, 0))?;
+    let connecting = endpoint.connect_with(transport::client_config()?, relay, server_name)?;
+    Ok((endpoint, connecting.await?))
+}
+
+/// Reads the relay's signals in the order of their streams, which is the order in which member lists are valid.
+async fn read_signals(connection: Connection, sender: mpsc::Sender<Result<Signal, ReadError>>) {
+    while let Ok((_, mut stream)) = connection.accept_bi().await {
+        let signal = signals::read(&mut stream, MAX_SIGNAL_LEN, SIGNAL_DEADLINE).await;
+        if sender.send(signal).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_tls_cannot_carry_are_dialled_hashed() {
+        let plain = server_name("General", false).unwrap();
+        assert_eq!((plain.server_name.as_str(), plain.hashed), ("general", false));
+        for name in ["my room", "1234", "127.0.0.1", "größe", "-x"] {
+            let dialled = server_name(name, false).unwrap();
+            assert!(dialled.hashed, "{name} as {dialled:?}");
+        }
+        let hashed = server_name("android", true).unwrap();
+        assert_eq!(hashed.server_name, "3f8466a8c694c38ccbe4ff7479015ae0");
+        assert!(server_name("_signal", false).is_err());
+    }
+}

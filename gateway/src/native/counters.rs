@@ -1,0 +1,124 @@
+//! What the native door did and did not do, over all its sessions.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A count that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub fn one(&self) {
+        self.add(1);
+    }
+
+    /// `n` more.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The count now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($( $(#[$meta:meta])* $name:ident ),+ $(,)?) => {
+        /// Counters of the native door. Every drop has its reason in its name.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $( $(#[$meta])* pub $name: Counter, )+
+        }
+
+        impl Counters {
+            /// All counters by name, for metrics.
+            pub fn all(&self) -> Vec<(&'static str, u64)> {
+                vec![$( (stringify!($name), self.$name.get()) ),+]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections let in.
+    connections,
+    /// Refused: too many connections altogether.
+    refused_total,
+    /// Refused: too many connections of one address.
+    refused_per_ip,
+    /// Refused: too many handshakes at once.
+    refused_handshakes,
+    /// Sent back to prove their address.
+    retried,
+    /// Handshakes that failed, whatever the reason.
+    handshake_failed,
+    /// Handshakes that took too long.
+    handshake_timeout,
+    /// Members that joined.
+    joined,
+    /// Members that left by closing.
+    left,
+    /// Members whose connection was lost.
+    lost,
+    /// Members put out for breaking a limit.
+    violations,
+    /// Datagrams received.
+    datagrams_in,
+    /// Datagrams that are no media packets.
+    malformed_in,
+    /// Datagrams over the member's rate.
+    over_rate_in,
+    /// Sound packets appended.
+    audio_in,
+    /// Sound packets that never came.
+    audio_lost_in,
+    /// Sound packets that came twice or too late.
+    audio_late_in,
+    /// Repair packets, comfort noise and empty packets.
+    audio_skipped_in,
+    /// Video frames appended.
+    video_in,
+    /// Video packets that never came.
+    video_lost_in,
+    /// Video fragments that do not belong to any frame.
+    video_refused_in,
+    /// Video frames left out because what they refer to was lost.
+    video_undecodable_in,
+    /// Video frames whose payload is not what their codec says.
+    video_malformed_in,
+    /// Signals received.
+    signals_in,
+    /// Signals unknown to this version, skipped.
+    signals_unknown,
+    /// Signals that are no JSON, too long, or did not come in time, skipped.
+    signals_bad,
+    /// Signals sent.
+    signals_out,
+    /// Signals that a member did not take within the deadline.
+    signals_stalled,
+    /// Signals given up because too many waited.
+    signals_dropped,
+    /// Keyframe requests received.
+    pli_in,
+    /// Keyframe requests sent.
+    pli_out,
+    /// Bit rate limits that a native cannot be told.
+    limits_ignored,
+    /// Sound packets sent.
+    audio_out,
+    /// Sound packets not sent: no space in the queue.
+    audio_dropped_space,
+    /// Sound packets not sent: larger than a datagram.
+    audio_dropped_size,
+    /// Video frames sent.
+    video_out,
+    /// Video fragments sent.
+    fragments_out,
+    /// Video frames not sent: no space in the queue within the deadline.
+    video_dropped_space,
+    /// Video frames not sent: more than 255 fragments, or a fragment larger than a datagram.
+    video_dropped_size,
+    /// Video frames not sent: the member fell behind.
+    video_dropped_lag,
+}

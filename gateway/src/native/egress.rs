@@ -1,0 +1,463 @@
+//! Frames of the others become datagrams to one native member. Without IO but for [`Datagrams`]; time is an argument.
+//!
+//! Frames are dropped whole, never in part, and after a drop nothing goes out until the next keyframe. How much waits in
+//! QUIC's queue is kept to tens of milliseconds of what the path takes; what does not fit stays in the track's log.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use wzp_proto::header::MediaHeader;
+use wzp_proto::packet::encode_datagram;
+use wzp_proto::video::{FRAGMENT_PAYLOAD, MAX_FRAGMENTS, fragment_header};
+
+use crate::media::frame::{Frame, RoomTime, TrackId};
+use crate::native::counters::Counters;
+use crate::native::transport::DATAGRAM_SEND_BUFFER;
+use crate::native::view::{Stamp, View};
+use crate::room::keyframes::Reason;
+use crate::room::snapshot::Snapshot;
+use crate::room::subscription::{Cursor, Lag, Next, Start};
+use crate::room::track::Track;
+
+/// Sound older than this is not worth hearing.
+const AUDIO_LAG: Lag = Lag {
+    most: 200_000,
+    resync_age: 0,
+};
+/// Longer than the longest keyframe may take ([`KEYFRAME_DEADLINE`]), so that what follows it can catch up.
+const VIDEO_LAG: Lag = Lag {
+    most: 800_000,
+    resync_age: 500_000,
+};
+/// A frame that cannot begin, or a begun one that does not move on for this long, is given up, µs.
+const STALL_DEADLINE: u64 = 100_000;
+/// A frame that takes longer than this in all is given up, µs.
+const KEYFRAME_DEADLINE: u64 = 500_000;
+/// How often a blocked frame is tried again, µs: QUIC does not say when its queue has space.
+const RETRY: u64 = 4_000;
+/// What may wait in QUIC's queue, as time at the path's rate, µs.
+const QUEUE_TIME: u64 = 50_000;
+/// The queue may always hold this much, or nothing would ever move.
+const QUEUE_FLOOR: usize = 4 * (MediaHeader::LEN + FRAGMENT_PAYLOAD);
+/// Distance of capacity reports, µs.
+const REPORT_INTERVAL: u64 = 1_000_000;
+
+/// Where datagrams go.
+pub trait Datagrams {
+    /// What fits now.
+    fn room(&self) -> SendRoom;
+    /// Sends one; false if the connection does not take it.
+    fn send(&self, datagram: Bytes) -> bool;
+}
+
+/// What a connection takes at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SendRoom {
+    /// Bytes that fit into the queue.
+    pub space: usize,
+    /// Bytes that may be put in without waiting there for too long.
+    pub budget: usize,
+    /// Nothing waits.
+    pub idle: bool,
+    /// Largest datagram.
+    pub max_size: usize,
+}
+
+impl Datagrams for quinn::Connection {
+    fn room(&self) -> SendRoom {
+        let space = self.datagram_send_buffer_space();
+        let queued = DATAGRAM_SEND_BUFFER.saturating_sub(space);
+        let path = self.stats().path;
+        let rtt = (path.rtt.as_micros() as u64).max(1);
+        let allowed = usize::try_from(path.cwnd.saturating_mul(QUEUE_TIME) / rtt).unwrap_or(usize::MAX);
+        let allowed = allowed.clamp(QUEUE_FLOOR, DATAGRAM_SEND_BUFFER);
+        SendRoom {
+            space,
+            budget: allowed.saturating_sub(queued).min(space),
+            idle: queued == 0,
+            max_size: self.max_datagram_size().unwrap_or(0),
+        }
+    }
+
+    fn send(&self, datagram: Bytes) -> bool {
+        self.send_datagram(datagram).is_ok()
+    }
+}
+
+/// What the egress wants from the room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// A keyframe newer than what came at the time.
+    Keyframe(TrackId, RoomTime, Reason),
+    /// A frame was too large; this bit rate would have fitted.
+    Oversize(TrackId, u32),
+    /// How much of a track this member can take, bit/s.
+    Capacity(TrackId, u32),
+}
+
+/// The receiving side of one native member.
+#[derive(Debug)]
+pub struct Egress {
+    view: View,
+    waker: Arc<Notify>,
+    counters: Arc<Counters>,
+    audio: Vec<Cursor>,
+    shown: Option<Leg>,
+    pending: Option<Leg>,
+    sending: Option<Sending>,
+    blocked_at: Option<RoomTime>,
+    requests: Vec<Request>,
+    report: Report,
+}
+
+#[derive(Debug)]
+struct Leg {
+    cursor: Cursor,
+    /// The keyframe that is waited for has been asked for.
+    asked: bool,
+    /// Only the cached keyframe is usable, as a still, until a fresh one comes.
+    still: bool,
+    dropped: u64,
+}
+
+#[derive(Debug)]
+struct Sending {
+    frame: Arc<Frame>,
+    parts: Arc<[Bytes]>,
+    stamp: Option<Stamp>,
+    next: usize,
+    since: RoomTime,
+    moved_at: RoomTime,
+}
+
+#[derive(Debug)]
+struct Report {
+    at: RoomTime,
+    sent: usize,
+    bytes_seen: u64,
+    bits_seen: u64,
+    dropped: bool,
+}
+
+impl Egress {
+    /// Sends what `view` selects. `waker` is notified whenever there is something new.
+    pub fn new(view: View, waker: Arc<Notify>, counters: Arc<Counters>, now: RoomTime) -> Self {
+        Self {
+            view,
+            waker,
+            counters,
+            audio: Vec::new(),
+            shown: None,
+            pending: None,
+            sending: None,
+            blocked_at: None,
+            requests: Vec::new(),
+            report: Report {
+                at: now,
+                sent: 0,
+                bytes_seen: 0,
+                bits_seen: 0,
+                dropped: false,
+            },
+        }
+    }
+
+    /// The selection.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Takes note of a change in the room.
+    pub fn set_room(&mut self, snapshot: &Snapshot) {
+        self.view.set_room(snapshot);
+        let Self { view, audio, waker, .. } = self;
+        audio.retain(|cursor| view.audio_tracks().any(|track| Arc::ptr_eq(track, cursor.track())));
+        for track in view.audio_tracks() {
+            if !audio.iter().any(|cursor| Arc::ptr_eq(track, cursor.track())) {
+                audio.push(Cursor::new(track, waker));
+            }
+        }
+    }
+
+    /// What the room should be asked, since the last call.
+    pub fn requests(&mut self) -> impl Iterator<Item = Request> + '_ {
+        self.requests.drain(..)
+    }
+
+    /// When [`Egress::pump`] wants to be called, woken or not.
+    pub fn poll_timeout(&self, now: RoomTime) -> Option<RoomTime> {
+        let retry = self.blocked_at.map(|at| at.plus(RETRY));
+        [retry, self.view.poll_timeout(now)].into_iter().flatten().min()
+    }
+
+    /// Sends whatever is there and fits.
+    pub fn pump(&mut self, out: &impl Datagrams, now: RoomTime) {
+        self.blocked_at = None;
+        let mut room = out.room();
+        self.pump_audio(out, &mut room, now);
+        self.pump_video(out, &mut room, now);
+        self.report(now);
+    }
+
+    fn pump_audio(&mut self, out: &impl Datagrams, room: &mut SendRoom, now: RoomTime) {
+        let Self {
+            view, audio, counters, ..
+        } = self;
+        for cursor in audio {
+            while let Next::Frame(frame) = cursor.next(&AUDIO_LAG) {
+                if !view.hear(&frame, now) {
+                    continue;
+                }
+                let len = MediaHeader::LEN + frame.payload.len();
+                if len > room.max_size {
+                    counters.audio_dropped_size.one();
+                } else if len > room.space {
+                    counters.audio_dropped_space.one();
+                } else if out.send(encode_datagram(&view.audio(&frame).header(&frame), &frame.payload)) {
+                    room.take(len);
+                    counters.audio_out.one();
+                } else {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn pump_video(&mut self, out: &impl Datagrams, room: &mut SendRoom, now: RoomTime) {
+        loop {
+            if let Some(sending) = &mut self.sending {
+                match sending.go_on(&mut self.view, out, room, &self.counters, now) {
+                    Progress::Done(bytes) => {
+                        self.report.sent += bytes;
+                        self.sending = None;
+                    }
+                    Progress::Blocked => {
+                        self.blocked_at = Some(now);
+                        return;
+                    }
+                    Progress::GaveUp(unsent) => {
+                        self.view.video_unsent(unsent);
+                        self.counters.video_dropped_space.one();
+                        self.report.dropped = true;
+                        self.sending = None;
+                        self.resync();
+                    }
+                    Progress::Gone => return,
+                }
+            }
+            self.follow(now);
+            let Some(frame) = self.next_frame(now) else { return };
+            self.begin(frame, room, now);
+        }
+    }
+
+    /// Lets the shown leg be what the view wants, as soon as that has a keyframe.
+    fn follow(&mut self, now: RoomTime) {
+        let is = |leg: &Option<Leg>, track: &Arc<Track>| {
+            leg.as_ref().is_some_and(|leg| Arc::ptr_eq(leg.cursor.track(), track))
+        };
+        if !self.view.shown().is_some_and(|track| is(&self.shown, track)) {
+            self.shown = None;
+        }
+        let Some(wanted) = self.view.wanted_video(now).cloned() else {
+            self.pending = None;
+            return;
+        };
+        if is(&self.shown, &wanted) {
+            self.pending = None;
+        } else if !is(&self.pending, &wanted) {
+            self.pending = Some(self.open(&wanted, now));
+        }
+    }
+
+    fn open(&mut self, track: &Arc<Track>, now: RoomTime) -> Leg {
+        let reason = if self.shown.is_some() {
+            Reason::Switch
+        } else {
+            Reason::Join
+        };
+        let mut leg = Leg {
+            cursor: Cursor::new(track, &self.waker),
+            asked: false,
+            still: false,
+            dropped: 0,
+        };
+        match leg.cursor.start() {
+            Start::Live | Start::Replay { fresh: true, .. } => return leg,
+            // Better an old picture than none; but no old picture in place of a moving one.
+            Start::Replay { .. } if self.shown.is_none() => leg.still = true,
+            Start::Replay { .. } => leg.cursor = Cursor::new(track, &self.waker),
+            Start::NeedsKeyframe => {}
+        }
+        leg.asked = true;
+        self.requests.push(Request::Keyframe(track.id(), now, reason));
+        leg
+    }
+
+    fn next_frame(&mut self, now: RoomTime) -> Option<Arc<Frame>> {
+        if let Some(pending) = &mut self.pending
+            && let Next::Frame(frame) = pending.cursor.next(&VIDEO_LAG)
+        {
+            let track = pending.cursor.track().clone();
+            self.view.show(&track, now);
+            self.shown = self.pending.take();
+            if let Some(leg) = &mut self.shown {
+                if leg.still {
+                    leg.still = false;
+                    leg.cursor.resync(&VIDEO_LAG);
+                } else {
+                    leg.asked = false;
+                }
+                leg.dropped = leg.cursor.dropped();
+            }
+            return Some(frame);
+        }
+        let leg = self.shown.as_mut()?;
+        let next = leg.cursor.next(&VIDEO_LAG);
+        let dropped = leg.cursor.dropped();
+        if dropped > leg.dropped {
+            self.counters.video_dropped_lag.add(dropped - leg.dropped);
+            leg.dropped = dropped;
+            self.report.dropped = true;
+        }
+        match next {
+            Next::Frame(frame) => {
+                leg.asked = false;
+                Some(frame)
+            }
+            Next::NeedsKeyframe => {
+                if !std::mem::replace(&mut leg.asked, true) {
+                    let track = leg.cursor.track().id();
+                    self.requests.push(Request::Keyframe(track, now, Reason::Loss));
+                }
+                None
+            }
+            Next::Empty | Next::Ended => None,
+        }
+    }
+
+    fn begin(&mut self, frame: Arc<Frame>, room: &SendRoom, now: RoomTime) {
+        let parts = match frame.wzp_fragments() {
+            Ok(parts) if parts.iter().all(|part| MediaHeader::LEN + part.len() <= room.max_size) => parts.clone(),
+            Ok(_) => {
+                self.counters.video_dropped_size.one();
+                return self.resync();
+            }
+            Err(_) => {
+                self.counters.video_dropped_size.one();
+                let fits = (MAX_FRAGMENTS * FRAGMENT_PAYLOAD) as u64;
+                let bits = self.report.bits_seen * fits / (frame.payload.len() as u64).max(1) * 4 / 5;
+                let bits = u32::try_from(bits).unwrap_or(u32::MAX).max(100_000);
+                self.requests.push(Request::Oversize(frame.track, bits));
+                return self.resync();
+            }
+        };
+        self.sending = Some(Sending {
+            frame,
+            parts,
+            stamp: None,
+            next: 0,
+            since: now,
+            moved_at: now,
+        });
+    }
+
+    /// Goes on at the newest keyframe.
+    fn resync(&mut self) {
+        if let Some(leg) = &mut self.shown {
+            leg.cursor.resync(&VIDEO_LAG);
+            leg.dropped = leg.cursor.dropped();
+        }
+    }
+
+    /// Once a second: how much of the shown picture gets through.
+    fn report(&mut self, now: RoomTime) {
+        let elapsed = now.since(self.report.at);
+        let Some(leg) = self.shown.as_ref().filter(|_| elapsed >= REPORT_INTERVAL) else {
+            return;
+        };
+        let track = leg.cursor.track();
+        let seen = track.counters().bytes.load(std::sync::atomic::Ordering::Relaxed);
+        let per_second = |bytes: u64| bytes * 8 * 1_000_000 / elapsed.max(1);
+        let sent = per_second(self.report.sent as u64) * 85 / 100;
+        let capacity = match self.report.dropped {
+            true => u32::try_from(sent).unwrap_or(u32::MAX),
+            false => u32::MAX,
+        };
+        self.requests.push(Request::Capacity(track.id(), capacity));
+        self.report = Report {
+            at: now,
+            sent: 0,
+            bytes_seen: seen,
+            bits_seen: per_second(seen.saturating_sub(self.report.bytes_seen)),
+            dropped: false,
+        };
+    }
+}
+
+impl SendRoom {
+    fn take(&mut self, len: usize) {
+        self.space = self.space.saturating_sub(len);
+        self.budget = self.budget.saturating_sub(len);
+        self.idle = false;
+    }
+}
+
+enum Progress {
+    /// All sent: so many bytes.
+    Done(usize),
+    /// Try again later.
+    Blocked,
+    /// Took too long; so many packets of it were numbered but not sent.
+    GaveUp(u32),
+    /// The connection takes nothing any more.
+    Gone,
+}
+
+impl Sending {
+    fn go_on(
+        &mut self,
+        view: &mut View,
+        out: &impl Datagrams,
+        room: &mut SendRoom,
+        counters: &Counters,
+        now: RoomTime,
+    ) -> Progress {
+        let total: usize = self.parts.iter().map(|part| MediaHeader::LEN + part.len()).sum();
+        // A keyframe may go out in pieces; a small frame begins only when all of it fits.
+        let may_begin = self.frame.keyframe || room.budget >= total || room.idle;
+        if self.stamp.is_none() && !may_begin {
+            return self.blocked(now);
+        }
+        let count = self.parts.len() as u8;
+        while let Some(part) = self.parts.get(self.next) {
+            let len = MediaHeader::LEN + part.len();
+            if len > room.budget {
+                return self.blocked(now);
+            }
+            let stamp = match self.stamp {
+                Some(stamp) => stamp,
+                None => *self.stamp.insert(view.video(&self.frame, u32::from(count))),
+            };
+            let header = fragment_header(&stamp.header(&self.frame), self.next as u8, count);
+            if !out.send(encode_datagram(&header, part)) {
+                return Progress::Gone;
+            }
+            room.take(len);
+            counters.fragments_out.one();
+            self.next += 1;
+            self.moved_at = now;
+        }
+        counters.video_out.one();
+        Progress::Done(total)
+    }
+
+    fn blocked(&self, now: RoomTime) -> Progress {
+        if now.since(self.moved_at) < STALL_DEADLINE && now.since(self.since) < KEYFRAME_DEADLINE {
+            return Progress::Blocked;
+        }
+        let unsent = self.parts.len() - self.next;
+        Progress::GaveUp(if self.stamp.is_some() { unsent as u32 } else { 0 })
+    }
+}

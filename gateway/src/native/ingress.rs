@@ -1,0 +1,355 @@
+//! Datagrams of one native member become frames of its tracks. Without IO; time is an argument.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use wzp_proto::codec::Codec;
+use wzp_proto::header::MediaType;
+use wzp_proto::packet::MediaPacket;
+use wzp_proto::video::{AssembledFrame, FrameSize, Reassembler};
+
+use crate::media::clock::{Extend32, SourceClock};
+use crate::media::frame::{Draft, Kind, ParticipantId, RoomTime, TrackId};
+use crate::media::h264::AccessUnitError;
+use crate::media::video_in::{Unit, VideoError, VideoIn};
+use crate::native::counters::Counters;
+use crate::native::rate::{Bound, Meter, Rates, Verdict};
+use crate::native::reorder::{Ordered, Patience, Reorder};
+use crate::room::member::{Origin, TrackInfo};
+use crate::room::track::{Appended, Bounds, Track, TrackWriter};
+
+/// Sound waits at most one packet's time for what is missing: longer would be heard as delay.
+const AUDIO_PATIENCE: Patience = Patience { wait: 20_000, held: 2 };
+/// A complete frame waits this long for an incomplete one before it; nothing is sent again on this wire, so only packets
+/// that overtook each other are waited for.
+const VIDEO_PATIENCE: Patience = Patience { wait: 30_000, held: 4 };
+/// Keyframe wishes go to the room's keyframe owner at most this often, µs; the owner has its own policy.
+const WISH_INTERVAL: u64 = 100_000;
+/// A video stream that was silent for this long gives way to another of the same sender, µs.
+const STREAM_SILENCE: u64 = 500_000;
+
+/// The sending side of one native member.
+#[derive(Debug)]
+pub struct Ingress {
+    source: ParticipantId,
+    counters: Arc<Counters>,
+    meter: Meter,
+    /// First message sequence numbers of the two tracks.
+    first_seqs: [u32; 2],
+    audio: AudioIngress,
+    video: VideoIngress,
+    tracks_changed: bool,
+    wish: bool,
+    wished_at: Option<RoomTime>,
+}
+
+#[derive(Debug)]
+struct AudioIngress {
+    order: Reorder<AudioPacket>,
+    timestamps: Extend32,
+    clock: SourceClock,
+    writer: Option<TrackWriter>,
+    codec: Option<Codec>,
+}
+
+#[derive(Debug)]
+struct AudioPacket {
+    codec: Codec,
+    timestamp: u32,
+    /// `None` for repair packets and comfort noise, which share the numbers but are no sound.
+    payload: Option<Bytes>,
+    arrived: RoomTime,
+}
+
+#[derive(Debug)]
+struct VideoIngress {
+    stream: Option<(u8, RoomTime)>,
+    reassembler: Reassembler,
+    order: Reorder<(AssembledFrame, RoomTime)>,
+    timestamps: Extend32,
+    clock: SourceClock,
+    input: VideoIn,
+    writer: Option<TrackWriter>,
+    codec: Option<Codec>,
+    size: Option<FrameSize>,
+}
+
+impl Ingress {
+    /// A member that has not sent anything yet. `first_seqs` are random.
+    pub fn new(
+        source: ParticipantId,
+        rates: Rates,
+        first_seqs: [u32; 2],
+        counters: Arc<Counters>,
+        now: RoomTime,
+    ) -> Self {
+        Self {
+            source,
+            counters,
+            meter: Meter::new(rates, now),
+            first_seqs,
+            audio: AudioIngress {
+                order: Reorder::new(AUDIO_PATIENCE),
+                timestamps: Extend32::default(),
+                clock: SourceClock::default(),
+                writer: None,
+                codec: None,
+            },
+            video: VideoIngress {
+                stream: None,
+                reassembler: Reassembler::default(),
+                order: Reorder::new(VIDEO_PATIENCE),
+                timestamps: Extend32::default(),
+                clock: SourceClock::default(),
+                input: VideoIn::default(),
+                writer: None,
+                codec: None,
+                size: None,
+            },
+            tracks_changed: false,
+            wish: false,
+            wished_at: None,
+        }
+    }
+
+    /// Takes a datagram that came at `now`.
+    ///
+    /// # Errors
+    /// The member sends so much more than it may that it should be put out.
+    pub fn datagram(&mut self, datagram: Bytes, now: RoomTime) -> Result<(), Bound> {
+        self.counters.datagrams_in.one();
+        match self.meter.take(datagram.len(), now) {
+            Verdict::Pass => {}
+            Verdict::Drop => {
+                self.counters.over_rate_in.one();
+                return Ok(());
+            }
+            Verdict::Violation(bound) => return Err(bound),
+        }
+        let Ok(packet) = MediaPacket::decode(datagram) else {
+            self.counters.malformed_in.one();
+            return Ok(());
+        };
+        match packet.header.media_type {
+            MediaType::Audio if !packet.header.codec.is_video() => self.take_audio(packet, now),
+            MediaType::Video if packet.header.codec.is_video() => self.take_video(&packet, now),
+            _ => self.counters.malformed_in.one(),
+        }
+        Ok(())
+    }
+
+    /// When [`Ingress::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<RoomTime> {
+        [self.audio.order.poll_timeout(), self.video.order.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: RoomTime) {
+        self.release_audio(now);
+        self.release_video(now);
+    }
+
+    /// The member's tracks, if they have changed since the last call.
+    pub fn take_tracks(&mut self) -> Option<Vec<(TrackInfo, Arc<Track>)>> {
+        if !std::mem::take(&mut self.tracks_changed) {
+            return None;
+        }
+        let audio = self.audio.writer.as_ref().zip(self.audio.codec).map(|(writer, codec)| {
+            let info = TrackInfo {
+                kind: Kind::Audio,
+                slot: 0,
+                layer: 0,
+                origin: Origin::Microphone,
+                codec,
+                size: None,
+            };
+            (info, writer.track().clone())
+        });
+        let video = self.video.writer.as_ref().zip(self.video.codec).map(|(writer, codec)| {
+            let info = TrackInfo {
+                kind: Kind::Video,
+                slot: 0,
+                layer: 0,
+                origin: Origin::Camera,
+                codec,
+                size: self.video.size,
+            };
+            (info, writer.track().clone())
+        });
+        Some(audio.into_iter().chain(video).collect())
+    }
+
+    /// The track that needs a keyframe from this member, if there is one; at most every 100 ms.
+    pub fn take_keyframe_wish(&mut self, now: RoomTime) -> Option<TrackId> {
+        if !self.wish || self.wished_at.is_some_and(|at| now.since(at) < WISH_INTERVAL) {
+            return None;
+        }
+        self.wish = false;
+        self.wished_at = Some(now);
+        self.video.writer.as_ref().map(|writer| writer.track().id())
+    }
+
+    /// The stream id of the member's video as it sends it.
+    pub fn video_stream(&self) -> Option<u8> {
+        self.video.stream.map(|(stream, _)| stream)
+    }
+
+    fn take_audio(&mut self, packet: MediaPacket, now: RoomTime) {
+        let header = packet.header;
+        let sound = !header.is_repair() && header.codec != Codec::ComfortNoise && !packet.payload.is_empty();
+        let item = AudioPacket {
+            codec: header.codec,
+            timestamp: header.timestamp,
+            payload: sound.then_some(packet.payload),
+            arrived: now,
+        };
+        let late = self.audio.order.late();
+        self.audio.order.push(header.seq, header.seq, item, false, now);
+        self.counters.audio_late_in.add(self.audio.order.late() - late);
+        self.release_audio(now);
+    }
+
+    fn release_audio(&mut self, now: RoomTime) {
+        while let Some(Ordered {
+            item,
+            missing,
+            restarted,
+        }) = self.audio.order.pop(now)
+        {
+            self.counters.audio_lost_in.add(missing);
+            if restarted {
+                self.audio.timestamps = Extend32::default();
+            }
+            let Some(payload) = item.payload else {
+                self.counters.audio_skipped_in.one();
+                continue;
+            };
+            if self.audio.codec != Some(item.codec) {
+                self.audio.codec = Some(item.codec);
+                self.tracks_changed = true;
+            }
+            let media_ms = self.audio.timestamps.extend(item.timestamp);
+            let time = self.audio.clock.room_time(media_ms * 1000, item.arrived);
+            let draft = Draft {
+                codec: item.codec,
+                keyframe: true,
+                ticks: media_ms * 48,
+                time,
+                size: None,
+                payload,
+            };
+            let (source, seq) = (self.source, self.first_seqs[0]);
+            let writer = self.audio.writer.get_or_insert_with(|| open(source, Kind::Audio, seq));
+            writer.append(draft, now);
+            self.counters.audio_in.one();
+        }
+    }
+
+    fn take_video(&mut self, packet: &MediaPacket, now: RoomTime) {
+        let stream = packet.header.stream_id;
+        match &mut self.video.stream {
+            Some((known, at)) if *known == stream => *at = now,
+            // Apps send one stream; another one is followed only when that one has fallen silent.
+            Some((_, at)) if now.since(*at) < STREAM_SILENCE => return self.counters.video_refused_in.one(),
+            other => *other = Some((stream, now)),
+        }
+        if self.video.writer.is_none() {
+            self.video.writer = Some(open(self.source, Kind::Video, self.first_seqs[1]));
+            self.video.codec = Some(packet.header.codec);
+            self.tracks_changed = true;
+        }
+        match self.video.reassembler.push(packet, Duration::from_micros(now.0)) {
+            Ok(Some(frame)) => {
+                let (first, last, urgent) = (frame.first_seq, frame.last_seq, frame.keyframe);
+                self.video.order.push(first, last, (frame, now), urgent, now);
+                self.release_video(now);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::trace!(%error, "video packet refused");
+                self.counters.video_refused_in.one();
+            }
+        }
+    }
+
+    fn release_video(&mut self, now: RoomTime) {
+        while let Some(ordered) = self.video.order.pop(now) {
+            let (frame, arrived) = ordered.item;
+            if ordered.missing > 0 || ordered.restarted {
+                self.counters.video_lost_in.add(ordered.missing);
+                if let Some(writer) = &mut self.video.writer {
+                    writer.lost_frame();
+                }
+            }
+            if ordered.restarted {
+                self.video.timestamps = Extend32::default();
+            }
+            let media_ms = self.video.timestamps.extend(frame.timestamp);
+            let time = self.video.clock.room_time(media_ms * 1000, arrived);
+            match self.video.input.push(frame.codec, &frame.payload) {
+                Ok(units) => {
+                    for (i, unit) in units.into_iter().enumerate() {
+                        // Joined pictures share one timestamp on the wire; in a track each has its own.
+                        self.append_video(unit, &frame, media_ms + i as u64, time.plus(i as u64 * 1000), now);
+                    }
+                }
+                // A packet with parameter sets alone is how some encoders begin; nothing was lost.
+                Err(VideoError::H264(AccessUnitError::NoPicture)) => {}
+                Err(error) => {
+                    tracing::debug!(%error, source = %self.source, "video frame not taken");
+                    self.counters.video_malformed_in.one();
+                    if let Some(writer) = &mut self.video.writer {
+                        writer.lost_frame();
+                    }
+                    self.wish = true;
+                }
+            }
+        }
+    }
+
+    fn append_video(&mut self, unit: Unit, frame: &AssembledFrame, media_ms: u64, time: RoomTime, now: RoomTime) {
+        let size = unit.size.or(frame.size).or(self.video.size);
+        if (self.video.codec, self.video.size) != (Some(frame.codec), size) {
+            self.video.codec = Some(frame.codec);
+            self.video.size = size;
+            self.tracks_changed = true;
+        }
+        let draft = Draft {
+            codec: frame.codec,
+            keyframe: unit.keyframe,
+            ticks: media_ms * 90,
+            time,
+            size,
+            payload: unit.payload,
+        };
+        let Some(writer) = &mut self.video.writer else { return };
+        match writer.append(draft, now) {
+            Appended::At(_) => {
+                self.counters.video_in.one();
+                self.wish &= !unit.keyframe;
+            }
+            Appended::NeedsKeyframe => {
+                self.counters.video_undecodable_in.one();
+                self.wish = true;
+            }
+        }
+    }
+}
+
+fn open(source: ParticipantId, kind: Kind, first_seq: u32) -> TrackWriter {
+    let id = TrackId {
+        source,
+        kind,
+        slot: 0,
+        layer: 0,
+    };
+    let bounds = match kind {
+        Kind::Audio => Bounds::AUDIO,
+        Kind::Video => Bounds::VIDEO,
+    };
+    Track::create(id, bounds, first_seq).1
+}

@@ -1,0 +1,328 @@
+//! The native view: of everything in a room, the one sound and the one picture that an app can play, each as one stream
+//! (WZP wire v2, sections 6.5 and 7.4). Without IO; time is an argument.
+//!
+//! An app has one decoder and one sequence tracker for sound and one of each for pictures, whatever comes from whomever.
+//! So this selects, and numbers what it selects: sequence numbers without holes, timestamps that are distinct, increasing
+//! and spaced like the source's own, also across a change of source.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use wzp_proto::codec::Codec;
+use wzp_proto::header::{Flags, MediaHeader, MediaType};
+
+use crate::media::frame::{Frame, Kind, ParticipantId, RoomTime};
+use crate::room::member::Origin;
+use crate::room::snapshot::{MemberView, Snapshot};
+use crate::room::track::Track;
+
+/// A talker keeps the sound for this long after the last packet that was not silence, µs.
+pub const AUDIO_HOLD: u64 = 1_000_000;
+/// A picture stays for at least this long before another takes its place, µs.
+pub const VIDEO_HOLD: u64 = 1_500_000;
+/// Opus packets of up to this many bytes are taken for silence: DTX, and digital silence at any bit rate.
+const SILENCE: usize = 16;
+/// Codec2 frames are always small, so their size says nothing.
+const CODEC2_IS_VOICE: bool = true;
+/// A source's clock may drift this far from the room's before the spacing gives way by 1 ms, ms.
+const DRIFT: i64 = 10;
+/// Beyond this the source has paused or restarted its clock, and time is taken from the room's, ms.
+const JUMP: i64 = 500;
+
+/// Which video codecs an app can show: H.264 always, the others if it offered them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Playable {
+    /// AV1.
+    pub av1: bool,
+    /// H.265.
+    pub h265: bool,
+}
+
+impl Playable {
+    /// From the codecs of an offer.
+    pub fn offered(codecs: &[Codec]) -> Self {
+        Self {
+            av1: codecs.contains(&Codec::Av1Main),
+            h265: codecs.contains(&Codec::H265Main),
+        }
+    }
+
+    fn shows(self, codec: Codec) -> bool {
+        match codec {
+            Codec::H264Baseline => true,
+            Codec::H265Main => self.h265,
+            Codec::Av1Main => self.av1,
+            _ => false,
+        }
+    }
+}
+
+/// What goes into the header of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Sequence number of the first (for sound: only) packet.
+    pub seq: u32,
+    /// Media time, ms.
+    pub timestamp: u32,
+    /// Stream id of the source; 0 for sound.
+    pub stream_id: u8,
+}
+
+impl Stamp {
+    /// The header of the frame's first packet.
+    pub fn header(self, frame: &Frame) -> MediaHeader {
+        let video = frame.track.kind == Kind::Video;
+        let mut flags = Flags::empty();
+        flags.set(Flags::KEYFRAME, video && frame.keyframe);
+        MediaHeader {
+            flags,
+            media_type: if video { MediaType::Video } else { MediaType::Audio },
+            codec: frame.codec,
+            stream_id: self.stream_id,
+            fec_ratio: 0,
+            seq: self.seq,
+            timestamp: self.timestamp,
+            fec_block: 0,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Source {
+    stream_id: u8,
+    audio: Option<Arc<Track>>,
+    video: Option<Arc<Track>>,
+}
+
+/// The selection for one receiver.
+#[derive(Debug)]
+pub struct View {
+    me: ParticipantId,
+    playable: Playable,
+    sources: BTreeMap<ParticipantId, Source>,
+    /// Whose sound goes out, and when it last was not silent.
+    talker: Option<(ParticipantId, Option<RoomTime>)>,
+    audio_out: Numbering,
+    /// The track whose frames go out, since when, and under which stream id.
+    shown: Option<(Arc<Track>, RoomTime, u8)>,
+    video_out: Numbering,
+    switches: u64,
+}
+
+impl View {
+    /// An empty view. `audio_seq` is random and high, so that an app does not take the change to our numbers for loss.
+    pub fn new(me: ParticipantId, playable: Playable, audio_seq: u32) -> Self {
+        Self {
+            me,
+            playable,
+            sources: BTreeMap::new(),
+            talker: None,
+            audio_out: Numbering::new(audio_seq),
+            shown: None,
+            video_out: Numbering::new(0),
+            switches: 0,
+        }
+    }
+
+    /// Takes note of who is in the room and sends what.
+    pub fn set_room(&mut self, snapshot: &Snapshot) {
+        self.sources = (snapshot.members.iter())
+            .filter(|member| member.id != self.me)
+            .map(|member| (member.id, self.source(member)))
+            .collect();
+        if let Some((talker, _)) = self.talker
+            && !self.sources.get(&talker).is_some_and(|source| source.audio.is_some())
+        {
+            self.talker = None;
+        }
+        if let Some((shown, ..)) = &self.shown
+            && !self.sources.values().any(|source| is(&source.video, shown))
+        {
+            self.shown = None;
+        }
+    }
+
+    /// The sound tracks to listen to.
+    pub fn audio_tracks(&self) -> impl Iterator<Item = &Arc<Track>> {
+        self.sources.values().filter_map(|source| source.audio.as_ref())
+    }
+
+    /// Listens to a sound frame of any source; whether it is one to be heard. If so, send it under [`View::audio`].
+    pub fn hear(&mut self, frame: &Frame, now: RoomTime) -> bool {
+        let source = frame.track.source;
+        let voice = is_voice(frame.codec, frame.payload.len());
+        let takes_over = match self.talker {
+            Some((talker, _)) if talker == source => false,
+            Some((_, Some(last_voice))) => voice && now.since(last_voice) >= AUDIO_HOLD,
+            Some((_, None)) => voice,
+            None => true,
+        };
+        if takes_over {
+            self.talker = Some((source, None));
+            self.audio_out.change_source();
+            self.switches += 1;
+        }
+        match &mut self.talker {
+            Some((talker, last_voice)) if *talker == source => {
+                if voice {
+                    *last_voice = Some(now);
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The numbers to send a sound frame under.
+    pub fn audio(&mut self, frame: &Frame) -> Stamp {
+        let (seq, timestamp) = self.audio_out.next(frame, 1);
+        Stamp {
+            seq,
+            timestamp,
+            stream_id: 0,
+        }
+    }
+
+    /// The video track that should be shown at `now`; the one that is shown goes on until a keyframe of this one is there.
+    pub fn wanted_video(&self, now: RoomTime) -> Option<&Arc<Track>> {
+        let shown = self.shown.as_ref();
+        if let Some((track, since, _)) = shown
+            && now.since(*since) < VIDEO_HOLD
+        {
+            return Some(track);
+        }
+        let of_talker = self
+            .talker
+            .and_then(|(talker, _)| self.sources.get(&talker)?.video.as_ref());
+        of_talker
+            .or(shown.map(|(track, ..)| track))
+            .or_else(|| self.sources.values().find_map(|source| source.video.as_ref()))
+    }
+
+    /// When [`View::wanted_video`] may change without anything else happening.
+    pub fn poll_timeout(&self, now: RoomTime) -> Option<RoomTime> {
+        let (_, since, _) = self.shown.as_ref()?;
+        Some(since.plus(VIDEO_HOLD)).filter(|at| *at > now)
+    }
+
+    /// From now on frames of `track` go out; the first one is a keyframe.
+    pub fn show(&mut self, track: &Arc<Track>, now: RoomTime) {
+        let Some(source) = self.sources.get(&track.id().source) else {
+            return;
+        };
+        self.shown = Some((track.clone(), now, source.stream_id));
+        self.video_out.change_source();
+        self.switches += 1;
+    }
+
+    /// The track that is shown.
+    pub fn shown(&self) -> Option<&Arc<Track>> {
+        self.shown.as_ref().map(|(track, ..)| track)
+    }
+
+    /// The numbers of a frame of the shown track that goes out in `packets` packets.
+    pub fn video(&mut self, frame: &Frame, packets: u32) -> Stamp {
+        let (seq, timestamp) = self.video_out.next(frame, packets);
+        Stamp {
+            seq,
+            timestamp,
+            stream_id: self.shown.as_ref().map_or(0, |(_, _, stream_id)| *stream_id),
+        }
+    }
+
+    /// Takes back the numbers of the last `packets` packets of the frame before: they were not sent after all.
+    pub fn video_unsent(&mut self, packets: u32) {
+        self.video_out.next_seq = self.video_out.next_seq.wrapping_sub(packets);
+    }
+
+    /// The video track that an app means by a stream id in its keyframe request: the source with this id, else whatever is
+    /// shown.
+    pub fn track_of(&self, stream_id: u8) -> Option<&Arc<Track>> {
+        (self.sources.values())
+            .find(|source| source.stream_id == stream_id && source.video.is_some())
+            .and_then(|source| source.video.as_ref())
+            .or(self.shown())
+    }
+
+    /// How often sound or picture changed its source.
+    pub fn switches(&self) -> u64 {
+        self.switches
+    }
+
+    fn source(&self, member: &MemberView) -> Source {
+        let audio = member.tracks.iter().find(|view| view.info.kind == Kind::Audio);
+        // A shared screen is what people want to see of somebody who has both. Of layers the lowest: apps are phones.
+        let video = (member.tracks.iter())
+            .filter(|view| view.info.kind == Kind::Video && self.playable.shows(view.info.codec))
+            .filter(|view| view.info.origin != Origin::Camera || !member.muted.video)
+            .min_by_key(|view| (view.info.origin != Origin::Screen, view.info.slot, view.info.layer));
+        Source {
+            stream_id: member.native_stream,
+            audio: audio.map(|view| view.track.clone()),
+            video: video.map(|view| view.track.clone()),
+        }
+    }
+}
+
+fn is(track: &Option<Arc<Track>>, other: &Arc<Track>) -> bool {
+    track.as_ref().is_some_and(|track| Arc::ptr_eq(track, other))
+}
+
+/// A first measure of whether somebody talks: the size of the coded packet.
+fn is_voice(codec: Codec, len: usize) -> bool {
+    if codec.is_codec2() {
+        return CODEC2_IS_VOICE;
+    }
+    len > SILENCE
+}
+
+/// Numbers one outgoing stream.
+#[derive(Debug)]
+struct Numbering {
+    next_seq: u32,
+    last: Option<u64>,
+    /// Output ms and source ticks that belong together.
+    base: Option<(i64, u64)>,
+}
+
+impl Numbering {
+    fn new(first_seq: u32) -> Self {
+        Self {
+            next_seq: first_seq,
+            last: None,
+            base: None,
+        }
+    }
+
+    fn change_source(&mut self) {
+        self.base = None;
+    }
+
+    /// Sequence number and timestamp of a frame that takes `packets` packets.
+    fn next(&mut self, frame: &Frame, packets: u32) -> (u32, u32) {
+        let room_ms = frame.time.as_millis() as i64;
+        let per_ms = i64::from(frame.track.kind.clock_rate() / 1000);
+        let own = |(base_ms, base_ticks): (i64, u64)| {
+            base_ms + (frame.ticks as i64).wrapping_sub(base_ticks as i64).div_euclid(per_ms)
+        };
+        let (base_ms, base_ticks) = match self.base {
+            // A step of one now and then keeps the source's clock with the room's without anyone seeing it.
+            Some(base) if (room_ms - own(base)).abs() <= JUMP => {
+                let drift = room_ms - own(base);
+                let step = if drift.abs() > DRIFT { drift.signum() } else { 0 };
+                (base.0 + step, base.1)
+            }
+            _ => (room_ms, frame.ticks),
+        };
+        let floor = self.last.map_or(0, |last| last as i64 + 1);
+        let wanted = own((base_ms, base_ticks));
+        // After a change of source the new one may stand before the old one: its whole clock moves on.
+        let first = self.base.is_none();
+        let timestamp = wanted.max(floor);
+        self.base = Some((base_ms + if first { timestamp - wanted } else { 0 }, base_ticks));
+        self.last = Some(timestamp as u64);
+        let seq = self.next_seq;
+        self.next_seq = seq.wrapping_add(packets);
+        (seq, timestamp as u32)
+    }
+}

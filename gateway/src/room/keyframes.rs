@@ -1,0 +1,214 @@
+//! The keyframe owner: the only one who may ask a source for a keyframe.
+
+use crate::media::frame::RoomTime;
+
+/// First distance between two requests, µs.
+pub const WINDOW: u64 = 500_000;
+/// Largest distance, reached by doubling while the source does not answer, µs.
+pub const WINDOW_MAX: u64 = 2_000_000;
+/// A source that has not answered this many requests in a row is reported as silent.
+pub const SILENT_AFTER: u32 = 4;
+
+/// An unanswered request is repeated this often; after that only a new one is asked.
+const REPEATS: u32 = 8;
+
+/// Why a keyframe is wanted. There is no other reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// A newcomer found no usable replay.
+    Join,
+    /// A receiver switches to this track and found no usable replay.
+    Switch,
+    /// Frames were lost on the way in, or a receiver fell too far behind.
+    Loss,
+    /// A receiver's decoder asked for it.
+    Viewer,
+}
+
+/// Why a request did not go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suppressed {
+    /// One went out less than a window ago; this one waits for the window's end.
+    Window,
+    /// A keyframe came after whatever the requester had lost.
+    Answered,
+}
+
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Ask the source now.
+    Ask,
+    /// Not now.
+    Suppress(Suppressed),
+}
+
+/// Counters of one owner.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests that went to the source.
+    pub asked: u64,
+    /// Suppressed because one went out less than a window ago.
+    pub suppressed_window: u64,
+    /// Suppressed because a keyframe had come already.
+    pub suppressed_answered: u64,
+}
+
+/// The policy for one track: the first request at once, then one per window, none once a keyframe has come.
+#[derive(Debug, Clone, Default)]
+pub struct KeyframeOwner {
+    asked_at: Option<RoomTime>,
+    window: u64,
+    /// A request came while the window was closed.
+    wanted: bool,
+    unanswered: u32,
+    counters: Counters,
+}
+
+impl KeyframeOwner {
+    /// Someone who last saw the track at `since` wants a keyframe; the newest one came at `keyframe_at`.
+    pub fn request(&mut self, since: RoomTime, keyframe_at: Option<RoomTime>, now: RoomTime) -> Verdict {
+        self.settle(keyframe_at);
+        if keyframe_at.is_some_and(|at| at > since) {
+            self.counters.suppressed_answered += 1;
+            return Verdict::Suppress(Suppressed::Answered);
+        }
+        if self.asked_at.is_some_and(|asked| now.since(asked) < self.window) {
+            self.wanted = true;
+            self.counters.suppressed_window += 1;
+            return Verdict::Suppress(Suppressed::Window);
+        }
+        self.ask(now);
+        Verdict::Ask
+    }
+
+    /// When [`KeyframeOwner::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<RoomTime> {
+        self.wanted.then(|| self.asked_at.unwrap_or_default().plus(self.window))
+    }
+
+    /// True if the source must be asked again: the window is over, and no keyframe has come since the last request.
+    pub fn handle_timeout(&mut self, keyframe_at: Option<RoomTime>, now: RoomTime) -> bool {
+        self.settle(keyframe_at);
+        let due = self.poll_timeout().is_some_and(|at| at <= now);
+        if due {
+            self.ask(now);
+        }
+        due
+    }
+
+    /// The source has not answered several requests in a row.
+    pub fn is_silent(&self) -> bool {
+        self.unanswered >= SILENT_AFTER
+    }
+
+    /// What went out and what did not.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn ask(&mut self, now: RoomTime) {
+        self.window = match self.unanswered {
+            0 => WINDOW,
+            n => (WINDOW << n.min(8)).min(WINDOW_MAX),
+        };
+        // An unanswered request is repeated for whoever still waits, but not for ever.
+        self.wanted = self.unanswered < REPEATS;
+        self.asked_at = Some(now);
+        self.unanswered = self.unanswered.saturating_add(1);
+        self.counters.asked += 1;
+    }
+
+    /// A keyframe that came after the last request answers it.
+    fn settle(&mut self, keyframe_at: Option<RoomTime>) {
+        if let (Some(asked), Some(came)) = (self.asked_at, keyframe_at)
+            && came >= asked
+            && (self.wanted || self.unanswered > 0)
+        {
+            self.wanted = false;
+            self.unanswered = 0;
+            self.window = WINDOW;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> RoomTime {
+        RoomTime::from_millis(ms)
+    }
+
+    #[test]
+    fn first_request_goes_at_once_and_the_rest_wait_for_the_window() {
+        let mut owner = KeyframeOwner::default();
+        assert_eq!(owner.request(ms(0), None, ms(10)), Verdict::Ask);
+        for i in 0..100 {
+            assert_eq!(
+                owner.request(ms(11 + i), None, ms(11 + i)),
+                Verdict::Suppress(Suppressed::Window)
+            );
+        }
+        assert!(!owner.handle_timeout(None, ms(509)));
+        assert!(owner.handle_timeout(None, ms(510)));
+        assert_eq!(
+            owner.counters(),
+            Counters {
+                asked: 2,
+                suppressed_window: 100,
+                suppressed_answered: 0
+            }
+        );
+    }
+
+    #[test]
+    fn keyframe_cancels_what_waits() {
+        let mut owner = KeyframeOwner::default();
+        owner.request(ms(0), None, ms(10));
+        owner.request(ms(20), None, ms(20));
+        assert!(!owner.handle_timeout(Some(ms(60)), ms(600)));
+        assert_eq!(owner.poll_timeout(), None);
+        assert_eq!(
+            owner.request(ms(50), Some(ms(60)), ms(610)),
+            Verdict::Suppress(Suppressed::Answered)
+        );
+        assert_eq!(owner.request(ms(61), Some(ms(60)), ms(620)), Verdict::Ask);
+    }
+
+    #[test]
+    fn silent_source_is_asked_ever_less_often_and_reported() {
+        let mut owner = KeyframeOwner::default();
+        owner.request(ms(0), None, ms(0));
+        let mut asked = vec![0];
+        let mut now = 0;
+        while now < 10_000 {
+            now += 10;
+            if owner.handle_timeout(None, ms(now)) {
+                asked.push(now);
+            }
+        }
+        assert_eq!(asked, [0, 500, 1500, 3500, 5500, 7500, 9500]);
+        assert!(owner.is_silent());
+        assert!(!owner.handle_timeout(Some(ms(10_010)), ms(11_600)));
+        assert!(!owner.is_silent());
+    }
+
+    #[test]
+    fn hundred_viewers_within_a_second_cost_at_most_three_requests() {
+        let mut owner = KeyframeOwner::default();
+        let mut keyframe_at = None;
+        let mut asked = 0;
+        for now in 0..1000 {
+            asked += u32::from(owner.handle_timeout(keyframe_at, ms(now)));
+            if now % 10 == 0 && owner.request(ms(now), keyframe_at, ms(now)) == Verdict::Ask {
+                asked += 1;
+            }
+            // The source answers 40 ms after it was asked.
+            if now % 500 == 40 {
+                keyframe_at = Some(ms(now));
+            }
+        }
+        assert!(asked <= 3, "{asked} requests");
+    }
+}

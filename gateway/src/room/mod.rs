@@ -1,0 +1,15 @@
+//! Rooms: who is in them, which tracks they have, who may ask for a keyframe.
+//!
+//! In: joins, leaves and what members publish, as calls on a [`registry::Membership`]; frames, appended by an ingress to a
+//! [`track::TrackWriter`] and read by every receiver through a [`subscription::Cursor`]. Out: a coalesced
+//! [`snapshot::Snapshot`] of the room after every change, and [`member::Control`] messages to single members.
+//!
+//! [`state::Room`] is the state machine without IO; [`registry`] runs one task for each.
+
+pub mod keyframes;
+pub mod member;
+pub mod registry;
+pub mod snapshot;
+pub mod state;
+pub mod subscription;
+pub mod track;

@@ -1,0 +1,483 @@
+//! All rooms of the gateway, one task each, and the handles by which doors deal with them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+use wzp_proto::room_name::{RoomKey, RoomName};
+
+use crate::media::frame::{ParticipantId, RoomTime, TrackId};
+use crate::room::keyframes::Reason;
+use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, Muted, ResumeToken, TrackInfo};
+use crate::room::snapshot::Snapshot;
+use crate::room::state::{Effect, Room};
+use crate::room::track::Track;
+
+/// Commands that may wait for a room's task.
+const COMMANDS: usize = 1024;
+/// Control messages that may wait for a member.
+const CONTROLS: usize = 64;
+/// A room that nobody has entered this long after it began, or after its last member left, ends.
+const EMPTY_DEADLINE: Duration = Duration::from_secs(10);
+/// A room's task answers a join within this, or something is broken.
+const JOIN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Limits of all rooms.
+#[derive(Debug, Clone, Copy)]
+pub struct RoomLimits {
+    /// Rooms at once.
+    pub rooms: usize,
+    /// Members of one room.
+    pub members: usize,
+}
+
+/// All rooms.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    rooms: DashMap<RoomKey, RoomHandle>,
+    count: AtomicUsize,
+    limits: RoomLimits,
+}
+
+/// A running room, from outside.
+#[derive(Debug, Clone)]
+pub struct RoomHandle {
+    commands: mpsc::Sender<Command>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// The first plain name that somebody joined by; the hash form until then.
+    display: watch::Receiver<Arc<str>>,
+    epoch: Instant,
+}
+
+enum Command {
+    Join {
+        join: Join,
+        display: Option<String>,
+        controls: mpsc::Sender<Control>,
+        reply: oneshot::Sender<Result<Admitted, JoinError>>,
+    },
+    Leave(ParticipantId, u64, LeaveReason),
+    Lost(ParticipantId, u64),
+    Tracks(ParticipantId, u64, Vec<(TrackInfo, Arc<Track>)>),
+    Muted(ParticipantId, u64, Muted),
+    Door(ParticipantId, u64, Door),
+    Speakers(Vec<ParticipantId>),
+    Keyframe(TrackId, RoomTime, Reason),
+    Capacity(ParticipantId, TrackId, u32),
+    Oversize(TrackId, u32),
+    Kick(ParticipantId),
+}
+
+struct Admitted {
+    id: ParticipantId,
+    epoch: u64,
+    resumed: bool,
+    resume: ResumeToken,
+}
+
+impl Registry {
+    /// No rooms yet.
+    pub fn new(limits: RoomLimits) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                rooms: DashMap::new(),
+                count: AtomicUsize::new(0),
+                limits,
+            }),
+        }
+    }
+
+    /// Rooms that run now.
+    pub fn len(&self) -> usize {
+        self.inner.rooms.len()
+    }
+
+    /// No room runs.
+    pub fn is_empty(&self) -> bool {
+        self.inner.rooms.is_empty()
+    }
+
+    /// A room that runs now.
+    pub fn get(&self, key: RoomKey) -> Option<RoomHandle> {
+        self.inner.rooms.get(&key).map(|room| room.clone())
+    }
+
+    /// All rooms that run now, by key.
+    pub fn rooms(&self) -> BTreeMap<RoomKey, RoomHandle> {
+        self.inner
+            .rooms
+            .iter()
+            .map(|entry| (*entry.key(), entry.value().clone()))
+            .collect()
+    }
+
+    /// Enters a room, which begins if need be.
+    ///
+    /// # Errors
+    /// The room or the gateway is full.
+    pub async fn join(&self, room: &RoomName, join: Join) -> Result<Membership, JoinError> {
+        loop {
+            let handle = self.open(room)?;
+            let (controls, control_receiver) = mpsc::channel(CONTROLS);
+            let (reply, answer) = oneshot::channel();
+            let command = Command::Join {
+                join: join.clone(),
+                display: room.display().map(str::to_owned),
+                controls,
+                reply,
+            };
+            if handle.commands.send(command).await.is_err() {
+                // The room ended between our look and our knock; the next look makes a new one.
+                continue;
+            }
+            return match timeout(JOIN_DEADLINE, answer).await {
+                Ok(Ok(Ok(admitted))) => Ok(Membership {
+                    id: admitted.id,
+                    epoch: admitted.epoch,
+                    resumed: admitted.resumed,
+                    resume: admitted.resume,
+                    key: room.key(),
+                    room: handle,
+                    controls: control_receiver,
+                    over: false,
+                }),
+                Ok(Ok(Err(error))) => Err(error),
+                Ok(Err(_)) => continue,
+                Err(_) => Err(JoinError::Stopping),
+            };
+        }
+    }
+
+    fn open(&self, room: &RoomName) -> Result<RoomHandle, JoinError> {
+        match self.inner.rooms.entry(room.key()) {
+            Entry::Occupied(entry) => Ok(entry.get().clone()),
+            Entry::Vacant(entry) => {
+                if self.inner.count.load(Ordering::Relaxed) >= self.inner.limits.rooms {
+                    return Err(JoinError::ServerFull);
+                }
+                self.inner.count.fetch_add(1, Ordering::Relaxed);
+                let handle = self.spawn(room.key());
+                entry.insert(handle.clone());
+                Ok(handle)
+            }
+        }
+    }
+
+    fn spawn(&self, key: RoomKey) -> RoomHandle {
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        let (snapshot_sender, snapshots) = watch::channel(Arc::new(Snapshot::default()));
+        let (display_sender, display) = watch::channel(Arc::from(key.to_string()));
+        let epoch = Instant::now();
+        let task = RoomTask {
+            room: Room::new(self.inner.limits.members),
+            epoch,
+            controls: BTreeMap::new(),
+            snapshots: snapshot_sender,
+            display: display_sender,
+            named: false,
+        };
+        // The task owns itself: it ends when the room has emptied, and with the runtime.
+        tokio::spawn(task.run(key, self.inner.clone(), receiver));
+        RoomHandle {
+            commands,
+            snapshots,
+            display,
+            epoch,
+        }
+    }
+}
+
+impl RoomHandle {
+    /// The room's clock, now.
+    pub fn now(&self) -> RoomTime {
+        RoomTime(self.epoch.elapsed().as_micros() as u64)
+    }
+
+    /// The room's clock at an instant.
+    pub fn time_at(&self, instant: Instant) -> RoomTime {
+        RoomTime(instant.saturating_duration_since(self.epoch).as_micros() as u64)
+    }
+
+    /// The room as it is now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshots.borrow().clone()
+    }
+
+    /// The name to show.
+    pub fn display(&self) -> Arc<str> {
+        self.display.borrow().clone()
+    }
+
+    /// Puts a member out.
+    pub fn kick(&self, id: ParticipantId) {
+        self.send(Command::Kick(id));
+    }
+
+    /// Asks the keyframe owner of a track for a keyframe newer than `since`.
+    pub fn request_keyframe(&self, id: TrackId, since: RoomTime, reason: Reason) {
+        self.send(Command::Keyframe(id, since, reason));
+    }
+
+    /// Says who talks, loudest first.
+    pub fn set_speakers(&self, speakers: Vec<ParticipantId>) {
+        self.send(Command::Speakers(speakers));
+    }
+
+    /// Says how much of a video track a member can take, bit/s; `u32::MAX` for no bound.
+    pub fn report_capacity(&self, viewer: ParticipantId, track: TrackId, bits_per_second: u32) {
+        self.send(Command::Capacity(viewer, track, bits_per_second));
+    }
+
+    /// Hints: a full queue may drop them, they are repeated by whoever needs them.
+    fn send(&self, command: Command) {
+        if self.commands.try_send(command).is_err() {
+            tracing::debug!("a room's queue is full or the room has ended: a hint was dropped");
+        }
+    }
+}
+
+/// A member's place in a room, held by its session. Dropping it without [`Membership::leave`] counts as a lost connection.
+#[derive(Debug)]
+pub struct Membership {
+    id: ParticipantId,
+    epoch: u64,
+    resumed: bool,
+    resume: ResumeToken,
+    key: RoomKey,
+    room: RoomHandle,
+    controls: mpsc::Receiver<Control>,
+    over: bool,
+}
+
+impl Membership {
+    /// The member's number.
+    pub fn id(&self) -> ParticipantId {
+        self.id
+    }
+
+    /// It goes on as the participant that it was.
+    pub fn resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// What proves a later resumption.
+    pub fn resume_token(&self) -> ResumeToken {
+        self.resume
+    }
+
+    /// The room's key.
+    pub fn room_key(&self) -> RoomKey {
+        self.key
+    }
+
+    /// The room.
+    pub fn room(&self) -> &RoomHandle {
+        &self.room
+    }
+
+    /// Snapshots as they come; only the newest is kept.
+    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.room.snapshots.clone()
+    }
+
+    /// What the room tells this member; `None` when it is over.
+    pub async fn control(&mut self) -> Option<Control> {
+        self.controls.recv().await
+    }
+
+    /// Publishes the complete list of what the member sends.
+    pub async fn set_tracks(&self, tracks: Vec<(TrackInfo, Arc<Track>)>) {
+        self.send(Command::Tracks(self.id, self.epoch, tracks)).await;
+    }
+
+    /// Says what the member switched off.
+    pub async fn set_muted(&self, muted: Muted) {
+        self.send(Command::Muted(self.id, self.epoch, muted)).await;
+    }
+
+    /// Says that the member's media changed its transport.
+    pub async fn set_door(&self, door: Door) {
+        self.send(Command::Door(self.id, self.epoch, door)).await;
+    }
+
+    /// Says how much of a video track this member can take, bit/s; `u32::MAX` for no bound.
+    pub fn report_capacity(&self, track: TrackId, bits_per_second: u32) {
+        self.room.report_capacity(self.id, track, bits_per_second);
+    }
+
+    /// Says that a frame of this track was too large for this member; `max_bitrate` would have fitted.
+    pub fn report_oversize(&self, track: TrackId, max_bitrate: u32) {
+        self.room.send(Command::Oversize(track, max_bitrate));
+    }
+
+    /// Leaves for good.
+    pub async fn leave(mut self, reason: LeaveReason) {
+        self.over = true;
+        self.send(Command::Leave(self.id, self.epoch, reason)).await;
+    }
+
+    async fn send(&self, command: Command) {
+        // The task drains its queue without waiting for anything, so this waits only under a flood of commands.
+        if timeout(JOIN_DEADLINE, self.room.commands.send(command)).await.is_err() {
+            tracing::error!(room = %self.key, "the room's task does not take commands");
+        }
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        let command = Command::Lost(self.id, self.epoch);
+        if let Err(mpsc::error::TrySendError::Full(command)) = self.room.commands.try_send(command) {
+            let commands = self.room.commands.clone();
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(async move { timeout(JOIN_DEADLINE, commands.send(command)).await });
+            }
+        }
+    }
+}
+
+struct RoomTask {
+    room: Room,
+    epoch: Instant,
+    controls: BTreeMap<ParticipantId, mpsc::Sender<Control>>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    display: watch::Sender<Arc<str>>,
+    named: bool,
+}
+
+impl RoomTask {
+    async fn run(mut self, key: RoomKey, registry: Arc<Inner>, mut commands: mpsc::Receiver<Command>) {
+        tracing::debug!(room = %key, "room begins");
+        loop {
+            let deadline = self.room.poll_timeout();
+            // A room that nobody enters after all (the joiner went away at the door) ends too.
+            let wake = match deadline {
+                Some(at) => Some(self.epoch + Duration::from_micros(at.0)),
+                None if self.room.is_empty() => Some(Instant::now() + EMPTY_DEADLINE),
+                None => None,
+            };
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.handle(command),
+                    None => break,
+                },
+                () = sleep_until(wake), if wake.is_some() => {
+                    let now = self.now();
+                    self.room.handle_timeout(now);
+                }
+            }
+            self.carry_out();
+            if self.room.is_empty() && commands.is_empty() {
+                break;
+            }
+        }
+        // From here on nobody finds this room; whoever already holds its handle is turned away and looks again.
+        registry.rooms.remove(&key);
+        registry.count.fetch_sub(1, Ordering::Relaxed);
+        commands.close();
+        while commands.recv().await.is_some() {}
+        tracing::debug!(room = %key, "room ends");
+    }
+
+    fn now(&self) -> RoomTime {
+        RoomTime(self.epoch.elapsed().as_micros() as u64)
+    }
+
+    fn handle(&mut self, command: Command) {
+        let now = self.now();
+        match command {
+            Command::Join {
+                join,
+                display,
+                controls,
+                reply,
+            } => self.join(join, display, controls, reply, now),
+            Command::Leave(id, epoch, reason) => self.room.leave(id, epoch, reason),
+            Command::Lost(id, epoch) => self.room.lost(id, epoch, now),
+            Command::Tracks(id, epoch, tracks) => self.room.set_tracks(id, epoch, tracks),
+            Command::Muted(id, epoch, muted) => self.room.set_muted(id, epoch, muted),
+            Command::Door(id, epoch, door) => self.room.set_door(id, epoch, door),
+            Command::Speakers(speakers) => self.room.set_speakers(speakers),
+            Command::Keyframe(track, since, reason) => self.room.request_keyframe(track, since, reason, now),
+            Command::Capacity(viewer, track, bits) => self.room.report_capacity(viewer, track, bits, now),
+            Command::Oversize(track, bits) => self.room.report_oversize(track, bits, now),
+            Command::Kick(id) => self.room.kick(id),
+        }
+    }
+
+    fn join(
+        &mut self,
+        join: Join,
+        display: Option<String>,
+        controls: mpsc::Sender<Control>,
+        reply: oneshot::Sender<Result<Admitted, JoinError>>,
+        now: RoomTime,
+    ) {
+        let resume = ResumeToken(rand::random());
+        let joined = match self.room.join(join, resume, now) {
+            Ok(joined) => joined,
+            Err(error) => {
+                reply.send(Err(error)).ok();
+                return;
+            }
+        };
+        // Effects for those who were there before go out through the senders of before.
+        self.carry_out();
+        self.controls.insert(joined.id, controls);
+        if !self.named
+            && let Some(name) = display
+        {
+            self.named = true;
+            self.display.send_replace(name.into());
+        }
+        let admitted = Admitted {
+            id: joined.id,
+            epoch: joined.epoch,
+            resumed: joined.resumed,
+            resume,
+        };
+        if reply.send(Ok(admitted)).is_err() {
+            self.room.leave(joined.id, joined.epoch, LeaveReason::Lost);
+        }
+    }
+
+    fn carry_out(&mut self) {
+        let mut changed = false;
+        while let Some(effect) = self.room.poll_effect() {
+            match effect {
+                Effect::Changed => changed = true,
+                Effect::Tell(id, control) => {
+                    if let Some(controls) = self.controls.get(&id)
+                        && controls.try_send(control).is_err()
+                    {
+                        tracing::debug!(member = %id, ?control, "a member does not take control messages");
+                    }
+                }
+            }
+        }
+        if changed {
+            let snapshot = self.room.snapshot();
+            self.controls.retain(|id, _| snapshot.member(*id).is_some());
+            self.snapshots.send_replace(Arc::new(snapshot));
+        }
+    }
+}
+
+async fn sleep_until(wake: Option<Instant>) {
+    if let Some(wake) = wake {
+        tokio::time::sleep_until(wake.into()).await;
+    }
+}

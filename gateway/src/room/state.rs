@@ -1,0 +1,460 @@
+//! The room's state machine: members, grace times, keyframe owners, limits. Time goes in as an argument, effects come out.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::media::frame::{Kind, ParticipantId, RoomTime, TrackId};
+use crate::room::keyframes::{self, KeyframeOwner, Verdict};
+use crate::room::member::{
+    Control, Join, JoinError, LeaveReason, LimitReason, Muted, Presence, ResumeToken, TrackInfo,
+};
+use crate::room::snapshot::{MemberView, Snapshot, TrackView};
+use crate::room::track::Track;
+
+/// How long a lost member may come back, µs.
+pub const RESUME_GRACE: u64 = 10_000_000;
+/// Departures that a snapshot remembers.
+const DEPARTED: usize = 32;
+/// A viewer's capacity report counts this long, µs.
+const CAPACITY_AGE: u64 = 3_000_000;
+/// Publishers are told a new limit at most this often per track, µs.
+const LIMIT_INTERVAL: u64 = 1_000_000;
+/// Lowest limit that is ever asked for, bit/s: below it a picture is better paused.
+const LIMIT_FLOOR: u32 = 100_000;
+
+/// What a room does to the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Something that members see has changed: publish a new [`Snapshot`].
+    Changed,
+    /// Tell one member something.
+    Tell(ParticipantId, Control),
+}
+
+/// A member was let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Joined {
+    /// Its number.
+    pub id: ParticipantId,
+    /// Which connection of this member it is; later calls carry it, so that a connection that was replaced or resumed by a
+    /// newer one can change nothing any more.
+    pub epoch: u64,
+    /// It goes on as the participant that it was.
+    pub resumed: bool,
+}
+
+#[derive(Debug)]
+struct Member {
+    view: Arc<MemberView>,
+    resume: Option<ResumeToken>,
+    epoch: u64,
+    lost_at: Option<RoomTime>,
+}
+
+#[derive(Debug)]
+struct VideoTrack {
+    track: Arc<Track>,
+    owner: KeyframeOwner,
+    capacities: BTreeMap<ParticipantId, (u32, RoomTime)>,
+    limit: Option<u32>,
+    limited_at: Option<RoomTime>,
+}
+
+/// One room.
+#[derive(Debug)]
+pub struct Room {
+    max_members: usize,
+    members: BTreeMap<ParticipantId, Member>,
+    videos: BTreeMap<TrackId, VideoTrack>,
+    next_id: u32,
+    next_epoch: u64,
+    next_stream: u8,
+    version: u64,
+    departed: VecDeque<(ParticipantId, LeaveReason)>,
+    speakers: Arc<[ParticipantId]>,
+    effects: VecDeque<Effect>,
+    keyframes_asked: u64,
+    keyframes_suppressed: [u64; 2],
+}
+
+impl Room {
+    /// An empty room for at most `max_members`.
+    pub fn new(max_members: usize) -> Self {
+        Self {
+            max_members,
+            members: BTreeMap::new(),
+            videos: BTreeMap::new(),
+            next_id: 1,
+            next_epoch: 1,
+            next_stream: 1,
+            version: 0,
+            departed: VecDeque::new(),
+            speakers: Arc::default(),
+            effects: VecDeque::new(),
+            keyframes_asked: 0,
+            keyframes_suppressed: [0; 2],
+        }
+    }
+
+    /// Nobody is in it, not even somebody who may come back.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Members, the lost ones included.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Lets a member in. `token` is what its own resumption will be proved by.
+    ///
+    /// # Errors
+    /// The room is full.
+    pub fn join(&mut self, join: Join, token: ResumeToken, now: RoomTime) -> Result<Joined, JoinError> {
+        let epoch = self.next_epoch;
+        self.next_epoch += 1;
+        if let Some(id) = self.resumable(&join) {
+            if let Some(member) = self.members.get_mut(&id) {
+                // The old connection, if it still stands half open, is told that it is over.
+                if member.lost_at.is_none() {
+                    self.effects
+                        .push_back(Effect::Tell(id, Control::Ended(LeaveReason::Replaced)));
+                }
+                member.epoch = epoch;
+                member.lost_at = None;
+                member.resume = join.resumable.then_some(token);
+                let view = Arc::make_mut(&mut member.view);
+                view.presence = Presence::Connected;
+                view.name = join.name;
+                view.door = join.door;
+            }
+            self.set_tracks_of(id, Vec::new());
+            self.changed();
+            return Ok(Joined {
+                id,
+                epoch,
+                resumed: true,
+            });
+        }
+        let same: Vec<_> = self
+            .members
+            .iter()
+            .filter(|(_, m)| m.view.fingerprint == join.fingerprint)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in same {
+            self.remove(id, LeaveReason::Replaced);
+        }
+        if self.members.len() >= self.max_members {
+            return Err(JoinError::RoomFull {
+                members: self.members.len(),
+            });
+        }
+        let id = ParticipantId(self.next_id);
+        self.next_id += 1;
+        let view = MemberView {
+            id,
+            name: join.name,
+            fingerprint: join.fingerprint,
+            door: join.door,
+            presence: Presence::Connected,
+            muted: Muted::default(),
+            native_stream: self.free_stream(),
+            tracks: Vec::new(),
+        };
+        let resume = join.resumable.then_some(token);
+        self.members.insert(
+            id,
+            Member {
+                view: Arc::new(view),
+                resume,
+                epoch,
+                lost_at: None,
+            },
+        );
+        let _ = now;
+        self.changed();
+        Ok(Joined {
+            id,
+            epoch,
+            resumed: false,
+        })
+    }
+
+    /// A member goes, for good.
+    pub fn leave(&mut self, id: ParticipantId, epoch: u64, reason: LeaveReason) {
+        if self.is_current(id, epoch) {
+            self.remove(id, reason);
+        }
+    }
+
+    /// A member's connection broke: it is kept for [`RESUME_GRACE`] if it may resume, else it is gone.
+    pub fn lost(&mut self, id: ParticipantId, epoch: u64, now: RoomTime) {
+        if !self.is_current(id, epoch) {
+            return;
+        }
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        if member.resume.is_none() {
+            return self.remove(id, LeaveReason::Lost);
+        }
+        member.lost_at = Some(now);
+        Arc::make_mut(&mut member.view).presence = Presence::Reconnecting;
+        self.set_tracks_of(id, Vec::new());
+        self.changed();
+    }
+
+    /// Puts a member out.
+    pub fn kick(&mut self, id: ParticipantId) {
+        if self.members.contains_key(&id) {
+            self.effects
+                .push_back(Effect::Tell(id, Control::Ended(LeaveReason::Removed)));
+            self.remove(id, LeaveReason::Removed);
+        }
+    }
+
+    /// The complete list of what a member sends.
+    pub fn set_tracks(&mut self, id: ParticipantId, epoch: u64, tracks: Vec<(TrackInfo, Arc<Track>)>) {
+        if self.is_current(id, epoch) {
+            self.set_tracks_of(
+                id,
+                tracks
+                    .into_iter()
+                    .map(|(info, track)| TrackView { info, track })
+                    .collect(),
+            );
+            self.changed();
+        }
+    }
+
+    /// What a member switched off.
+    pub fn set_muted(&mut self, id: ParticipantId, epoch: u64, muted: Muted) {
+        if self.is_current(id, epoch)
+            && let Some(member) = self.members.get_mut(&id)
+            && member.view.muted != muted
+        {
+            Arc::make_mut(&mut member.view).muted = muted;
+            self.changed();
+        }
+    }
+
+    /// A member changed its media transport.
+    pub fn set_door(&mut self, id: ParticipantId, epoch: u64, door: crate::room::member::Door) {
+        if self.is_current(id, epoch)
+            && let Some(member) = self.members.get_mut(&id)
+            && member.view.door != door
+        {
+            Arc::make_mut(&mut member.view).door = door;
+            self.changed();
+        }
+    }
+
+    /// Who talks, loudest first.
+    pub fn set_speakers(&mut self, speakers: Vec<ParticipantId>) {
+        if *self.speakers != *speakers {
+            self.speakers = speakers.into();
+            self.changed();
+        }
+    }
+
+    /// A receiver needs a keyframe of a video track newer than what came at `since`.
+    pub fn request_keyframe(&mut self, id: TrackId, since: RoomTime, _reason: keyframes::Reason, now: RoomTime) {
+        let Some(video) = self.videos.get_mut(&id) else { return };
+        match video.owner.request(since, video.track.keyframe_at(), now) {
+            Verdict::Ask => self.ask(id),
+            Verdict::Suppress(why) => self.keyframes_suppressed[why as usize] += 1,
+        }
+    }
+
+    /// A receiver can take about `bits_per_second` of a video track (`u32::MAX`: no bound seen). Publishers are limited to
+    /// what their best receiver can take, so that no one is worse off for another's bad network.
+    pub fn report_capacity(&mut self, viewer: ParticipantId, id: TrackId, bits_per_second: u32, now: RoomTime) {
+        let Some(video) = self.videos.get_mut(&id) else { return };
+        video.capacities.insert(viewer, (bits_per_second, now));
+        video.capacities.retain(|_, (_, at)| now.since(*at) <= CAPACITY_AGE);
+        let best = video
+            .capacities
+            .values()
+            .map(|(bits, _)| *bits)
+            .max()
+            .unwrap_or(u32::MAX);
+        let limit = if best == u32::MAX {
+            u32::MAX
+        } else {
+            best.max(LIMIT_FLOOR)
+        };
+        let old = video.limit.unwrap_or(u32::MAX);
+        let changed = limit.abs_diff(old) > old / 10;
+        let due = video.limited_at.is_none_or(|at| now.since(at) >= LIMIT_INTERVAL);
+        if changed && due {
+            video.limit = Some(limit);
+            video.limited_at = Some(now);
+            let control = Control::Limit {
+                slot: id.slot,
+                max_bitrate: limit,
+                reason: LimitReason::Viewers,
+            };
+            self.effects.push_back(Effect::Tell(id.source, control));
+        }
+    }
+
+    /// A frame of this track was too large for some receivers: ask its source for less.
+    pub fn report_oversize(&mut self, id: TrackId, max_bitrate: u32, now: RoomTime) {
+        let Some(video) = self.videos.get_mut(&id) else { return };
+        if video.limited_at.is_none_or(|at| now.since(at) >= LIMIT_INTERVAL) {
+            video.limited_at = Some(now);
+            let control = Control::Limit {
+                slot: id.slot,
+                max_bitrate,
+                reason: LimitReason::FrameTooLarge,
+            };
+            self.effects.push_back(Effect::Tell(id.source, control));
+        }
+    }
+
+    /// The next effect, in order.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Room::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<RoomTime> {
+        let graces = self
+            .members
+            .values()
+            .filter_map(|member| Some(member.lost_at?.plus(RESUME_GRACE)));
+        let owners = self.videos.values().filter_map(|video| video.owner.poll_timeout());
+        graces.chain(owners).min()
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: RoomTime) {
+        let over: Vec<_> = (self.members.iter())
+            .filter(|(_, member)| member.lost_at.is_some_and(|at| now >= at.plus(RESUME_GRACE)))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in over {
+            self.remove(id, LeaveReason::Lost);
+        }
+        let due: Vec<_> = (self.videos.iter_mut())
+            .filter_map(|(id, video)| {
+                video
+                    .owner
+                    .handle_timeout(video.track.keyframe_at(), now)
+                    .then_some(*id)
+            })
+            .collect();
+        for id in due {
+            self.ask(id);
+        }
+    }
+
+    /// The room as its members see it now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            version: self.version,
+            members: self.members.values().map(|member| member.view.clone()).collect(),
+            departed: self.departed.iter().copied().collect(),
+            speakers: self.speakers.clone(),
+        }
+    }
+
+    /// Keyframe requests that went to sources, and those held back (window, already answered).
+    pub fn keyframe_counters(&self) -> (u64, [u64; 2]) {
+        (self.keyframes_asked, self.keyframes_suppressed)
+    }
+
+    /// Whether the source of this track has stopped answering keyframe requests.
+    pub fn is_silent(&self, id: TrackId) -> bool {
+        self.videos.get(&id).is_some_and(|video| video.owner.is_silent())
+    }
+
+    fn ask(&mut self, id: TrackId) {
+        self.keyframes_asked += 1;
+        self.effects.push_back(Effect::Tell(
+            id.source,
+            Control::Keyframe {
+                slot: id.slot,
+                layer: id.layer,
+            },
+        ));
+    }
+
+    fn is_current(&self, id: ParticipantId, epoch: u64) -> bool {
+        self.members.get(&id).is_some_and(|member| member.epoch == epoch)
+    }
+
+    fn resumable(&self, join: &Join) -> Option<ParticipantId> {
+        let token = join.resume?;
+        self.members
+            .iter()
+            .find(|(_, member)| member.resume == Some(token) && member.view.fingerprint == join.fingerprint)
+            .map(|(id, _)| *id)
+    }
+
+    fn set_tracks_of(&mut self, id: ParticipantId, tracks: Vec<TrackView>) {
+        self.videos
+            .retain(|track_id, _| track_id.source != id || tracks.iter().any(|view| view.track.id() == *track_id));
+        for view in tracks.iter().filter(|view| view.info.kind == Kind::Video) {
+            let track_id = view.track.id();
+            // A track that was published anew under its old name starts with a new owner.
+            if self
+                .videos
+                .get(&track_id)
+                .is_none_or(|video| !Arc::ptr_eq(&video.track, &view.track))
+            {
+                let video = VideoTrack {
+                    track: view.track.clone(),
+                    owner: KeyframeOwner::default(),
+                    capacities: BTreeMap::new(),
+                    limit: None,
+                    limited_at: None,
+                };
+                self.videos.insert(track_id, video);
+            }
+        }
+        if let Some(member) = self.members.get_mut(&id) {
+            Arc::make_mut(&mut member.view).tracks = tracks;
+        }
+    }
+
+    fn remove(&mut self, id: ParticipantId, reason: LeaveReason) {
+        if reason == LeaveReason::Replaced {
+            self.effects.push_back(Effect::Tell(id, Control::Ended(reason)));
+        }
+        self.set_tracks_of(id, Vec::new());
+        for video in self.videos.values_mut() {
+            video.capacities.remove(&id);
+        }
+        if self.members.remove(&id).is_some() {
+            if self.departed.len() == DEPARTED {
+                self.departed.pop_front();
+            }
+            self.departed.push_back((id, reason));
+            if self.speakers.contains(&id) {
+                self.speakers = self.speakers.iter().copied().filter(|speaker| *speaker != id).collect();
+            }
+            self.changed();
+        }
+    }
+
+    fn changed(&mut self) {
+        self.version += 1;
+        if self.effects.back() != Some(&Effect::Changed) {
+            self.effects.push_back(Effect::Changed);
+        }
+    }
+
+    /// The next stream id that no member has. With more than 250 members they start to be shared.
+    fn free_stream(&mut self) -> u8 {
+        for _ in 0..250 {
+            let stream = self.next_stream;
+            self.next_stream = stream % 250 + 1;
+            if self.members.values().all(|member| member.view.native_stream != stream) {
+                return stream;
+            }
+        }
+        self.next_stream
+    }
+}

@@ -1,0 +1,172 @@
+//! Builds everything from the configuration, runs it, and shuts it down in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use wzp_proto::room_name::RoomName;
+
+use crate::auth::Auth;
+use crate::browser::session;
+use crate::config::{Config, Tls};
+use crate::http::listener::Listener;
+use crate::http::pages::Pages;
+use crate::http::router::{App, router};
+use crate::native;
+use crate::net::{self, ConnectionLimit};
+use crate::room::registry::{Registry, RoomLimits};
+use crate::state::StateDir;
+
+/// Bytes of one video frame from a browser.
+const MAX_FRAME_BYTES: usize = 1 << 20;
+/// Sessions get this long to say goodbye.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(4);
+
+/// The shared tokens, as the native door asks for them.
+#[derive(Debug)]
+struct Tokens(Auth);
+
+impl native::auth::Authenticate for Tokens {
+    fn authenticate<'a>(&'a self, token: &'a str, _room: &'a RoomName) -> native::auth::AuthFuture<'a> {
+        Box::pin(async move {
+            if self.0.accepts(token) {
+                Ok(native::auth::Authenticated::default())
+            } else {
+                Err(native::auth::AuthError("the token is not valid".to_owned()))
+            }
+        })
+    }
+}
+
+/// Where a running gateway listens.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Addresses {
+    /// HTTPS or HTTP.
+    pub http: SocketAddr,
+    /// QUIC.
+    pub native: Option<SocketAddr>,
+    /// WebRTC media, UDP and TCP.
+    pub webrtc: Option<SocketAddr>,
+    /// RTMP.
+    pub rtmp: Option<SocketAddr>,
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    addresses: Addresses,
+    registry: Registry,
+    shutdown: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Gateway {
+    /// Starts everything that the configuration asks for; when this returns, everything listens.
+    ///
+    /// # Errors
+    /// A port is taken, a file is missing or wrong: the text names it.
+    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        let state = StateDir::open(&config.state_dir)?;
+        let registry = Registry::new(RoomLimits {
+            rooms: config.max_rooms,
+            members: config.max_members,
+        });
+        let limit = ConnectionLimit::new(config.max_connections, config.max_connections_per_ip);
+        let auth = Auth::new(config.tokens.iter().map(String::as_str));
+        let (shutdown, stop) = watch::channel(false);
+        let mut tasks = Vec::new();
+
+        let tls = tls_config(config, &state)?;
+        let socket =
+            net::tcp_listener(config.http).with_context(|| format!("cannot listen on {} (http)", config.http))?;
+        let listener = Listener::new(socket, tls, limit.clone())?;
+        let http = axum::serve::Listener::local_addr(&listener)?;
+        let app = App {
+            session: session::Config {
+                registry: registry.clone(),
+                auth: auth.clone(),
+                max_video_bitrate: config.max_video_bitrate,
+                max_frame_bytes: MAX_FRAME_BYTES,
+            },
+            pages: config.static_dir.clone().map_or(Pages::Embedded, Pages::Folder),
+            allowed_origins: config.allowed_origins.clone().into(),
+            shutdown: stop.clone(),
+        };
+        let mut stopping = stop.clone();
+        let serve = axum::serve(listener, router(app)).with_graceful_shutdown(async move {
+            stopping.wait_for(|stop| *stop).await.ok();
+        });
+        tasks.push(tokio::spawn(async move {
+            if let Err(error) = serve.await {
+                tracing::error!(%error, "HTTP ended");
+            }
+        }));
+
+        let identity = Arc::new(state.identity(rand::random())?);
+        let mut native = native::Config::new(config.native);
+        native.limits.connections = config.max_connections;
+        native.limits.per_ip = config.max_connections_per_ip;
+        native.auth = auth.is_required().then(|| Arc::new(Tokens(auth)) as Arc<dyn native::auth::Authenticate>);
+        let server = native::Server::bind(native, registry.clone(), identity)
+            .with_context(|| format!("cannot listen on {} (native, UDP)", config.native))?;
+        let native = server.local_addr()?;
+        tasks.push(tokio::spawn(server.run(stop)));
+
+        let addresses = Addresses { http, native: Some(native), webrtc: None, rtmp: None };
+        Ok(Self { addresses, registry, shutdown, tasks })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Its rooms.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Says goodbye to everybody and ends all tasks, within about five seconds.
+    pub async fn shutdown(self) {
+        self.shutdown.send_replace(true);
+        for mut task in self.tasks {
+            if timeout(SHUTDOWN_DEADLINE, &mut task).await.is_err() {
+                task.abort();
+            }
+        }
+    }
+}
+
+fn tls_config(config: &Config, state: &StateDir) -> anyhow::Result<Option<Arc<rustls::ServerConfig>>> {
+    let (cert, key) = match &config.tls {
+        Tls::Off => return Ok(None),
+        Tls::SelfSigned => state.certificate(&config.public_ip)?,
+        Tls::Files { cert, key } => {
+            let read = |path: &std::path::Path| {
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+            };
+            (read(cert)?, read(key)?)
+        }
+    };
+    let chain = CertificateDer::pem_slice_iter(cert.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .context("the TLS certificate is not PEM")?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).context("the TLS private key is not PEM")?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .context("the TLS certificate and key do not fit together")?;
+    // WebSockets want a connection of their own, so HTTP/1.1 is what this door speaks.
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Some(Arc::new(tls)))
+}

@@ -1,0 +1,127 @@
+// A browser and a native app in one call.
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { joinPage, moves, people, received, startChromium, stats } from './chromium.mjs';
+import { joinNative, pass, scratch, startGateway, until } from './gateway.mjs';
+import { h264, pictures, rms, samples, strength } from './media.mjs';
+
+// The page's own road of media over the WebSocket; what WebRTC carries is tested beside it.
+const query = { transport: 'ws' };
+const near = (hz, wanted, off = 8) => Math.abs(hz - wanted) <= off;
+
+describe('a call over WebSocket', () => {
+  test('a browser is heard and seen by a native, and the other way round', async (t) => {
+    const folder = scratch(t);
+    const gateway = await startGateway(t);
+    const browser = await startChromium(t, { hz: 440 });
+    const page = await joinPage(t, browser, gateway, 'first', 'Ana', { query });
+    const [sound, picture] = [join(folder, 'sound.ogg'), join(folder, 'picture.h264')];
+    const native = joinNative(t, gateway.native, 'first', {
+      alias: 'Bo',
+      args: ['--audio', 'tone:880', '--video', h264(30), '--fps', '30', '--record-audio', sound, '--record-video', picture],
+    });
+
+    await received(page, 'Bo', 'audio', (source) => near(source.dominantHz, 880) && source.audioLevel > 0.05);
+    const seen = await received(page, 'Bo', 'video', (source) => source.framesDecoded > 60);
+    assert.deepEqual([seen.width, seen.height, seen.codec], [640, 360, 'h264']);
+    const bo = await page.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.name === 'Bo').id);
+    assert.ok(await moves(page, bo), 'the tile does not move');
+    assert.deepEqual(await people(page), ['Ana', 'Bo']);
+    await pass(6000);
+
+    const summary = await native.leave();
+    assert.deepEqual(summary.participants.map((other) => other.alias).sort(), ['Ana', 'Bo']);
+    const recorded = samples(sound);
+    const steady = recorded.subarray(48_000);
+    assert.ok(steady.length > 3 * 48_000, `${recorded.length / 48_000} s of sound`);
+    assert.ok(strength(steady, 440) > 0.5 * rms(steady), `440 Hz ${strength(steady, 440)} of ${rms(steady)}`);
+    const { decoded, different } = pictures(picture);
+    assert.ok(decoded > 60 && different > 0.8 * decoded, `${decoded} pictures, ${different} different`);
+    assert.equal(summary.video.gaps, 0);
+    await until('Bo has left', async () => (await people(page)).join() === 'Ana', { timeout: 1000 });
+    assert.deepEqual(page.problems, []);
+  });
+
+  test('two browsers and a native hear and see each other, and late joiners see a moving picture', async (t) => {
+    const gateway = await startGateway(t);
+    const [one, two] = [await startChromium(t, { hz: 440 }), await startChromium(t, { hz: 660 })];
+    const ana = await joinPage(t, one, gateway, 'trio', 'Ana', { query });
+    const native = joinNative(t, gateway.native, 'trio', { alias: 'Bo', args: ['--audio', 'tone:880', '--video', h264(300), '--fps', '30'] });
+    await received(ana, 'Bo', 'video', (source) => source.framesDecoded > 10);
+    // Ten seconds later: the last keyframe of Bo, whose file has one every 10 s, may be long ago.
+    await pass(8000);
+    const cy = await joinPage(t, two, gateway, 'trio', 'Cy', { query });
+    const late = joinNative(t, gateway.native, 'trio', { alias: 'Di', seconds: 6, args: ['--audio', 'tone:1100'] });
+    for (const [page, alias, hz] of [[ana, 'Cy', 660], [cy, 'Ana', 440], [cy, 'Bo', 880], [ana, 'Bo', 880]]) {
+      await received(page, alias, 'audio', (source) => near(source.dominantHz, hz));
+    }
+    for (const [page, alias] of [[ana, 'Cy'], [cy, 'Ana'], [cy, 'Bo']]) {
+      const seen = await received(page, alias, 'video', (source) => source.framesDecoded > 30);
+      // Counted from joining, so it says something about those who were there already.
+      if (page === cy) assert.ok(seen.firstFrameMs < 1500, `${alias}'s first frame after ${seen.firstFrameMs} ms`);
+    }
+    const boAtCy = await cy.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.name === 'Bo').id);
+    assert.ok(await moves(cy, boAtCy), 'the late joiner sees a still picture');
+    await until('everybody is listed everywhere', async () => (await people(ana)).join() === 'Ana,Bo,Cy,Di' && (await people(cy)).join() === 'Ana,Bo,Cy,Di');
+    const summary = await late.summary;
+    assert.deepEqual(summary.participants.map((other) => other.alias).sort(), ['Ana', 'Bo', 'Cy', 'Di']);
+    assert.ok(summary.video.firstFrameMs < 1500, `first frame after ${summary.video.firstFrameMs} ms`);
+    assert.ok(summary.video.frames > 60, `${summary.video.frames} frames`);
+    assert.equal(summary.video.gaps, 0);
+    await native.leave();
+    assert.deepEqual([...ana.problems, ...cy.problems], []);
+  });
+
+  test('leaving, closing the tab and killing the browser are seen by the others in time', async (t) => {
+    const gateway = await startGateway(t);
+    const [one, two] = [await startChromium(t), await startChromium(t, { hz: 660 })];
+    const ana = await joinPage(t, one, gateway, 'leave', 'Ana', { query });
+    const native = joinNative(t, gateway.native, 'leave', { alias: 'Bo', args: ['--audio', 'tone:880'] });
+    await until('Bo is there', async () => (await people(ana)).join() === 'Ana,Bo');
+
+    const left = await joinPage(t, two, gateway, 'leave', 'Cy', { query });
+    await until('Cy is there', async () => (await people(ana)).includes('Cy'));
+    await left.getByRole('button', { name: 'Leave', exact: true }).click();
+    await until('Cy has left', async () => !(await people(ana)).includes('Cy'), { timeout: 1500 });
+    await left.close();
+
+    const closed = await joinPage(t, two, gateway, 'leave', 'Di', { query });
+    await until('Di is there', async () => (await people(ana)).includes('Di'));
+    await closed.close({ runBeforeUnload: true });
+    await until('Di has left', async () => !(await people(ana)).includes('Di'), { timeout: 2000 });
+
+    const killed = await startChromium(t, { hz: 770 });
+    await joinPage(t, killed, gateway, 'leave', 'Ed', { query });
+    await until('Ed is there', async () => (await people(ana)).includes('Ed'));
+    await killed.kill();
+    const state = () => ana.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.name === 'Ed')?.state ?? 'gone');
+    await until('Ed is shown as reconnecting', async () => (await state()) === 'reconnecting', { timeout: 5000 });
+    await until('Ed is gone', async () => (await state()) === 'gone', { timeout: 11_500 });
+
+    native.child.kill('SIGKILL');
+    await until('Bo is gone', async () => (await people(ana)).join() === 'Ana', { timeout: 20_000 });
+  });
+
+  test('mute and camera buttons are seen by the others', async (t) => {
+    const gateway = await startGateway(t);
+    const [one, two] = [await startChromium(t), await startChromium(t, { hz: 660 })];
+    const ana = await joinPage(t, one, gateway, 'mute', 'Ana', { query });
+    const bo = await joinPage(t, two, gateway, 'mute', 'Bo', { query });
+    await received(bo, 'Ana', 'audio', (source) => near(source.dominantHz, 440));
+    const muted = () => bo.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.name === 'Ana').muted);
+    await ana.getByRole('button', { name: 'Mute', exact: true }).click();
+    await until('Ana is muted', async () => (await muted()).audio);
+    await received(bo, 'Ana', 'audio', (source) => source.audioLevel < 0.005);
+    await ana.getByRole('button', { name: 'Camera', exact: true }).click();
+    await until("Ana's camera is off", async () => (await muted()).video);
+    await ana.getByRole('button', { name: 'Mute', exact: true }).click();
+    await ana.getByRole('button', { name: 'Camera', exact: true }).click();
+    await until('both are on again', async () => { const now = await muted(); return !now.audio && !now.video; });
+    await received(bo, 'Ana', 'audio', (source) => near(source.dominantHz, 440) && source.audioLevel > 0.05);
+    const before = (await received(bo, 'Ana', 'video')).framesDecoded;
+    await received(bo, 'Ana', 'video', (source) => source.framesDecoded > before + 20);
+    assert.deepEqual([...ana.problems, ...bo.problems], []);
+  });
+});
