@@ -104,7 +104,6 @@ export class Call {
     this.stage.dispose();
     this.panels.closeAll();
     clearToasts();
-    byId("banner").hidden = true;
     byId("alone").hidden = true;
     byId("tap-to-hear").hidden = true;
     byId("talking").hidden = true;
