@@ -176,7 +176,7 @@ export class Call {
   }
 
   private async toggleMute(): Promise<void> {
-    const on = !this.media.on.microphone;
+    const on = !(this.media.on.microphone && this.media.track("microphone"));
     this.publishing.setTalking(false);
     await this.media.set("microphone", on);
     remember("microphone", on ? "on" : "off");
@@ -184,7 +184,7 @@ export class Call {
   }
 
   private async toggleCamera(): Promise<void> {
-    const on = !this.media.on.camera;
+    const on = !(this.media.on.camera && this.media.track("camera"));
     await this.media.set("camera", on);
     remember("camera", on ? "on" : "off");
     this.afterSwitch("camera", on);

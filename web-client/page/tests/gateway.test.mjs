@@ -134,6 +134,68 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     await ben.context.close();
   });
 
+  test("another camera is taken over in the middle of the call", async () => {
+    const rich = await launch({ cameras: 2 });
+    const ana = await enter("Ana", "devices");
+    const ben = await enter("Ben", "devices", "", {}, gateway, rich);
+    await ana.page.locator(".tile:not([data-local])[data-picture]").waitFor();
+    const before = await ben.page.evaluate(() => window.wzp.room.local.publications.find(({ source }) => source === "camera").track.label);
+    await ben.page.getByRole("button", { name: "Settings" }).click();
+    const list = ben.page.getByRole("dialog").getByLabel("Camera");
+    const other = await list.locator("option").evaluateAll((options, label) => options.find(({ text }) => text !== label).value, before);
+    await list.selectOption(other);
+    await ben.page.waitForFunction((label) => window.wzp.room.local.publications.find(({ source }) => source === "camera").track.label !== label, before);
+    await shot(ben.page, "gateway-settings-desktop-light");
+    await ben.page.keyboard.press("Escape");
+    const decoded = async () => (await stats(ana.page)).sources.find(({ kind }) => kind === "video").framesDecoded;
+    const count = await decoded();
+    await untilStats(ana.page, `(s) => s.sources.find((x) => x.kind === "video").framesDecoded > ${count + 10}`);
+    assert.ok(await moves(ana.page, "Ben"));
+    assert.equal(await ben.page.evaluate(() => localStorage.getItem("wzp.videoinput")), other, "the choice is remembered");
+    assert.deepEqual([...ana.errors, ...ben.errors], []);
+    await ana.context.close();
+    await rich.close();
+  });
+
+  test("a shared screen arrives as a tile of its own, large, and goes away again", async () => {
+    const ana = await enter("Ana", "screens");
+    const ben = await enter("Ben", "screens");
+    await ben.page.evaluate(() => {
+      // Chromium without a display has no screen to share.
+      navigator.mediaDevices.getDisplayMedia = () => {
+        const canvas = document.createElement("canvas");
+        canvas.width = 1280;
+        canvas.height = 720;
+        const context = canvas.getContext("2d");
+        let line = 0;
+        setInterval(() => {
+          context.fillStyle = "#fff";
+          context.fillRect(0, 0, 1280, 720);
+          context.fillStyle = "#134";
+          context.font = "48px sans-serif";
+          context.fillText(`Quarterly plan, page ${(line += 1)}`, 80, 120);
+        }, 100);
+        return Promise.resolve(canvas.captureStream(10));
+      };
+    });
+    await ben.page.getByRole("button", { name: "Screen", exact: true }).click();
+    const screen = ana.page.locator('.tile[data-source="screen"]');
+    await ana.page.locator('.tile[data-source="screen"][data-large][data-picture]').waitFor();
+    await untilStats(ana.page, `(s) => s.sources.some((x) => x.slot === 1 && x.width === 1280 && x.framesDecoded > 5)`);
+    await ana.page.getByRole("button", { name: "People" }).click();
+    await ana.page.getByText("shares the screen").first().waitFor({ state: "attached" });
+    await ana.page.waitForTimeout(2500);
+    await shot(ana.page, "gateway-screen-desktop-light");
+    await ana.page.getByRole("button", { name: "Stats" }).click();
+    await ana.page.waitForTimeout(5000);
+    await shot(ana.page, "gateway-stats-desktop-light");
+    await ben.page.getByRole("button", { name: "Screen", exact: true }).click();
+    await screen.waitFor({ state: "detached" });
+    assert.deepEqual([...ana.errors, ...ben.errors], []);
+    await ana.context.close();
+    await ben.context.close();
+  });
+
   test("a tab that is closed is seen to leave", async () => {
     const ana = await enter("Ana", "closing");
     const ben = await enter("Ben", "closing");
