@@ -104,7 +104,6 @@ export class Call {
     this.stage.dispose();
     this.panels.closeAll();
     clearToasts();
-    byId("banner").hidden = true;
     byId("alone").hidden = true;
     byId("tap-to-hear").hidden = true;
     byId("talking").hidden = true;
@@ -177,7 +176,7 @@ export class Call {
   }
 
   private async toggleMute(): Promise<void> {
-    const on = !this.media.on.microphone;
+    const on = !(this.media.on.microphone && this.media.track("microphone"));
     this.publishing.setTalking(false);
     await this.media.set("microphone", on);
     remember("microphone", on ? "on" : "off");
@@ -185,7 +184,7 @@ export class Call {
   }
 
   private async toggleCamera(): Promise<void> {
-    const on = !this.media.on.camera;
+    const on = !(this.media.on.camera && this.media.track("camera"));
     await this.media.set("camera", on);
     remember("camera", on ? "on" : "off");
     this.afterSwitch("camera", on);

@@ -27,12 +27,12 @@ const FLAGS = [
 ];
 
 /** Chromium. `devices: false` leaves the machine without microphone and camera; `gesture: true` blocks sound until a click. */
-export function launch({ devices = true, gesture = false } = {}) {
+export function launch({ devices = true, gesture = false, cameras = 1 } = {}) {
   return chromium.launch({
     executablePath: process.env.WZP_CHROMIUM ?? "/usr/bin/chromium",
     args: [
       ...FLAGS,
-      ...(devices ? ["--use-fake-device-for-media-stream"] : []),
+      ...(devices ? [`--use-fake-device-for-media-stream=device-count=${cameras}`] : []),
       `--autoplay-policy=${gesture ? "document-user-activation-required" : "no-user-gesture-required"}`,
     ],
   });
