@@ -30,6 +30,8 @@ const AUDIO_LAG: Lag = Lag {
 const REQUEST_INTERVAL: u64 = 2_000_000;
 /// How often the client's capacity is judged.
 const CAPACITY_INTERVAL: Duration = Duration::from_millis(1000);
+/// After the path was full, its capacity is not tried beyond what went through for this long.
+const CAPACITY_HOLD: Duration = Duration::from_millis(4000);
 /// A capacity above this is no bound, bit/s.
 const CAPACITY_FREE: u32 = 6_000_000;
 
@@ -70,6 +72,7 @@ pub struct Egress {
     turn: Option<TrackId>,
     counters: Counters,
     capacity: u32,
+    narrowed_at: Option<Instant>,
     judged_at: Option<Instant>,
 }
 
@@ -99,6 +102,7 @@ impl Egress {
             turn: None,
             counters: Counters::default(),
             capacity: u32::MAX,
+            narrowed_at: None,
             judged_at: None,
         }
     }
@@ -264,9 +268,12 @@ impl Egress {
         if window.was_closed(CAPACITY_INTERVAL, now) {
             // What went through is what the path carries; a little less lets the queue drain.
             let rate = window.delivered_rate(now);
-            self.capacity = (rate - rate / 8).max(50_000).min(self.capacity);
-        } else if self.capacity != u32::MAX {
-            self.capacity = self.capacity.saturating_add(self.capacity / 8 + 10_000);
+            self.capacity = (rate - rate / 4).max(50_000).min(self.capacity);
+            self.narrowed_at = Some(now);
+        } else if self.capacity != u32::MAX
+            && (self.narrowed_at).is_none_or(|at| now.saturating_duration_since(at) >= CAPACITY_HOLD)
+        {
+            self.capacity = self.capacity.saturating_add(self.capacity / 12 + 5_000);
             if self.capacity > CAPACITY_FREE {
                 self.capacity = u32::MAX;
             }
