@@ -8,7 +8,7 @@ import { createInterface } from "node:readline";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
-import { accessible, inState, launch, open, shot } from "./harness.mjs";
+import { accessible, endAll, inState, launch, onExit, open, shot } from "./harness.mjs";
 
 const BINARY = process.env.WZP_GATEWAY;
 const DIST = fileURLToPath(new URL("../../dist/page/", import.meta.url));
@@ -24,7 +24,7 @@ async function startGateway(...flags) {
     createInterface({ input: child.stdout }).once("line", resolve);
     child.once("exit", (code) => reject(new Error(`the gateway ended with ${code}`)));
   });
-  return {
+  const gateway = {
     base: `http://${JSON.parse(line).http}`,
     kill: () => child.kill("SIGKILL"),
     async stop() {
@@ -36,6 +36,8 @@ async function startGateway(...flags) {
       rmSync(state, { recursive: true, force: true });
     },
   };
+  onExit(() => gateway.stop());
+  return gateway;
 }
 
 const stats = (page) => page.evaluate(() => window.wzp.stats());
@@ -75,8 +77,7 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
   });
 
   after(async () => {
-    await browser?.close();
-    await gateway?.stop();
+    await endAll();
   });
 
   const enter = async (name, room, more = "", options = {}, at = gateway, by = browser) => {

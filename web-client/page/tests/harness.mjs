@@ -27,8 +27,8 @@ const FLAGS = [
 ];
 
 /** Chromium. `devices: false` leaves the machine without microphone and camera; `gesture: true` blocks sound until a click. */
-export function launch({ devices = true, gesture = false, cameras = 1 } = {}) {
-  return chromium.launch({
+export async function launch({ devices = true, gesture = false, cameras = 1 } = {}) {
+  const browser = await chromium.launch({
     executablePath: process.env.WZP_CHROMIUM ?? "/usr/bin/chromium",
     args: [
       ...FLAGS,
@@ -36,6 +36,20 @@ export function launch({ devices = true, gesture = false, cameras = 1 } = {}) {
       `--autoplay-policy=${gesture ? "document-user-activation-required" : "no-user-gesture-required"}`,
     ],
   });
+  onExit(() => browser.close());
+  return browser;
+}
+
+const leftovers = [];
+
+/** Something to end when the tests of a file are over, also those that failed half-way. */
+export function onExit(end) {
+  leftovers.push(end);
+}
+
+/** For `after()`: a browser or gateway that is left running would keep the test process from ending. */
+export async function endAll() {
+  for (const end of leftovers.splice(0).reverse()) await end();
 }
 
 /** A fresh profile and one page in it. `errors` collects everything that the console calls an error. */
