@@ -97,9 +97,32 @@ try {
   await hearsAndSees(bob, ana, "after the cut Bob hears and sees Ana");
   await hearsAndSees(ana, bob, "after the cut Ana hears and sees Bob");
 
+  const decoded = async () => (await stats(bob)).sources.find((source) => source.alias === "Ana" && source.kind === "video")?.framesDecoded ?? 0;
+  const grows = async (what, expected) => {
+    await sleep(700);
+    const before = await decoded();
+    await sleep(1000);
+    const after = await decoded();
+    check(what, expected ? after > before + 5 : after <= before + 1, `${before} -> ${after} pictures`);
+  };
+  await bob.page.evaluate(() => window.smoke.other().tracks.find((track) => track.kind === "video").setVisible(false));
+  await grows("a hidden tile gets no pictures", false);
+  await bob.page.evaluate(() => window.smoke.other().tracks.find((track) => track.kind === "video").setVisible(true));
+  await grows("and gets them again when it is shown", true);
+  await ana.page.evaluate(() => window.smoke.publications[0].mute(true));
+  await grows("a muted camera sends nothing", false);
+  await ana.page.evaluate(() => window.smoke.publications[0].mute(false));
+  await grows("and sends again", true);
+  await ana.page.evaluate(() => window.smoke.devices());
+  await grows("another camera goes on in the same track", true);
+  await until(async () => (await stats(bob)).sources.some((source) => source.alias === "Ana" && source.kind === "video" && Math.abs(source.width / source.height - 4 / 3) < 0.02), 5000, "the new camera's shape").catch((error) => check("the new camera's shape", false, String(error)));
+  await until(async () => (await stats(bob)).sources.some((source) => source.alias === "Ana" && source.kind === "audio" && source.audioLevel > 0.001), 5000, "the new microphone").catch((error) => check("the new microphone", false, String(error)));
   await ana.page.evaluate(() => window.smoke.publications[1].mute(true));
   await until(() => bob.page.evaluate(() => [...window.room.participants.values()].some((p) => !p.isLocal && p.muted.audio)), 2000, "mute is seen");
   check("mute is seen by the other", true);
+
+  await ana.page.evaluate(() => window.smoke.publications[0].stop());
+  await until(() => bob.page.evaluate(() => window.smoke.other().tracks.every((track) => track.kind === "audio")), 2000, "the end of a track").then(() => check("a stopped track ends for the other", true), (error) => check("a stopped track ends for the other", false, String(error)));
 
   const leftAt = Date.now();
   await ana.page.goto("about:blank");

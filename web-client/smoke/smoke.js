@@ -17,6 +17,12 @@ function movingPicture(width, height) {
     context.fillRect((n * 7) % width, (n * 5) % height, 60, 60);
     context.font = "48px sans-serif";
     context.fillText(String(n), 40, 80);
+    // The time, as sixteen squares, so that a viewer on this machine can tell the delay.
+    const time = Date.now() & 0xffff;
+    for (let bit = 0; bit < 16; bit++) {
+      context.fillStyle = time & (1 << bit) ? "#fff" : "#000";
+      context.fillRect((bit * width) / 16, height - height / 8, width / 16 + 1, height / 8);
+    }
   }, 33);
   return canvas.captureStream(30).getVideoTracks()[0];
 }
@@ -82,14 +88,42 @@ window.smoke = {
     for (const participant of room.participants.values()) participant.tracks.forEach(show);
     this.publications.push(await room.publish(movingPicture(width, height)), await room.publish(tone(hz)));
   },
+  /** Goes on with other devices: the browser's fake camera and microphone. */
+  async devices() {
+    const stream = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width: 640, height: 480 } });
+    await this.publications[0].replaceTrack(stream.getVideoTracks()[0]);
+    await this.publications[1].replaceTrack(stream.getAudioTracks()[0]);
+  },
+  other: () => [...window.room.participants.values()].find((participant) => !participant.isLocal),
   refused: (url) => connect(url, { name: "Eve" }).then(() => "joined", (error) => error.code),
+  /** From the moment of drawing to being seen here, ms. */
+  delay() {
+    const { data, width, height } = this.picture();
+    let time = 0;
+    for (let bit = 0; bit < 16; bit++) {
+      const at = 4 * (Math.floor(height - height / 16) * width + Math.floor(((bit + 0.5) * width) / 16));
+      if (data[at] > 127) time |= 1 << bit;
+    }
+    return ((Date.now() & 0xffff) - time) & 0xffff;
+  },
+  async delays(seconds) {
+    const found = [];
+    for (let i = 0; i < seconds * 20; i++) {
+      found.push(this.delay());
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    return found;
+  },
   pixels() {
+    return [...this.picture().data.slice(4 * 1300, 4 * 1300 + 4)];
+  },
+  picture() {
     const canvas = [...document.querySelectorAll("body > canvas, body > video")].at(-1);
     const copy = document.createElement("canvas");
     copy.width = canvas.videoWidth ?? canvas.width;
     copy.height = canvas.videoHeight ?? canvas.height;
-    const context = copy.getContext("2d");
+    const context = copy.getContext("2d", { willReadFrequently: true });
     context.drawImage(canvas, 0, 0);
-    return [...context.getImageData(4, 4, 1, 1).data];
+    return context.getImageData(0, 0, copy.width, copy.height);
   },
 };

@@ -1,7 +1,7 @@
 import { Emitter } from "../events.js";
 import { RoomError } from "../error.js";
 import type { RoomAudio } from "../types.js";
-import playoutUrl from "./playout.worklet.ts?worker&url";
+import workletUrl from "../workers/audio.worklet.ts?worker&url";
 
 /** The page's side of playing: the audio context, its worklet, the output device and the volume. */
 export class Playback extends Emitter<{ blocked: [boolean]; failed: [string] }> implements RoomAudio {
@@ -33,7 +33,7 @@ export class Playback extends Emitter<{ blocked: [boolean]; failed: [string] }> 
   /** Loads the worklet. @returns the port on which the session worker sends sound */
   async start(): Promise<MessagePort | undefined> {
     try {
-      await this.context.audioWorklet.addModule(playoutUrl);
+      await this.context.audioWorklet.addModule(workletUrl);
       if (this.#closed) return undefined;
       this.#node = new AudioWorkletNode(this.context, "wzp-playout", { numberOfInputs: 0, numberOfOutputs: 1, outputChannelCount: [2] });
     } catch (error) {
