@@ -69,13 +69,14 @@ export async function open(browser, { size = "desktop", scheme = "light", permis
   const errors = [];
   page.on("console", (message) => message.type() === "error" && errors.push(`${message.text()} (${message.location().url})`));
   page.on("pageerror", (error) => errors.push(String(error)));
-  page.setDefaultTimeout(15_000);
+  page.setDefaultTimeout(30_000);
   return { context, page, errors };
 }
 
 /** Waits until the page is in a state. */
 export async function inState(page, ...states) {
-  await page.waitForFunction((wanted) => wanted.includes(document.body.dataset.state), states);
+  // Not at every frame: a machine that draws slowly would ask slowly.
+  await page.waitForFunction((wanted) => wanted.includes(document.body.dataset.state), states, { polling: 100 });
 }
 
 /** A picture kept as an artefact. */
