@@ -16,3 +16,4 @@ pub mod net;
 pub mod room;
 pub mod serve;
 pub mod state;
+pub mod webrtc;

@@ -8,4 +8,5 @@ pub mod clock;
 pub mod frame;
 pub mod h264;
 pub mod h265;
+pub mod rtp;
 pub mod video_in;

@@ -461,3 +461,6 @@ impl Sending {
         Progress::GaveUp(if self.stamp.is_some() { unsent as u32 } else { 0 })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -353,3 +353,6 @@ fn open(source: ParticipantId, kind: Kind, first_seq: u32) -> TrackWriter {
     };
     Track::create(id, bounds, first_seq).1
 }
+
+#[cfg(test)]
+mod tests;

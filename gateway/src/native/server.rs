@@ -40,6 +40,8 @@ pub struct Limits {
     pub handshakes: usize,
     /// From the first packet to the answered offer.
     pub handshake_deadline: Duration,
+    /// A member that is silent for this long is lost.
+    pub idle: Duration,
     /// What a member may send.
     pub rates: Rates,
 }
@@ -51,6 +53,7 @@ impl Default for Limits {
             per_ip: 64,
             handshakes: 256,
             handshake_deadline: Duration::from_secs(10),
+            idle: transport::IDLE,
             rates: Rates::default(),
         }
     }
@@ -95,7 +98,7 @@ impl Server {
     /// # Errors
     /// The address cannot be bound, or the certificate cannot be made.
     pub fn bind(config: Config, registry: Registry, identity: Arc<Identity>) -> io::Result<Self> {
-        let server = transport::server_config(&identity).map_err(io::Error::other)?;
+        let server = transport::server_config(&identity, config.limits.idle).map_err(io::Error::other)?;
         let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no tokio runtime to listen in"))?;
         let socket = bind(config.listen)?;
         let endpoint = Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime)?;

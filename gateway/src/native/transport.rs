@@ -14,9 +14,10 @@ use wzp_proto::identity::Identity;
 
 /// The one ALPN protocol.
 pub const ALPN: &[u8] = b"wzp";
-/// A connection that is silent for this long is lost. Natives say 30 s; the lower of both sides counts.
+/// A connection that is silent for this long is lost, unless configured otherwise. Natives say 30 s; the lower of both
+/// sides counts.
 pub const IDLE: Duration = Duration::from_secs(15);
-/// Distance of keep-alive packets.
+/// Largest distance of keep-alive packets; a third of the idle time if that is less.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Most datagram bytes that wait in QUIC's queue. The egress keeps it to tens of milliseconds; this is only the bound.
 pub const DATAGRAM_SEND_BUFFER: usize = 256 << 10;
@@ -65,16 +66,16 @@ pub enum TransportError {
     InitialCipher(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
 }
 
-/// Transport parameters of both sides.
-pub fn transport_config() -> TransportConfig {
+/// Transport parameters of both sides. A connection that is silent for `idle` is lost.
+pub fn transport_config(idle: Duration) -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MTU_UPPER)
         .interval(Duration::from_secs(300))
         .black_hole_cooldown(Duration::from_secs(30));
     let mut transport = TransportConfig::default();
     transport
-        .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
-        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(IdleTimeout::try_from(idle).ok())
+        .keep_alive_interval(Some(KEEP_ALIVE.min(idle / 3)))
         .datagram_receive_buffer_size(Some(65_536))
         .datagram_send_buffer_size(DATAGRAM_SEND_BUFFER)
         .receive_window(VarInt::from_u32(262_144))
@@ -105,7 +106,7 @@ pub fn certificate(identity: &Identity) -> Result<(CertificateDer<'static>, Priv
 ///
 /// # Errors
 /// See [`TransportError`].
-pub fn server_config(identity: &Identity) -> Result<quinn::ServerConfig, TransportError> {
+pub fn server_config(identity: &Identity, idle: Duration) -> Result<quinn::ServerConfig, TransportError> {
     let (certificate, key) = certificate(identity)?;
     let mut tls = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -113,7 +114,7 @@ pub fn server_config(identity: &Identity) -> Result<quinn::ServerConfig, Transpo
         .with_single_cert(vec![certificate], key)?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
-    config.transport_config(Arc::new(transport_config()));
+    config.transport_config(Arc::new(transport_config(idle)));
     Ok(config)
 }
 
@@ -131,7 +132,7 @@ pub fn client_config() -> Result<quinn::ClientConfig, TransportError> {
         .with_no_client_auth();
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-    config.transport_config(Arc::new(transport_config()));
+    config.transport_config(Arc::new(transport_config(IDLE)));
     Ok(config)
 }
 

@@ -131,7 +131,7 @@ impl View {
             .map(|member| (member.id, self.source(member)))
             .collect();
         if let Some((talker, _)) = self.talker
-            && !self.sources.get(&talker).is_some_and(|source| source.audio.is_some())
+            && (self.sources.get(&talker)).is_none_or(|source| source.audio.is_none())
         {
             self.talker = None;
         }
@@ -324,5 +324,78 @@ impl Numbering {
         let seq = self.next_seq;
         self.next_seq = seq.wrapping_add(packets);
         (seq, timestamp as u32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::media::frame::{Draft, TrackId};
+
+    fn frame(kind: Kind, ticks: u64, ms: u64) -> Frame {
+        let track = TrackId {
+            source: ParticipantId(1),
+            kind,
+            slot: 0,
+            layer: 0,
+        };
+        let draft = Draft {
+            codec: Codec::Opus24k,
+            keyframe: true,
+            ticks,
+            time: RoomTime::from_millis(ms),
+            size: None,
+            payload: Bytes::from_static(&[0; 20]),
+        };
+        Frame::new(track, 0, 0, draft.time, draft.time, draft)
+    }
+
+    #[test]
+    fn numbers_of_a_drifting_source_stay_near_the_room_clock() {
+        let mut numbering = Numbering::new(7);
+        let mut last = None;
+        for n in 0..200_000u64 {
+            // 100 ppm fast, over 67 minutes.
+            let room_ms = 1_000 + n * 20 + n * 20 / 10_000;
+            let (seq, timestamp) = numbering.next(&frame(Kind::Audio, n * 960, room_ms), 1);
+            assert_eq!(seq, 7 + n as u32);
+            assert!(u64::from(timestamp).abs_diff(room_ms) <= DRIFT as u64 + 1);
+            let step = last.replace(timestamp).map_or(20, |last| timestamp - last);
+            assert!((19..=21).contains(&step));
+        }
+    }
+
+    #[test]
+    fn thirty_pictures_a_second_fill_the_second() {
+        let mut numbering = Numbering::new(0);
+        let stamps: Vec<_> = (0..31)
+            .map(|n| numbering.next(&frame(Kind::Video, n * 3000, n * 1000 / 30), 4).1)
+            .collect();
+        assert_eq!(stamps[30] - stamps[0], 1000);
+        assert!(stamps.windows(2).all(|pair| (33..=34).contains(&(pair[1] - pair[0]))));
+    }
+
+    proptest! {
+        #[test]
+        fn timestamps_increase_and_numbers_have_no_holes(
+            frames in proptest::collection::vec((any::<bool>(), any::<u32>(), 0u64..100_000, 1u32..200), 1..200),
+        ) {
+            let mut numbering = Numbering::new(u32::MAX - 100);
+            let mut before: Option<(u32, u32)> = None;
+            for (change, ticks, ms, packets) in frames {
+                if change {
+                    numbering.change_source();
+                }
+                let (seq, timestamp) = numbering.next(&frame(Kind::Video, ticks.into(), ms), packets);
+                if let Some((expected, last)) = before {
+                    prop_assert_eq!(seq, expected);
+                    prop_assert!(timestamp > last);
+                }
+                before = Some((seq.wrapping_add(packets), timestamp));
+            }
+        }
     }
 }

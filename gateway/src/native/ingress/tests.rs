@@ -1,0 +1,244 @@
+use proptest::prelude::*;
+use tokio::sync::Notify;
+use wzp_proto::header::{Flags, MediaHeader};
+use wzp_proto::packet::encode_datagram;
+use wzp_proto::video::{fragment_header, fragments};
+
+use super::*;
+use crate::room::subscription::{Cursor, Lag, Next};
+
+const ME: ParticipantId = ParticipantId(5);
+const SPS: &[u8] = &[
+    0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x2f, 0xf9, 0x70, 0x11, 0x00, 0x00, 0x03, 0x00, 0x01, 0x00, 0x00, 0x03,
+    0x00, 0x3c, 0x0f, 0x16, 0x2e, 0x48,
+];
+const PPS: &[u8] = &[0x68, 0xcb, 0x83, 0xcb, 0x20];
+const LAG: Lag = Lag {
+    most: 10_000_000,
+    resync_age: 0,
+};
+
+fn ingress() -> Ingress {
+    Ingress::new(ME, Rates::default(), [1, 1], Arc::default(), RoomTime(0))
+}
+
+fn sound(seq: u32, timestamp: u32, codec: Codec, flags: Flags) -> Bytes {
+    let header = MediaHeader {
+        flags,
+        media_type: MediaType::Audio,
+        codec,
+        stream_id: 0,
+        fec_ratio: 0,
+        seq,
+        timestamp,
+        fec_block: 0,
+    };
+    encode_datagram(&header, &[0xf8, seq as u8])
+}
+
+fn picture(first_seq: u32, timestamp: u32, keyframe: bool, filler: usize) -> Vec<Bytes> {
+    let mut payload = Vec::new();
+    let slice: &[u8] = if keyframe { &[0x65, 0x88] } else { &[0x41, 0x9a] };
+    for nal_unit in [SPS, PPS, slice].into_iter().skip(if keyframe { 0 } else { 2 }) {
+        payload.extend_from_slice(&[0, 0, 0, 1]);
+        payload.extend_from_slice(nal_unit);
+    }
+    payload.resize(payload.len() + filler, 0x55);
+    let header = MediaHeader {
+        flags: if keyframe { Flags::KEYFRAME } else { Flags::empty() },
+        media_type: MediaType::Video,
+        codec: Codec::H264Baseline,
+        stream_id: 1,
+        fec_ratio: 0,
+        seq: first_seq,
+        timestamp,
+        fec_block: 0,
+    };
+    let parts = fragments(&payload.into(), None, 1100).unwrap();
+    (parts.iter().enumerate())
+        .map(|(i, part)| encode_datagram(&fragment_header(&header, i as u8, parts.len() as u8), part))
+        .collect()
+}
+
+fn frames(track: &Arc<Track>, cursor: &mut Option<Cursor>) -> Vec<(u64, bool)> {
+    let cursor = cursor.get_or_insert_with(|| {
+        let mut cursor = Cursor::new(track, &Arc::new(Notify::new()));
+        cursor.start();
+        cursor
+    });
+    let mut out = Vec::new();
+    while let Next::Frame(frame) = cursor.next(&LAG) {
+        out.push((frame.ticks & 0xffff_ffff, frame.keyframe));
+    }
+    out
+}
+
+/// An ingress whose sound is listened to from the first packet on.
+fn listening() -> (Ingress, Cursor) {
+    let mut ingress = ingress();
+    let writer = open(ME, Kind::Audio, 1);
+    let cursor = Cursor::new(writer.track(), &Arc::new(Notify::new()));
+    ingress.audio.writer = Some(writer);
+    (ingress, cursor)
+}
+
+fn sounds(cursor: &mut Cursor) -> Vec<u8> {
+    let mut out = Vec::new();
+    while let Next::Frame(frame) = cursor.next(&LAG) {
+        out.push(frame.payload[1]);
+    }
+    out
+}
+
+#[test]
+fn sound_comes_in_order_without_repair_noise_or_repetition() {
+    let (mut ingress, mut cursor) = listening();
+    let none = Flags::empty();
+    for (seq, codec, flags) in [
+        (0, Codec::Opus24k, none),
+        (2, Codec::Opus24k, none),
+        (1, Codec::Opus24k, none),
+        (1, Codec::Opus24k, none),
+        (3, Codec::Codec2_1200, Flags::REPAIR),
+        (4, Codec::ComfortNoise, none),
+        (5, Codec::Opus6k, none),
+    ] {
+        ingress
+            .datagram(sound(seq, seq * 20, codec, flags), RoomTime(u64::from(seq) * 20_000))
+            .unwrap();
+    }
+    assert_eq!(sounds(&mut cursor), [0, 1, 2, 5]);
+    let counters = &ingress.counters;
+    assert_eq!((counters.audio_in.get(), counters.audio_skipped_in.get()), (4, 2));
+    assert_eq!((counters.audio_late_in.get(), counters.audio_lost_in.get()), (1, 0));
+    let tracks = ingress.take_tracks().unwrap();
+    assert_eq!((tracks.len(), tracks[0].0.codec), (1, Codec::Opus6k));
+    assert!(ingress.take_tracks().is_none());
+}
+
+#[test]
+fn missing_sound_holds_the_rest_for_20_ms() {
+    let (mut ingress, mut cursor) = listening();
+    ingress
+        .datagram(sound(7, 0, Codec::Opus24k, Flags::empty()), RoomTime(0))
+        .unwrap();
+    ingress
+        .datagram(sound(9, 40, Codec::Opus24k, Flags::empty()), RoomTime(40_000))
+        .unwrap();
+    assert_eq!(sounds(&mut cursor), [7]);
+    assert_eq!(ingress.poll_timeout(), Some(RoomTime(60_000)));
+    ingress.handle_timeout(RoomTime(60_000));
+    assert_eq!(sounds(&mut cursor), [9]);
+    assert_eq!(ingress.counters.audio_lost_in.get(), 1);
+}
+
+#[test]
+fn picture_is_put_together_in_any_order_and_sized_by_its_bitstream() {
+    let mut ingress = ingress();
+    let mut parts = picture(100, 1000, true, 5_000);
+    parts.reverse();
+    for part in parts {
+        ingress.datagram(part, RoomTime(0)).unwrap();
+    }
+    let tracks = ingress.take_tracks().unwrap();
+    let size = tracks[0].0.size.unwrap();
+    assert_eq!((size.width, size.height), (640, 360));
+    assert_eq!(frames(&tracks[0].1, &mut None), [(90_000, true)]);
+    assert_eq!(ingress.video_stream(), Some(1));
+    assert_eq!(ingress.take_keyframe_wish(RoomTime(0)), None);
+}
+
+#[test]
+fn lost_fragment_costs_frames_up_to_the_next_keyframe_and_asks_for_one() {
+    let mut ingress = ingress();
+    let mut cursor = None;
+    let feed = |ingress: &mut Ingress, parts: Vec<Bytes>, ms: u64| {
+        for part in parts {
+            ingress.datagram(part, RoomTime::from_millis(ms)).unwrap();
+        }
+    };
+    feed(&mut ingress, picture(0, 0, true, 100), 0);
+    let track = ingress.take_tracks().unwrap()[0].1.clone();
+    assert_eq!(frames(&track, &mut cursor), [(0, true)]);
+    let mut torn = picture(1, 33, false, 2_000);
+    torn.remove(1);
+    feed(&mut ingress, torn, 33);
+    feed(&mut ingress, picture(3, 66, false, 100), 66);
+    assert_eq!(frames(&track, &mut cursor), [], "it waits for the one before it");
+    ingress.handle_timeout(RoomTime::from_millis(96));
+    assert_eq!(frames(&track, &mut cursor), []);
+    assert_eq!(ingress.take_keyframe_wish(RoomTime::from_millis(96)), Some(track.id()));
+    feed(&mut ingress, picture(4, 100, false, 100), 100);
+    feed(&mut ingress, picture(5, 133, true, 100), 133);
+    feed(&mut ingress, picture(6, 166, false, 100), 166);
+    assert_eq!(frames(&track, &mut cursor), [(133 * 90, true), (166 * 90, false)]);
+    assert_eq!(ingress.counters.video_undecodable_in.get(), 2);
+    assert_eq!(ingress.counters.video_lost_in.get(), 2);
+}
+
+#[test]
+fn overtaken_frame_is_put_back_in_its_place() {
+    let mut ingress = ingress();
+    let mut cursor = None;
+    let first = picture(0, 0, true, 100);
+    let second = picture(1, 33, false, 2_000);
+    let third = picture(3, 66, false, 100);
+    for part in first.into_iter().chain(third).chain(second) {
+        ingress.datagram(part, RoomTime(0)).unwrap();
+    }
+    let track = ingress.take_tracks().unwrap()[0].1.clone();
+    let ticks: Vec<_> = frames(&track, &mut cursor).into_iter().map(|frame| frame.0).collect();
+    assert_eq!(ticks, [0, 33 * 90, 66 * 90]);
+    assert_eq!(ingress.counters.video_lost_in.get(), 0);
+}
+
+#[test]
+fn first_picture_without_keyframe_asks_for_one() {
+    let mut ingress = ingress();
+    for part in picture(50, 0, false, 10) {
+        ingress.datagram(part, RoomTime(0)).unwrap();
+    }
+    assert!(ingress.take_keyframe_wish(RoomTime(0)).is_some());
+    assert!(ingress.take_tracks().is_some());
+}
+
+#[test]
+fn flood_is_cut_and_then_reported() {
+    let rates = Rates {
+        datagrams: 100,
+        bytes: 1_000_000,
+    };
+    let mut ingress = Ingress::new(ME, rates, [0, 0], Arc::default(), RoomTime(0));
+    let broken = (0..2_000u32).find_map(|seq| {
+        ingress
+            .datagram(
+                sound(seq, seq, Codec::Opus24k, Flags::empty()),
+                RoomTime(u64::from(seq) * 100),
+            )
+            .err()
+    });
+    assert_eq!(broken, Some(Bound::Datagrams));
+    assert!(ingress.counters.over_rate_in.get() > 400);
+}
+
+proptest! {
+    #[test]
+    fn any_datagrams_are_survived(datagrams in proptest::collection::vec(
+        (proptest::collection::vec(any::<u8>(), 0..60), any::<bool>(), 0u8..3, 0u8..14), 0..200,
+    )) {
+        let mut ingress = ingress();
+        for (i, (mut bytes, valid, media, codec)) in datagrams.into_iter().enumerate() {
+            if valid && bytes.len() > 16 {
+                bytes[0] = 2;
+                bytes[2] = media;
+                bytes[3] = codec;
+                bytes[6] = 0;
+                bytes[7] = 0;
+                bytes[8] = 0;
+            }
+            let now = RoomTime::from_millis(i as u64);
+            ingress.datagram(bytes.into(), now).unwrap();
+            ingress.handle_timeout(now);
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The WebRTC door. [`engine`] turns datagrams into packets and events and back (ICE, DTLS, SRTP, SDP) and knows no
+//! rooms; [`net`] owns the sockets that feed it; [`worker`] is the thread that joins both to rooms.
+//!
+//! In: offers and commands of sessions, RTP. Out: answers, RTP, and frames in the rooms' logs.
+
+pub mod assign;
+pub mod engine;
+pub mod incoming;
+pub mod net;
+pub mod outgoing;
+pub mod peer;
+pub mod worker;

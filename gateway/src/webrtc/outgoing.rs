@@ -1,0 +1,273 @@
+//! What a peer receives over RTP: one leg per m-line, fed by a cursor.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::media::frame::{Frame, Kind, RoomTime, RtpPayload, TrackId};
+use crate::media::rtp::history::{self, History};
+use crate::media::rtp::packetize;
+use crate::media::rtp::rewrite::Rewriter;
+use crate::room::keyframes::Reason;
+use crate::room::registry::RoomHandle;
+use crate::room::subscription::{Cursor, Lag, Next, Start};
+use crate::room::track::Track;
+use crate::webrtc::assign::Line;
+use crate::webrtc::engine::{Codec, MAX_PAYLOAD, Mid, OutgoingRtp, ReportTime};
+use crate::webrtc::incoming::rtp_codec;
+
+/// Pictures that waited longer than this are left out.
+const VIDEO_LAG: Lag = Lag {
+    most: 500_000,
+    resync_age: 1_000_000,
+};
+/// Sound that waited longer than this is left out.
+const AUDIO_LAG: Lag = Lag {
+    most: 200_000,
+    resync_age: 0,
+};
+/// A replay goes out no faster than this: 50 Mbit/s.
+const PACE_BYTES_PER_MS: u64 = 6_250;
+/// What may go out at once.
+const PACE_BURST: u64 = 128 * 1024;
+/// A viewer's loss asks its source at most this often, µs.
+const REQUEST_INTERVAL: u64 = 2_000_000;
+/// Seconds from the NTP era to a moment before any room began; only differences matter to a receiver.
+const NTP_OFFSET: u64 = 3_900_000_000;
+
+/// One leg.
+pub struct Outgoing {
+    line: Line,
+    feed: Option<Feed>,
+    rewriter: Rewriter,
+    history: History<OutgoingRtp>,
+    run: u64,
+    paced: Paced,
+    last: Option<(u64, RoomTime)>,
+    bytes: u64,
+    /// Frames left out for this viewer by cursors that are gone.
+    dropped: u64,
+}
+
+struct Feed {
+    cursor: Cursor,
+    codec: Option<Codec>,
+    asked_at: Option<RoomTime>,
+    /// Not sent for now: the path is too slow.
+    paused: bool,
+}
+
+#[derive(Debug)]
+struct Paced {
+    level: u64,
+    at: Option<Instant>,
+}
+
+/// What feeding a leg came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fed {
+    /// All that there was went out.
+    All,
+    /// More waits for its turn.
+    Paced,
+}
+
+impl Outgoing {
+    /// An idle leg; `first_timestamp` is random.
+    pub fn new(line: Line, first_timestamp: u32) -> Self {
+        Self {
+            rewriter: Rewriter::new(line.kind.clock_rate(), first_timestamp),
+            history: History::new(history::Limits::default()),
+            line,
+            feed: None,
+            run: 0,
+            paced: Paced {
+                level: PACE_BURST,
+                at: None,
+            },
+            last: None,
+            bytes: 0,
+            dropped: 0,
+        }
+    }
+
+    /// Its m-line.
+    pub fn line(&self) -> &Line {
+        &self.line
+    }
+
+    /// Follows a renegotiation.
+    pub fn set_line(&mut self, line: Line) {
+        self.line = line;
+    }
+
+    /// The track that it carries.
+    pub fn track(&self) -> Option<&Arc<Track>> {
+        self.feed.as_ref().map(|feed| feed.cursor.track())
+    }
+
+    /// Payload bytes sent so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Not sent for now.
+    pub fn is_paused(&self) -> bool {
+        self.feed.as_ref().is_some_and(|feed| feed.paused)
+    }
+
+    /// Carries `track` from its last keyframe on, or nothing.
+    pub fn assign(&mut self, track: Option<&Arc<Track>>, waker: &Arc<Notify>, room: &RoomHandle) {
+        if let Some(feed) = self.feed.take() {
+            self.dropped += feed.cursor.dropped();
+        }
+        let Some(track) = track else { return };
+        self.run += 1;
+        let mut feed = Feed {
+            cursor: Cursor::new(track, waker),
+            codec: None,
+            asked_at: None,
+            paused: false,
+        };
+        feed.start(room);
+        self.feed = Some(feed);
+        waker.notify_one();
+    }
+
+    /// Stops or resumes a track for the sake of bandwidth.
+    pub fn set_paused(&mut self, paused: bool, room: &RoomHandle) {
+        let Some(feed) = &mut self.feed else { return };
+        if feed.paused && !paused {
+            self.run += 1;
+            feed.start(room);
+        }
+        feed.paused = paused;
+    }
+
+    /// Hands every packet that is due to `write`.
+    pub fn feed(
+        &mut self,
+        room: &RoomHandle,
+        now: Instant,
+        room_now: RoomTime,
+        mut write: impl FnMut(Mid, &OutgoingRtp),
+    ) -> Fed {
+        let lag = if self.line.kind == Kind::Video {
+            &VIDEO_LAG
+        } else {
+            &AUDIO_LAG
+        };
+        loop {
+            let Some(feed) = &mut self.feed else { return Fed::All };
+            if feed.paused {
+                return Fed::All;
+            }
+            if self.line.kind == Kind::Video && !self.paced.may_send(now) {
+                return Fed::Paced;
+            }
+            match feed.cursor.next(lag) {
+                Next::Frame(frame) => {
+                    feed.codec = rtp_codec(frame.codec);
+                    if let Some(codec) = feed.codec.filter(|codec| self.line.codecs.contains(codec)) {
+                        self.send(&frame, codec, now, &mut write);
+                    }
+                }
+                Next::NeedsKeyframe => {
+                    if feed.asked_at.is_none_or(|at| room_now.since(at) >= REQUEST_INTERVAL) {
+                        feed.asked_at = Some(room_now);
+                        room.request_keyframe(feed.cursor.track().id(), room_now, Reason::Loss);
+                    }
+                    return Fed::All;
+                }
+                Next::Empty | Next::Ended => return Fed::All,
+            }
+        }
+    }
+
+    /// The packets among `seqs` that can be repeated.
+    pub fn repeat(&mut self, seqs: &[u16], now: Instant) -> Vec<OutgoingRtp> {
+        seqs.iter()
+            .filter_map(|seq| self.history.repeat(now, *seq).ok().cloned())
+            .collect()
+    }
+
+    /// The times of a sender report about now.
+    pub fn report(&self, room_now: RoomTime) -> Option<ReportTime> {
+        let (ticks, time) = self.last?;
+        let elapsed = room_now.since(time).min(10_000_000) * u64::from(self.line.kind.clock_rate()) / 1_000_000;
+        let rtp = self.rewriter.translate(ticks.wrapping_add(elapsed) as u32)?;
+        let ntp = ((room_now.0 / 1_000_000 + NTP_OFFSET) << 32) | (((room_now.0 % 1_000_000) << 32) / 1_000_000);
+        Some(ReportTime { ntp, rtp })
+    }
+
+    fn send(&mut self, frame: &Frame, codec: Codec, now: Instant, write: &mut impl FnMut(Mid, &OutgoingRtp)) {
+        let timestamp = self.rewriter.timestamp(now, self.run, frame.ticks as u32);
+        self.last = Some((frame.ticks, frame.time));
+        let payloads = frame.rtp_payloads(|frame| packetize(frame, codec));
+        for payload in payloads.iter() {
+            let packet = OutgoingRtp {
+                codec,
+                seq: self.rewriter.sequence(),
+                timestamp,
+                marker: payload.marker,
+                payload: payload.bytes.clone(),
+            };
+            let size = packet.payload.len();
+            self.bytes += size as u64;
+            self.paced.sent(size as u64);
+            write(self.line.mid, &packet);
+            if self.line.kind == Kind::Video {
+                self.history.push(now, packet.seq, size, packet);
+            }
+        }
+    }
+}
+
+impl Feed {
+    fn start(&mut self, room: &RoomHandle) {
+        if !matches!(self.cursor.start(), Start::Live | Start::Replay { fresh: true, .. }) {
+            let now = room.now();
+            self.asked_at = Some(now);
+            room.request_keyframe(self.cursor.track().id(), now, Reason::Join);
+        }
+    }
+}
+
+impl Paced {
+    fn may_send(&mut self, now: Instant) -> bool {
+        let elapsed = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let gained = elapsed.as_micros() as u64 * PACE_BYTES_PER_MS / 1000;
+        if gained > 0 || self.at.is_none() {
+            self.level = (self.level + gained).min(PACE_BURST);
+            self.at = Some(now);
+        }
+        self.level > 0
+    }
+
+    fn sent(&mut self, bytes: u64) {
+        self.level = self.level.saturating_sub(bytes);
+    }
+}
+
+/// The RTP payloads of a frame; none if it is not what its codec says.
+fn packetize(frame: &Frame, codec: Codec) -> Arc<[RtpPayload]> {
+    let made = match codec {
+        Codec::H264 => packetize::h264(&frame.payload, MAX_PAYLOAD),
+        Codec::Av1 => packetize::av1(&frame.payload, MAX_PAYLOAD),
+        Codec::Opus => packetize::opus(&frame.payload, MAX_PAYLOAD).map(|payload| vec![payload]),
+        Codec::H265 => return Arc::default(),
+    };
+    match made {
+        Ok(payloads) => payloads.into(),
+        Err(error) => {
+            tracing::debug!(track = ?frame.track, %error, "a frame cannot go over RTP");
+            Arc::default()
+        }
+    }
+}
+
+/// The track that a leg carries, for lists.
+pub fn carried(leg: &Outgoing) -> Option<TrackId> {
+    leg.track().map(|track| track.id())
+}

@@ -1,0 +1,511 @@
+//! One peer connection: what its m-lines carry in both directions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::media::clock::SourceClock;
+use crate::media::frame::{Kind, ParticipantId, RoomTime, TrackId};
+use crate::room::keyframes::Reason;
+use crate::room::peer::{Follow, PeerContext, PeerEvent, Sending};
+use crate::room::snapshot::Snapshot;
+use crate::room::track::Track;
+use crate::webrtc::assign::{self, Line};
+use crate::webrtc::engine::{self, Codec, Engine, MediaLine, Mid, OutgoingRtp, ReportTime, RtpMeta, SessionId};
+use crate::webrtc::incoming::{Incoming, Outcome, rtp_codec};
+use crate::webrtc::outgoing::{Fed, Outgoing, carried};
+use crate::webrtc::worker::room_time;
+
+/// A path that carries less than a video for this long loses it for a while.
+const BANDWIDTH_PATIENCE: Duration = Duration::from_secs(2);
+/// A paused video is tried again after this.
+const BANDWIDTH_RETRY: Duration = Duration::from_secs(5);
+
+/// See the module's text.
+pub struct Peer {
+    context: PeerContext,
+    connected: bool,
+    receiving: bool,
+    /// Announced, and not yet found in the SDP.
+    sends: Vec<Sending>,
+    incoming: BTreeMap<Mid, Incoming>,
+    outgoing: Vec<Outgoing>,
+    unwanted: Vec<(ParticipantId, Kind, u8)>,
+    told_mids: Vec<(String, Kind, Option<TrackId>)>,
+    told_carried: Vec<TrackId>,
+    told_need: (usize, usize),
+    /// The clock that all streams of this peer have in common, on its NTP time.
+    clock: SourceClock,
+    estimate: Option<u64>,
+    short_since: Option<Instant>,
+    paused: Option<(TrackId, Instant)>,
+    sent_before: u64,
+    judged_at: Option<Instant>,
+}
+
+impl Peer {
+    /// A peer whose first offer is being answered.
+    pub fn new(context: PeerContext) -> Self {
+        let receiving = context.follow != Follow::Everyone;
+        Self {
+            context,
+            connected: false,
+            receiving,
+            sends: Vec::new(),
+            incoming: BTreeMap::new(),
+            outgoing: Vec::new(),
+            unwanted: Vec::new(),
+            told_mids: Vec::new(),
+            told_carried: Vec::new(),
+            told_need: (0, 0),
+            clock: SourceClock::default(),
+            estimate: None,
+            short_since: None,
+            paused: None,
+            sent_before: 0,
+            judged_at: None,
+        }
+    }
+
+    /// See [`PeerContext::max_video_bitrate`].
+    pub fn max_video_bitrate(&self) -> u32 {
+        self.context.max_video_bitrate
+    }
+
+    /// Tells the session, which may have gone.
+    pub fn tell(&self, event: PeerEvent) {
+        if self.context.events.try_send(event).is_err() {
+            tracing::debug!(viewer = %self.context.viewer, "a session does not take its WebRTC events");
+        }
+    }
+
+    /// The room's clock.
+    pub fn room_now(&self, now: Instant) -> RoomTime {
+        room_time(&self.context.room, now)
+    }
+
+    /// Media streams of the m-lines that we send on: the n-th for sound and the n-th for pictures are one stream.
+    pub fn streams(&self, sdp: &str) -> Vec<(Mid, String)> {
+        let mut counts = (0, 0);
+        receiving_mids(sdp)
+            .into_iter()
+            .map(|(mid, kind)| {
+                let count = if kind == Kind::Audio {
+                    &mut counts.0
+                } else {
+                    &mut counts.1
+                };
+                let name = format!("wzp-{count}");
+                *count += 1;
+                (mid, name)
+            })
+            .collect()
+    }
+
+    /// Tracks that the peer is going to send.
+    pub fn add_sends(&mut self, sends: Vec<Sending>) {
+        self.sends.extend(sends);
+    }
+
+    /// The result of an offer.
+    pub fn negotiated(&mut self, lines: &[MediaLine], waker: &Arc<Notify>) {
+        let kind_of = |line: &MediaLine| match line.kind {
+            engine::Kind::Audio => Kind::Audio,
+            engine::Kind::Video => Kind::Video,
+        };
+        for line in lines.iter().filter(|line| line.direction.recv) {
+            if self.incoming.contains_key(&line.mid) {
+                continue;
+            }
+            let kind = kind_of(line);
+            let named = self
+                .sends
+                .iter()
+                .position(|send| send.mid.as_deref() == Some(line.mid.as_str()));
+            let any = || {
+                self.sends
+                    .iter()
+                    .position(|send| send.mid.is_none() && send.kind == kind)
+            };
+            if let Some(at) = named.or_else(any) {
+                let send = self.sends.remove(at);
+                if send.kind == kind {
+                    self.incoming
+                        .insert(line.mid, Incoming::new(kind, send.slot, send.writer));
+                }
+            }
+        }
+        // A line that is not received on any more ends its track.
+        self.incoming
+            .retain(|mid, _| lines.iter().any(|line| line.mid == *mid && line.direction.recv));
+        let mut counts = (0, 0);
+        let mut now_lines = Vec::new();
+        for line in lines.iter().filter(|line| line.direction.send) {
+            let kind = kind_of(line);
+            let count = if kind == Kind::Audio {
+                &mut counts.0
+            } else {
+                &mut counts.1
+            };
+            let codecs: Vec<Codec> = line.codecs.iter().map(|agreed| agreed.codec).collect();
+            now_lines.push(Line {
+                mid: line.mid,
+                kind,
+                pair: *count,
+                codecs,
+            });
+            *count += 1;
+        }
+        self.outgoing
+            .retain(|leg| now_lines.iter().any(|line| line.mid == leg.line().mid));
+        for line in now_lines {
+            match self.outgoing.iter_mut().find(|leg| leg.line().mid == line.mid) {
+                Some(leg) => leg.set_line(line),
+                None => self.outgoing.push(Outgoing::new(line, rand::random())),
+            }
+        }
+        self.update(waker);
+    }
+
+    /// DTLS is up.
+    pub fn connected(&mut self, tcp: bool, waker: &Arc<Notify>) {
+        if !self.connected {
+            self.connected = true;
+            self.tell(PeerEvent::Connected { tcp });
+            self.update(waker);
+        }
+    }
+
+    /// Media is wanted from now on, or not any more.
+    pub fn set_receiving(&mut self, on: bool, waker: &Arc<Notify>) {
+        self.receiving = on;
+        self.update(waker);
+    }
+
+    /// The complete list of tracks that are not wanted.
+    pub fn set_unwanted(&mut self, tracks: Vec<(ParticipantId, Kind, u8)>, waker: &Arc<Notify>) {
+        self.unwanted = tracks;
+        self.update(waker);
+    }
+
+    /// Follows the room.
+    pub fn update(&mut self, waker: &Arc<Notify>) {
+        let snapshot = self.context.snapshots.borrow_and_update().clone();
+        let mut wanted: Vec<(TrackId, Codec)> = Vec::new();
+        let mut tracks: BTreeMap<TrackId, Arc<Track>> = BTreeMap::new();
+        // Before DTLS is up nothing could be sent, and a keyframe that is asked for now would be wasted.
+        if self.connected && self.receiving {
+            for (id, codec, track) in wanted_tracks(&snapshot, &self.context) {
+                let off = self.unwanted.contains(&(id.source, id.kind, id.slot));
+                if !off {
+                    wanted.push((id, codec));
+                    tracks.insert(id, track);
+                }
+            }
+        }
+        let lines: Vec<Line> = self.outgoing.iter().map(|leg| leg.line().clone()).collect();
+        let before = self
+            .outgoing
+            .iter()
+            .filter_map(|leg| Some((leg.line().mid, carried(leg)?)))
+            .collect();
+        let plan = assign::plan(&lines, &before, &wanted);
+        for leg in &mut self.outgoing {
+            let track = plan.assigned.get(&leg.line().mid).and_then(|id| tracks.get(id));
+            let same = match (leg.track(), track) {
+                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+                (None, None) => true,
+                _ => false,
+            };
+            if !same {
+                leg.assign(track, waker, &self.context.room);
+            }
+        }
+        if self.context.follow == Follow::Everyone {
+            self.tell_changes(&plan);
+        }
+    }
+
+    fn tell_changes(&mut self, plan: &assign::Plan) {
+        let mids: Vec<_> = (self.outgoing.iter())
+            .map(|leg| (leg.line().mid.as_str().to_owned(), leg.line().kind, carried(leg)))
+            .collect();
+        if mids != self.told_mids {
+            self.told_mids.clone_from(&mids);
+            self.tell(PeerEvent::Mids(mids));
+        }
+        let carried: Vec<TrackId> = self.outgoing.iter().filter_map(carried).collect();
+        if carried != self.told_carried {
+            self.told_carried.clone_from(&carried);
+            self.tell(PeerEvent::Carried(carried));
+        }
+        if plan.short != (0, 0) {
+            let count = |kind| self.outgoing.iter().filter(|leg| leg.line().kind == kind).count();
+            let need = (count(Kind::Audio) + plan.short.0, count(Kind::Video) + plan.short.1);
+            if need != self.told_need {
+                self.told_need = need;
+                self.tell(PeerEvent::Need {
+                    audio: need.0,
+                    video: need.1,
+                });
+            }
+        }
+    }
+
+    /// A packet of the peer.
+    pub fn packet(&mut self, mid: Mid, meta: &RtpMeta, payload: Bytes, now: Instant, room_now: RoomTime) {
+        let Some(incoming) = self.incoming.get_mut(&mid) else {
+            return;
+        };
+        let outcome = incoming.packet(meta, payload, now, room_now, &mut self.clock);
+        self.act(mid, outcome, room_now);
+    }
+
+    /// A sender report of the peer.
+    pub fn sender_report(&mut self, mid: Mid, time: ReportTime, room_now: RoomTime) {
+        if let Some(incoming) = self.incoming.get_mut(&mid) {
+            incoming.sender_report(time, room_now, &mut self.clock);
+        }
+    }
+
+    /// Some packets wait for their predecessors.
+    pub fn waits_for_packets(&self) -> bool {
+        self.incoming.values().any(|incoming| incoming.next_timeout().is_some())
+    }
+
+    /// Asks for missing packets, and goes on without those that will not come.
+    pub fn advance(&mut self, engine: &mut Engine, id: SessionId, now: Instant) {
+        let room_now = self.room_now(now);
+        let mut outcomes = Vec::new();
+        for (mid, incoming) in &mut self.incoming {
+            if incoming.next_timeout().is_none_or(|at| at > now) {
+                continue;
+            }
+            let nacks = incoming.nacks(now);
+            if !nacks.is_empty()
+                && let Err(error) = engine.nack(now, id, *mid, None, &nacks)
+            {
+                tracing::trace!(peer = id.0, %error, "NACK");
+            }
+            outcomes.push((*mid, incoming.advance(now, room_now)));
+        }
+        for (mid, outcome) in outcomes {
+            self.act(mid, outcome, room_now);
+        }
+    }
+
+    fn act(&mut self, mid: Mid, outcome: Outcome, room_now: RoomTime) {
+        let Some(incoming) = self.incoming.get(&mid) else {
+            return;
+        };
+        if let Some((codec, size)) = outcome.described {
+            self.tell(PeerEvent::Described {
+                kind: incoming.kind(),
+                slot: incoming.slot(),
+                codec,
+                size,
+            });
+        }
+        if outcome.needs_keyframe {
+            self.context
+                .room
+                .request_keyframe(incoming.writer().track().id(), room_now, Reason::Loss);
+        }
+    }
+
+    /// Sends what is new; true if more waits for its pace.
+    pub fn feed(&mut self, engine: &mut Engine, id: SessionId, now: Instant) -> bool {
+        if !self.connected {
+            return false;
+        }
+        let room_now = self.room_now(now);
+        let mut paced = false;
+        for leg in &mut self.outgoing {
+            let fed = leg.feed(&self.context.room, now, room_now, |mid, packet| {
+                if let Err(error) = engine.write_rtp(now, id, mid, packet) {
+                    tracing::trace!(peer = id.0, %error, "a packet was not sent");
+                }
+            });
+            paced |= fed == Fed::Paced;
+        }
+        paced
+    }
+
+    /// The packets among `seqs` that can be repeated.
+    pub fn repeat(&mut self, mid: Mid, seqs: &[u16], now: Instant) -> Vec<OutgoingRtp> {
+        let leg = self.outgoing.iter_mut().find(|leg| leg.line().mid == mid);
+        leg.map_or_else(Vec::new, |leg| leg.repeat(seqs, now))
+    }
+
+    /// The peer's decoder asks for a keyframe.
+    pub fn viewer_wants_keyframe(&mut self, mid: Mid, room_now: RoomTime) {
+        let Some(track) = self.outgoing.iter().find(|leg| leg.line().mid == mid).and_then(carried) else {
+            return;
+        };
+        // One that was sent within the last 100 ms is on its way to this viewer.
+        let since = RoomTime(room_now.0.saturating_sub(100_000));
+        self.context.room.request_keyframe(track, since, Reason::Viewer);
+    }
+
+    /// The m-line on which the peer sends this video slot.
+    pub fn video_mid(&self, slot: u8) -> Option<Mid> {
+        self.incoming
+            .iter()
+            .find(|(_, incoming)| incoming.kind() == Kind::Video && incoming.slot() == slot)
+            .map(|(mid, _)| *mid)
+    }
+
+    /// The round trip to the peer.
+    pub fn set_rtt(&mut self, rtt: Duration) {
+        for incoming in self.incoming.values_mut() {
+            incoming.set_rtt(rtt);
+        }
+    }
+
+    /// What the path to the peer carries, bits per second.
+    pub fn set_estimate(&mut self, bps: u64, _now: Instant) {
+        self.estimate = Some(bps);
+    }
+
+    /// Reports, twice a second, and a judgement of the path.
+    pub fn slow_tick(&mut self, engine: &mut Engine, id: SessionId, now: Instant) {
+        if !self.connected {
+            return;
+        }
+        let room_now = self.room_now(now);
+        for leg in &self.outgoing {
+            if let Some(time) = leg.report(room_now)
+                && let Err(error) = engine.send_report(now, id, leg.line().mid, time)
+            {
+                tracing::trace!(peer = id.0, %error, "sender report");
+            }
+        }
+        if let Some(rtt) = engine.stats(id).and_then(|stats| stats.rtt) {
+            self.set_rtt(rtt);
+        }
+        self.judge(now);
+        for incoming in self.incoming.values_mut() {
+            if let Some(level) = incoming.take_level() {
+                self.context
+                    .room
+                    .report_level(incoming.writer().track().id().source, level);
+            }
+        }
+    }
+
+    /// A path that cannot carry the video gives it up for a while, so that the sound goes on.
+    fn judge(&mut self, now: Instant) {
+        let sent: u64 = self.outgoing.iter().map(Outgoing::bytes).sum();
+        let elapsed = self
+            .judged_at
+            .map(|at| now.saturating_duration_since(at).as_millis() as u64);
+        let rate = elapsed
+            .filter(|ms| *ms > 0)
+            .map(|ms| (sent - self.sent_before) * 8 * 1000 / ms);
+        (self.sent_before, self.judged_at) = (sent, Some(now));
+        if let Some((track, since)) = self.paused {
+            if now.saturating_duration_since(since) >= BANDWIDTH_RETRY {
+                self.paused = None;
+                self.set_paused(track, false);
+            }
+            return;
+        }
+        let (Some(rate), Some(estimate)) = (rate, self.estimate) else {
+            return;
+        };
+        if rate < 150_000 || estimate * 5 >= rate * 4 {
+            self.short_since = None;
+            return;
+        }
+        let since = *self.short_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= BANDWIDTH_PATIENCE {
+            self.short_since = None;
+            let video = |leg: &&Outgoing| leg.line().kind == Kind::Video && leg.track().is_some();
+            if let Some(track) = self.outgoing.iter().rfind(video).and_then(carried) {
+                self.paused = Some((track, now));
+                self.set_paused(track, true);
+            }
+        }
+    }
+
+    fn set_paused(&mut self, track: TrackId, paused: bool) {
+        if let Some(leg) = self.outgoing.iter_mut().find(|leg| carried(leg) == Some(track)) {
+            leg.set_paused(paused, &self.context.room);
+            self.tell(PeerEvent::Bandwidth { track, paused });
+        }
+    }
+}
+
+/// The tracks that a peer should have now, with the codec of each as RTP carries it.
+fn wanted_tracks(snapshot: &Snapshot, context: &PeerContext) -> Vec<(TrackId, Codec, Arc<Track>)> {
+    let chosen = match context.follow {
+        Follow::Nobody => return Vec::new(),
+        Follow::Everyone => None,
+        Follow::Source(source) => Some(source),
+        Follow::Speaker => {
+            let sends = |id: &ParticipantId| snapshot.member(*id).is_some_and(|member| !member.tracks.is_empty());
+            let speaker = snapshot
+                .speakers
+                .iter()
+                .copied()
+                .find(|id| *id != context.viewer && sends(id));
+            let anybody = || {
+                snapshot
+                    .members
+                    .iter()
+                    .filter(|member| member.id != context.viewer && !member.tracks.is_empty())
+                    .max_by_key(|member| {
+                        member
+                            .tracks
+                            .iter()
+                            .filter(|track| track.info.kind == Kind::Video)
+                            .count()
+                    })
+            };
+            match speaker.or_else(|| anybody().map(|member| member.id)) {
+                Some(source) => Some(source),
+                None => return Vec::new(),
+            }
+        }
+    };
+    snapshot
+        .tracks_for(context.viewer)
+        .filter(|(member, _)| chosen.is_none_or(|chosen| member.id == chosen))
+        .filter_map(|(_, view)| Some((view.track.id(), rtp_codec(view.info.codec)?, view.track.clone())))
+        .collect()
+}
+
+/// The m-lines of an offer on which the peer receives, in order.
+fn receiving_mids(sdp: &str) -> Vec<(Mid, Kind)> {
+    let mut found = Vec::new();
+    let mut section: Option<(Kind, Option<Mid>, bool)> = None;
+    let mut finish = |section: Option<(Kind, Option<Mid>, bool)>| {
+        if let Some((kind, Some(mid), true)) = section {
+            found.push((mid, kind));
+        }
+    };
+    for line in sdp.lines().map(str::trim_end) {
+        if let Some(media) = line.strip_prefix("m=") {
+            finish(section.take());
+            section = match media.split(' ').next() {
+                Some("audio") => Some((Kind::Audio, None, true)),
+                Some("video") => Some((Kind::Video, None, true)),
+                _ => None,
+            };
+        } else if let Some((_, mid, receives)) = &mut section {
+            match line {
+                "a=sendonly" | "a=inactive" => *receives = false,
+                _ => {
+                    if let Some(name) = line.strip_prefix("a=mid:") {
+                        *mid = Mid::new(name);
+                    }
+                }
+            }
+        }
+    }
+    finish(section);
+    found
+}

@@ -1,0 +1,405 @@
+//! The WebRTC worker: one thread that owns the engine, its sockets, and every peer's legs.
+//!
+//! In: datagrams, commands of sessions ([`PeerCommand`]), frames of the rooms' logs. Out: datagrams, frames in the logs,
+//! [`PeerEvent`]s. One turn of its loop takes what came, feeds every leg that has something new, and sends the packets of
+//! a frame to a viewer together.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::media::frame::RoomTime;
+use crate::net;
+use crate::room::peer::{PeerCommand, PeerContext, PeerEvent, PeerId, Peers, Refused, Sending};
+use crate::webrtc::engine::{self, Engine, Event, OfferError, OfferPolicy, OutgoingRtp, Protocol, SessionId};
+use crate::webrtc::net::{BindError, Config as NetConfig, Sockets};
+use crate::webrtc::peer::Peer;
+
+/// While packets wait for their predecessors, or a replay for its pace, the worker looks again after this.
+const TICK: Duration = Duration::from_millis(5);
+/// Reports and judgements are due this often.
+const SLOW_TICK: Duration = Duration::from_millis(500);
+/// Commands taken in one turn.
+const COMMANDS_PER_TURN: usize = 64;
+
+/// Settings of the worker.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen, UDP and TCP.
+    pub listen: SocketAddr,
+    /// Addresses that peers are told in place of our own (1:1 NAT).
+    pub public_ips: Vec<IpAddr>,
+    /// Answer as ICE-lite.
+    pub ice_lite: bool,
+    /// Peers at once.
+    pub max_sessions: usize,
+    /// TCP connections at once, in total and from one address.
+    pub max_tcp: (usize, usize),
+}
+
+/// Why the worker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The sockets.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] engine::SetupError),
+    /// The thread.
+    #[error("the WebRTC thread did not start: {0}")]
+    Thread(#[from] std::io::Error),
+    /// The thread ended before it was ready.
+    #[error("the WebRTC thread ended at once")]
+    Gone,
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub struct Worker {
+    peers: Peers,
+    address: SocketAddr,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Worker {
+    /// Starts the thread. It ends after `shutdown` has turned true.
+    ///
+    /// # Errors
+    /// The port is taken, or no key could be made.
+    pub async fn start(config: Config, shutdown: watch::Receiver<bool>) -> Result<Self, StartError> {
+        let (peers, commands) = Peers::channel();
+        let (ready, started) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("webrtc".to_owned()).spawn(move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    ready.send(Err(error.into())).ok();
+                    return;
+                }
+            };
+            runtime.block_on(async {
+                match Loop::new(&config, commands) {
+                    Ok((worker, address)) => {
+                        ready.send(Ok(address)).ok();
+                        worker.run(shutdown).await;
+                    }
+                    Err(error) => {
+                        ready.send(Err(error)).ok();
+                    }
+                }
+            });
+        })?;
+        let address = started.await.map_err(|_| StartError::Gone)??;
+        Ok(Self { peers, address, thread })
+    }
+
+    /// The way to it.
+    pub fn peers(&self) -> Peers {
+        self.peers.clone()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits for its end, which `shutdown` brings about.
+    pub async fn join(self) {
+        tokio::task::spawn_blocking(move || self.thread.join()).await.ok();
+    }
+}
+
+struct Loop {
+    engine: Engine,
+    sockets: Sockets,
+    commands: mpsc::Receiver<PeerCommand>,
+    peers: BTreeMap<SessionId, Peer>,
+    waker: Arc<Notify>,
+    /// A leg has more to send than its pace allows.
+    paced: bool,
+    slow_at: Instant,
+}
+
+impl Loop {
+    fn new(config: &Config, commands: mpsc::Receiver<PeerCommand>) -> Result<(Self, SocketAddr), StartError> {
+        let listen = config.listen.ip();
+        let addresses = match listen {
+            IpAddr::V6(ip) if ip.is_unspecified() => vec![IpAddr::from([0, 0, 0, 0]), listen],
+            other => vec![other],
+        };
+        let sockets = Sockets::bind(NetConfig {
+            addresses,
+            port: config.listen.port(),
+            max_tcp: config.max_tcp.0,
+            max_tcp_per_ip: config.max_tcp.1,
+        })?;
+        let port = sockets.port();
+        let mut ips = config.public_ips.clone();
+        if listen.is_unspecified() {
+            ips.extend(
+                net::local_addresses()
+                    .into_iter()
+                    .filter(|ip| listen.is_ipv6() || ip.is_ipv4()),
+            );
+            ips.push(IpAddr::from([127, 0, 0, 1]));
+        } else {
+            ips.push(listen);
+        }
+        let mut candidates: Vec<SocketAddr> = Vec::with_capacity(ips.len());
+        for ip in ips {
+            let candidate = SocketAddr::new(ip, port);
+            if !candidates.contains(&candidate) {
+                candidates.push(candidate);
+            }
+        }
+        let engine = Engine::new(
+            Instant::now(),
+            engine::Config {
+                udp_candidates: candidates.clone(),
+                tcp_candidates: candidates,
+                ice_lite: config.ice_lite,
+                max_sessions: config.max_sessions,
+                ..engine::Config::default()
+            },
+        )?;
+        let worker = Self {
+            engine,
+            sockets,
+            commands,
+            peers: BTreeMap::new(),
+            waker: Arc::new(Notify::new()),
+            paced: false,
+            slow_at: Instant::now() + SLOW_TICK,
+        };
+        Ok((worker, SocketAddr::new(listen, port)))
+    }
+
+    async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+        loop {
+            let now = Instant::now();
+            self.turn(now);
+            let due = self.next_wake(now);
+            let (engine, sockets) = (&mut self.engine, &mut self.sockets);
+            tokio::select! {
+                received = sockets.receive(|local, from, datagram| {
+                    engine.handle_datagram(Instant::now(), local, from, datagram)
+                }) => {
+                    if let Err(error) = received {
+                        tracing::error!(%error, "the WebRTC sockets are gone");
+                        return;
+                    }
+                }
+                command = self.commands.recv() => match command {
+                    Some(command) => {
+                        self.command(command);
+                        for _ in 0..COMMANDS_PER_TURN {
+                            let Ok(command) = self.commands.try_recv() else { break };
+                            self.command(command);
+                        }
+                    }
+                    None => break,
+                },
+                () = self.waker.notified() => {}
+                () = tokio::time::sleep_until(due.into()) => {}
+                () = stopped(&mut shutdown) => break,
+            }
+        }
+        let now = Instant::now();
+        for id in std::mem::take(&mut self.peers).into_keys() {
+            self.engine.close(now, id);
+        }
+        self.transmit();
+    }
+
+    fn next_wake(&self, now: Instant) -> Instant {
+        let mut due = self.slow_at;
+        if let Some(at) = self.engine.next_timeout() {
+            due = due.min(at);
+        }
+        if self.paced || self.peers.values().any(Peer::waits_for_packets) {
+            due = due.min(now + TICK);
+        }
+        due
+    }
+
+    fn turn(&mut self, now: Instant) {
+        self.engine.handle_timeout(now);
+        self.events(now);
+        self.paced = false;
+        for (id, peer) in &mut self.peers {
+            peer.advance(&mut self.engine, *id, now);
+            self.paced |= peer.feed(&mut self.engine, *id, now);
+        }
+        if self.slow_at <= now {
+            self.slow_at = now + SLOW_TICK;
+            for (id, peer) in &mut self.peers {
+                peer.slow_tick(&mut self.engine, *id, now);
+            }
+        }
+        self.transmit();
+    }
+
+    fn transmit(&mut self) {
+        while let Some(transmit) = self.engine.poll_transmit() {
+            self.sockets.send(transmit);
+        }
+    }
+
+    fn events(&mut self, now: Instant) {
+        while let Some(event) = self.engine.poll_event() {
+            if let Event::Closed { session, reason } = event {
+                if let Some(peer) = self.peers.remove(&session) {
+                    tracing::debug!(peer = session.0, %reason, "WebRTC session ended");
+                    peer.tell(PeerEvent::Closed(reason.to_string()));
+                }
+                continue;
+            }
+            let session = match &event {
+                Event::Connected { session, .. }
+                | Event::Disconnected { session }
+                | Event::Negotiated { session, .. }
+                | Event::Rtp { session, .. }
+                | Event::KeyframeRequest { session, .. }
+                | Event::Nack { session, .. }
+                | Event::ReceiverReport { session, .. }
+                | Event::SenderReport { session, .. }
+                | Event::Estimate { session, .. }
+                | Event::Closed { session, .. } => *session,
+            };
+            let Some(peer) = self.peers.get_mut(&session) else {
+                continue;
+            };
+            let room_now = peer.room_now(now);
+            match event {
+                Event::Connected { protocol, .. } => {
+                    peer.connected(protocol == Protocol::Tcp, &self.waker);
+                }
+                Event::Negotiated { lines, .. } => peer.negotiated(&lines, &self.waker),
+                Event::Rtp { mid, meta, payload, .. } => peer.packet(mid, &meta, payload, now, room_now),
+                Event::KeyframeRequest { mid, .. } => peer.viewer_wants_keyframe(mid, room_now),
+                Event::Nack { mid, seqs, .. } => {
+                    for packet in peer.repeat(mid, &seqs, now) {
+                        write_rtx(&mut self.engine, session, mid, &packet, now);
+                    }
+                }
+                Event::ReceiverReport { rtt: Some(rtt), .. } => peer.set_rtt(rtt),
+                Event::SenderReport { mid, time, .. } => peer.sender_report(mid, time, room_now),
+                Event::Estimate { bps, .. } => peer.set_estimate(bps, now),
+                Event::ReceiverReport { .. } | Event::Disconnected { .. } | Event::Closed { .. } => {}
+            }
+        }
+    }
+
+    fn command(&mut self, command: PeerCommand) {
+        let now = Instant::now();
+        match command {
+            PeerCommand::Offer {
+                peer,
+                context,
+                sdp,
+                sends,
+                reply,
+            } => {
+                let answer = self.offer(peer, context, &sdp, sends, now);
+                if reply.send(answer).is_err() {
+                    self.close(peer, now);
+                }
+            }
+            PeerCommand::Candidate { peer, candidate } => {
+                if let Err(error) = self.engine.add_remote_candidate(now, session_of(peer), &candidate) {
+                    tracing::debug!(peer = peer.0, %error, "candidate refused");
+                }
+            }
+            PeerCommand::Receive { peer, on } => {
+                if let Some(peer) = self.peers.get_mut(&session_of(peer)) {
+                    peer.set_receiving(on, &self.waker);
+                }
+            }
+            PeerCommand::Pause { peer, tracks } => {
+                if let Some(peer) = self.peers.get_mut(&session_of(peer)) {
+                    peer.set_unwanted(tracks, &self.waker);
+                }
+            }
+            PeerCommand::RequestKeyframe { peer, slot } => {
+                let id = session_of(peer);
+                if let Some(mid) = self.peers.get(&id).and_then(|peer| peer.video_mid(slot))
+                    && let Err(error) = self.engine.request_keyframe(now, id, mid, None)
+                {
+                    tracing::debug!(peer = peer.0, %error, "keyframe request");
+                }
+            }
+            PeerCommand::Update { peer } => {
+                if let Some(peer) = self.peers.get_mut(&session_of(peer)) {
+                    peer.update(&self.waker);
+                }
+            }
+            PeerCommand::Close { peer } => self.close(peer, now),
+        }
+    }
+
+    fn offer(
+        &mut self,
+        id: PeerId,
+        context: Option<Box<PeerContext>>,
+        sdp: &str,
+        sends: Vec<Sending>,
+        now: Instant,
+    ) -> Result<String, Refused> {
+        let session = session_of(id);
+        let mut peer = match (self.peers.remove(&session), context) {
+            (Some(peer), _) => peer,
+            (None, Some(context)) => Peer::new(*context),
+            (None, None) => {
+                return Err(Refused {
+                    no_codec: false,
+                    message: "this WebRTC session has ended".to_owned(),
+                });
+            }
+        };
+        let policy = OfferPolicy {
+            max_video_bps: Some(u64::from(peer.max_video_bitrate())),
+            streams: peer.streams(sdp),
+            ..OfferPolicy::default()
+        };
+        let answer = self.engine.accept_offer(now, session, sdp, &policy);
+        if self.engine.contains(session) {
+            peer.add_sends(sends);
+            self.peers.insert(session, peer);
+        }
+        self.events(now);
+        answer.map_err(|error| Refused {
+            no_codec: matches!(error, OfferError::NoCommonCodec(_)),
+            message: error.to_string(),
+        })
+    }
+
+    fn close(&mut self, peer: PeerId, now: Instant) {
+        let session = session_of(peer);
+        if self.peers.remove(&session).is_some() {
+            self.engine.close(now, session);
+        }
+    }
+}
+
+fn session_of(peer: PeerId) -> SessionId {
+    SessionId(peer.0)
+}
+
+fn write_rtx(engine: &mut Engine, session: SessionId, mid: engine::Mid, packet: &OutgoingRtp, now: Instant) {
+    if let Err(error) = engine.write_rtx(now, session, mid, packet) {
+        tracing::trace!(peer = session.0, %error, "a packet was not repeated");
+    }
+}
+
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    shutdown.wait_for(|stop| *stop).await.ok();
+}
+
+/// The room's time at an instant, for peers.
+pub(super) fn room_time(room: &crate::room::registry::RoomHandle, now: Instant) -> RoomTime {
+    room.time_at(now)
+}

@@ -1,0 +1,6 @@
+//! The native door over real QUIC on loopback: a real server, real clients.
+
+mod limits;
+mod media;
+mod rooms;
+mod support;
