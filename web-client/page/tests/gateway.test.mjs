@@ -140,7 +140,7 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     // Chromium's second invented camera sees depths only, which no encoder takes.
     const rich = await launch({ cameras: 3 });
     const ana = await enter("Ana", "devices");
-    const ben = await enter("Ben", "devices", "", {}, gateway, rich);
+    const ben = await enter("Ben", "devices", "&transport=ws", {}, gateway, rich);
     const decoded = `(s) => s.sources.find((x) => x.kind === "video")?.framesDecoded ?? 0`;
     const choose = async (label) => {
       await ben.page.getByRole("button", { name: "Settings" }).click();
