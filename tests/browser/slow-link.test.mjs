@@ -14,7 +14,7 @@ test('half the rate: what one sees of the far camera is no older than half a sec
   await publishClock(sender);
   const page = await joinPage(t, there, gateway, 'slow', 'Ana', { query: { transport: 'ws', camera: 'off', mic: 'off' } });
   await watchClock(page, 'Bo');
-  const open = await received(page, 'Bo', 'video', (source) => source.framesDecoded > 90 && source.bitrate > 100_000);
+  const open = await received(page, 'Bo', 'video', (source) => source.framesDecoded > 150 && source.bitrate > 500_000);
   link.set(`rate=${Math.round(open.bitrate / 2000)}`);
   await pass(10_000);
   await takeAges(page);

@@ -413,6 +413,7 @@ async fn converse(
     }
     let mut reader = Reader {
         id,
+        epoch: membership.epoch(),
         room: room.clone(),
         shared: &shared,
         outbox: outbox.clone(),
@@ -581,6 +582,7 @@ enum Request {
 
 struct Reader<'a> {
     id: ParticipantId,
+    epoch: u64,
     room: RoomHandle,
     shared: &'a Shared,
     outbox: mpsc::Sender<ToClient>,
@@ -727,6 +729,7 @@ impl Reader<'_> {
         let context = known.is_none().then(|| {
             Box::new(PeerContext {
                 viewer: self.id,
+                epoch: self.epoch,
                 room: self.room.clone(),
                 snapshots: self.snapshots.clone(),
                 events: self.peer_events.clone(),

@@ -37,6 +37,8 @@ pub enum Follow {
 pub struct PeerContext {
     /// The member that it belongs to.
     pub viewer: ParticipantId,
+    /// Which connection of the member, see [`crate::room::registry::Membership::epoch`].
+    pub epoch: u64,
     /// Its room.
     pub room: RoomHandle,
     /// The room's snapshots.

@@ -21,6 +21,8 @@ use crate::webrtc::worker::room_time;
 
 /// A path that carries less than a video for this long loses it for a while.
 const BANDWIDTH_PATIENCE: Duration = Duration::from_secs(2);
+/// Below this, bit/s, a video costs too little to be worth judging.
+const LOW_RATE: u64 = 150_000;
 /// A paused video is tried again after this.
 const BANDWIDTH_RETRY: Duration = Duration::from_secs(5);
 
@@ -416,7 +418,29 @@ impl Peer {
         let (Some(rate), Some(estimate)) = (rate, self.estimate) else {
             return;
         };
-        if rate < 150_000 || estimate * 5 >= rate * 4 {
+        // A receiver's estimate follows what it receives and dips with every hiccup: its publisher is asked for less when
+        // it lies below the rate, and the video is given up only when it is far below.
+        let videos = self
+            .outgoing
+            .iter()
+            .filter(|leg| leg.line().kind == Kind::Video && leg.track().is_some())
+            .count();
+        let share = if estimate * 20 < rate * 17 && rate >= LOW_RATE {
+            u32::try_from(estimate * 19 / 20 / videos.max(1) as u64).unwrap_or(u32::MAX)
+        } else {
+            u32::MAX
+        };
+        for track in self
+            .outgoing
+            .iter()
+            .filter_map(carried)
+            .filter(|track| track.kind == Kind::Video)
+        {
+            self.context
+                .room
+                .report_capacity(self.context.viewer, self.context.epoch, track, share);
+        }
+        if rate < LOW_RATE || estimate * 5 >= rate * 3 {
             self.short_since = None;
             return;
         }

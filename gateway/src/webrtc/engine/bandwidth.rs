@@ -14,7 +14,8 @@ const MAX_IN_FLIGHT: usize = 4_096;
 /// Estimates are reported when they have moved by this part, or this old.
 const MIN_CHANGE: f64 = 0.05;
 const MAX_AGE: Duration = Duration::from_secs(1);
-const START_BPS: f64 = 1_000_000.0;
+/// Until loss says otherwise, the path is not known to be a bound.
+const START_BPS: f64 = MAX_BPS;
 const MIN_BPS: f64 = 50_000.0;
 const MAX_BPS: f64 = 50_000_000.0;
 /// Over which the arriving rate is measured.
@@ -37,6 +38,8 @@ pub(super) struct Bandwidth {
     delivered: usize,
     received: u32,
     lost: u32,
+    /// Smoothed over a few windows: one of half a second holds so few packets that chance looks like congestion.
+    loss: f64,
 }
 
 impl Bandwidth {
@@ -102,6 +105,8 @@ impl Bandwidth {
         }
         let rate = self.delivered as f64 * 8.0 / elapsed.as_secs_f64();
         let loss = f64::from(self.lost) / f64::from((self.lost + self.received).max(1));
+        self.loss += (loss - self.loss) * 0.3;
+        let loss = self.loss;
         let estimate = self.estimate.unwrap_or(START_BPS);
         let next = if loss > 0.10 {
             estimate.min(rate * 1.1) * (1.0 - 0.5 * loss)
