@@ -1,0 +1,449 @@
+//! WHIP and WHEP: standard tools publish to a room and watch it over HTTP (RFC 9725, draft-ietf-wish-whep).
+//!
+//! In: an SDP offer by POST. Out: the answer, and the address of a session that PATCH (trickled candidates, ICE restart)
+//! and DELETE speak to. Each session is a member of its room and a task of its own ([`session`]), kept in a bounded table
+//! ([`table`]) under an address that cannot be guessed.
+//!
+//! Pages of other sites may use it: what lets somebody in is the Bearer token, never a cookie.
+
+mod rate;
+pub mod sdp;
+pub mod session;
+pub mod table;
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Path, Query, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, patch, post};
+use futures_util::StreamExt;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use wzp_proto::room_name::RoomName;
+
+use crate::browser::message::MAX_NAME;
+use crate::http::listener::Client;
+use crate::http::problem::Problem;
+use crate::http::router::App;
+use crate::room::member::JoinError;
+use session::{Ask, OpenError, PatchError, Patched, Precondition, Request as SessionRequest, Role, Session, Wanted};
+
+/// Largest body, bytes. An offer of OBS or of a browser with two m-lines has 2 to 12 kB.
+pub const MAX_BODY: usize = 64 * 1024;
+/// A body comes within this.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// A session answers a request within this; its own waiting for the worker is shorter.
+const SESSION_DEADLINE: Duration = Duration::from_secs(8);
+/// What may stand in a path segment as it is.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+const SDP: &str = "application/sdp";
+const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+const ENDPOINT_METHODS: &str = "POST, OPTIONS";
+const RESOURCE_METHODS: &str = "PATCH, DELETE, OPTIONS";
+
+/// The routes of both protocols.
+pub fn routes() -> Router<App> {
+    let router = Router::new()
+        .route(
+            "/whip/{room}",
+            endpoint(post(|app, room, query, request| {
+                begin(Role::Publisher, app, room, query, request)
+            })),
+        )
+        .route(
+            "/whep/{room}",
+            endpoint(post(|app, room, query, request| {
+                begin(Role::Viewer, app, room, query, request)
+            })),
+        );
+    let router = router
+        .route("/whip/{room}/{id}", resource(Role::Publisher))
+        .route("/whep/{room}/{id}", resource(Role::Viewer));
+    router.layer(middleware::map_response(share))
+}
+
+fn endpoint(methods: MethodRouter<App>) -> MethodRouter<App> {
+    methods
+        .options(|| async { preflight(ENDPOINT_METHODS, HeaderName::from_static("accept-post"), SDP) })
+        .fallback(|| async { not_allowed(ENDPOINT_METHODS) })
+}
+
+fn resource(role: Role) -> MethodRouter<App> {
+    patch(move |app, path, request| change(role, app, path, request))
+        .delete(move |app, path, headers| end(role, app, path, headers))
+        .options(|| async { preflight(RESOURCE_METHODS, HeaderName::from_static("accept-patch"), FRAGMENT) })
+        .fallback(|| async { not_allowed(RESOURCE_METHODS) })
+}
+
+/// Lets pages of other sites read every response, refusals too.
+async fn share(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("Location, ETag, Link, Retry-After, Accept-Post, Accept-Patch"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn preflight(methods: &'static str, accept: HeaderName, media_type: &'static str) -> Response {
+    let headers = [
+        (accept, media_type),
+        (header::ALLOW, methods),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, methods),
+        (
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "Authorization, Content-Type, If-Match",
+        ),
+        (header::ACCESS_CONTROL_MAX_AGE, "86400"),
+    ];
+    (StatusCode::NO_CONTENT, headers).into_response()
+}
+
+fn not_allowed(methods: &'static str) -> Response {
+    let problem = Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        format!("this address takes {methods}"),
+    );
+    ([(header::ALLOW, methods)], problem).into_response()
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Options {
+    name: Option<String>,
+    source: Option<String>,
+}
+
+type Parsed = Result<Query<Options>, axum::extract::rejection::QueryRejection>;
+type Room = Result<Path<String>, axum::extract::rejection::PathRejection>;
+type Resource = Result<Path<(String, String)>, axum::extract::rejection::PathRejection>;
+
+/// POST: a new session.
+async fn begin(
+    role: Role,
+    State(app): State<App>,
+    room: Room,
+    query: Parsed,
+    request: Request,
+) -> Result<Response, Response> {
+    let refuse = |problem: Problem| problem.into_response();
+    let now = Instant::now();
+    if let Some(ConnectInfo(Client(from))) = request.extensions().get::<ConnectInfo<Client>>() {
+        app.whip.admit(from.ip(), now).map_err(too_many)?;
+    }
+    authorize(&app, request.headers())?;
+    let room = parse_room(room).map_err(refuse)?;
+    let Query(options) = query.map_err(|error| refuse(bad("bad_query", error.body_text())))?;
+    let name = bounded(options.name, "name").map_err(refuse)?;
+    let source = bounded(options.source, "source").map_err(refuse)?;
+    check_type(request.headers(), SDP).map_err(refuse)?;
+    let offer = read_body(request).await.map_err(refuse)?;
+    check_offer(role, &offer).map_err(refuse)?;
+    let Some(peers) = app.session.peers.clone() else {
+        return Err(later(
+            "webrtc_unavailable",
+            "this server has no WebRTC media".to_owned(),
+            60,
+        ));
+    };
+    let Some(place) = app.whip.reserve() else {
+        return Err(later(
+            "server_full",
+            "this server has as many WHIP and WHEP sessions as it may".to_owned(),
+            10,
+        ));
+    };
+    let shared = session::Shared {
+        registry: app.session.registry.clone(),
+        peers,
+        max_video_bitrate: app.session.max_video_bitrate,
+        shutdown: app.shutdown.clone(),
+    };
+    let opened = Session::open(
+        shared,
+        SessionRequest {
+            role,
+            room: room.clone(),
+            name: name.unwrap_or_else(|| default_name(role).to_owned()),
+            wanted: source.map_or(Wanted::Speaker, Wanted::Source),
+            offer,
+        },
+    )
+    .await
+    .map_err(refused)?;
+    let (asks, asked) = mpsc::channel(session::ASKS);
+    place.publish(role, room.key(), asks);
+    let shown = room
+        .display()
+        .map_or_else(|| Cow::Owned(room.key().to_string()), Cow::Borrowed);
+    let location = format!(
+        "/{}/{}/{}",
+        role.name(),
+        utf8_percent_encode(&shown, SEGMENT),
+        place.id()
+    );
+    // The task owns itself: it ends with the peer connection, the room, the gateway, or by DELETE.
+    tokio::spawn(opened.session.run(asked, place));
+    let headers = [
+        (header::LOCATION, location),
+        (header::ETAG, opened.etag),
+        (header::CONTENT_TYPE, SDP.to_owned()),
+    ];
+    let mut response = (StatusCode::CREATED, headers, opened.answer).into_response();
+    for server in app.whip.ice_servers() {
+        if let Ok(link) = HeaderValue::from_str(server) {
+            response.headers_mut().append(header::LINK, link);
+        }
+    }
+    Ok(response)
+}
+
+/// PATCH: trickled candidates, or an ICE restart.
+async fn change(role: Role, State(app): State<App>, path: Resource, request: Request) -> Result<Response, Response> {
+    let refuse = |problem: Problem| problem.into_response();
+    authorize(&app, request.headers())?;
+    let asks = find(&app, role, path).map_err(refuse)?;
+    check_type(request.headers(), FRAGMENT).map_err(refuse)?;
+    let precondition = precondition(request.headers()).map_err(refuse)?;
+    let body = read_body(request).await.map_err(refuse)?;
+    let fragment = sdp::parse_fragment(&body).map_err(|error| refuse(bad("bad_fragment", error.to_string())))?;
+    let (reply, patched) = oneshot::channel();
+    let ask = Ask::Patch {
+        precondition,
+        fragment,
+        reply,
+    };
+    match ask_session(&asks, ask, patched).await? {
+        Ok(Patched::Trickled) => Ok(StatusCode::NO_CONTENT.into_response()),
+        Ok(Patched::Restarted { etag, fragment }) => {
+            let headers = [(header::ETAG, etag), (header::CONTENT_TYPE, FRAGMENT.to_owned())];
+            Ok((StatusCode::OK, headers, fragment).into_response())
+        }
+        Err(error) => {
+            let (status, code) = match &error {
+                PatchError::PreconditionRequired => (StatusCode::PRECONDITION_REQUIRED, "precondition_required"),
+                PatchError::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
+                PatchError::TooManyCandidates => (StatusCode::BAD_REQUEST, "too_many_candidates"),
+                PatchError::Refused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "restart_refused"),
+                PatchError::Busy => return Err(later("busy", error.to_string(), 1)),
+            };
+            Err(refuse(Problem::new(status, code, error.to_string())))
+        }
+    }
+}
+
+/// DELETE: the session ends.
+async fn end(role: Role, State(app): State<App>, path: Resource, headers: HeaderMap) -> Result<Response, Response> {
+    authorize(&app, &headers)?;
+    let asks = find(&app, role, path).map_err(IntoResponse::into_response)?;
+    let (reply, done) = oneshot::channel();
+    ask_session(&asks, Ask::Delete(reply), done).await?;
+    Ok(StatusCode::OK.into_response())
+}
+
+async fn ask_session<T>(asks: &mpsc::Sender<Ask>, ask: Ask, answer: oneshot::Receiver<T>) -> Result<T, Response> {
+    let asked = async {
+        asks.send(ask).await.ok()?;
+        answer.await.ok()
+    };
+    match timeout(SESSION_DEADLINE, asked).await {
+        Ok(Some(answer)) => Ok(answer),
+        // It ended while the request was on its way.
+        Ok(None) => Err(no_session().into_response()),
+        Err(_) => Err(later("busy", "the session does not answer now".to_owned(), 1)),
+    }
+}
+
+fn find(app: &App, role: Role, path: Resource) -> Result<mpsc::Sender<Ask>, Problem> {
+    let Ok(Path((room, id))) = path else {
+        return Err(no_session());
+    };
+    RoomName::parse(&room)
+        .ok()
+        .and_then(|room| app.whip.find(role, room.key(), &id))
+        .ok_or_else(no_session)
+}
+
+fn no_session() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "no_such_session",
+        "there is no session under this address; it may have ended",
+    )
+}
+
+fn authorize(app: &App, headers: &HeaderMap) -> Result<(), Response> {
+    let token = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map_or("", |(_, token)| token.trim());
+    if app.session.auth.accepts(token) {
+        return Ok(());
+    }
+    let problem = Problem::new(
+        StatusCode::UNAUTHORIZED,
+        "unauthorized",
+        "this server asks for a token: send the header `Authorization: Bearer TOKEN`",
+    );
+    Err(([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response())
+}
+
+fn bad(code: &'static str, message: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, code, message)
+}
+
+fn later(code: &'static str, message: String, seconds: u64) -> Response {
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
+    ([(header::RETRY_AFTER, seconds.to_string())], problem).into_response()
+}
+
+fn too_many(wait: Duration) -> Response {
+    let problem = Problem::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "rate_limited",
+        "too many sessions were begun from this address",
+    );
+    let seconds = wait.as_secs() + 1;
+    ([(header::RETRY_AFTER, seconds.to_string())], problem).into_response()
+}
+
+fn parse_room(room: Room) -> Result<RoomName, Problem> {
+    let Path(room) = room.map_err(|error| bad("bad_room", error.body_text()))?;
+    RoomName::parse(&room).map_err(|error| bad("bad_room", error.to_string()))
+}
+
+fn bounded(value: Option<String>, what: &str) -> Result<Option<String>, Problem> {
+    let Some(value) = value else { return Ok(None) };
+    let value = value.trim();
+    let length = value.chars().count();
+    if length == 0 || length > MAX_NAME || value.chars().any(char::is_control) {
+        let message = format!("?{what}= must have 1 to {MAX_NAME} characters, none of them a control character");
+        return Err(bad("bad_name", message));
+    }
+    Ok(Some(value.to_owned()))
+}
+
+fn default_name(role: Role) -> &'static str {
+    match role {
+        Role::Publisher => "WHIP",
+        Role::Viewer => "WHEP viewer",
+    }
+}
+
+fn check_type(headers: &HeaderMap, wanted: &str) -> Result<(), Problem> {
+    let essence = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .unwrap_or_default();
+    if essence.trim().eq_ignore_ascii_case(wanted) {
+        return Ok(());
+    }
+    let message = format!("the body must be {wanted}; the Content-Type header says {essence:?}");
+    Err(Problem::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+        message,
+    ))
+}
+
+fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
+    let mut tags = Vec::new();
+    for value in headers.get_all(header::IF_MATCH) {
+        let value = value
+            .to_str()
+            .map_err(|_| bad("bad_if_match", "the If-Match header is not text"))?;
+        for tag in value.split(',').map(str::trim) {
+            if tag == "*" {
+                return Ok(Precondition::Any);
+            }
+            tags.push(tag.to_owned());
+        }
+    }
+    if tags.is_empty() {
+        Ok(Precondition::Missing)
+    } else {
+        Ok(Precondition::Tags(tags))
+    }
+}
+
+async fn read_body(request: Request) -> Result<String, Problem> {
+    let too_large = || {
+        let message = format!("the body is larger than {MAX_BODY} bytes");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    };
+    let announced = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > MAX_BODY) {
+        return Err(too_large());
+    }
+    let body: Body = request.into_body();
+    let read = async {
+        let mut stream = body.into_data_stream();
+        let mut bytes = Vec::with_capacity(announced.unwrap_or_default());
+        while let Some(piece) = stream.next().await {
+            let piece = piece.map_err(|error| bad("bad_body", error.to_string()))?;
+            if bytes.len() + piece.len() > MAX_BODY {
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    };
+    let bytes = timeout(BODY_DEADLINE, read).await.map_err(|_| {
+        Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "timeout",
+            "the body did not come within 10 seconds",
+        )
+    })??;
+    String::from_utf8(bytes).map_err(|_| bad("bad_body", "the body is not UTF-8"))
+}
+
+fn check_offer(role: Role, offer: &str) -> Result<(), Problem> {
+    if !sdp::is_sdp(offer) {
+        return Err(bad("bad_sdp", "the body is not an SDP offer with at least one m-line"));
+    }
+    let lines = sdp::sections(offer);
+    let media = || lines.iter().filter(|line| line.kind.is_some() && !line.stopped);
+    match role {
+        Role::Publisher if !media().any(|line| line.sends) => Err(bad(
+            "nothing_sent",
+            "a WHIP offer must send sound or pictures (a=sendonly)",
+        )),
+        Role::Viewer if !media().any(|line| line.receives) => Err(bad(
+            "nothing_received",
+            "a WHEP offer must receive sound or pictures (a=recvonly)",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn refused(error: OpenError) -> Response {
+    let message = error.to_string();
+    match error {
+        OpenError::Join(JoinError::RoomFull { .. }) => later("room_full", message, 10),
+        OpenError::Join(JoinError::ServerFull) => later("server_full", message, 10),
+        OpenError::Join(JoinError::Stopping) => later("shutting_down", message, 10),
+        OpenError::Busy => later("busy", message, 1),
+        OpenError::NoSource(_) => Problem::new(StatusCode::NOT_FOUND, "no_such_source", message).into_response(),
+        OpenError::Refused(refused) if refused.no_codec => {
+            Problem::new(StatusCode::NOT_ACCEPTABLE, "no_common_codec", message).into_response()
+        }
+        OpenError::Refused(_) => bad("bad_offer", message).into_response(),
+    }
+}
