@@ -34,6 +34,8 @@ pub struct Peer {
     incoming: BTreeMap<Mid, Incoming>,
     outgoing: Vec<Outgoing>,
     unwanted: Vec<(ParticipantId, Kind, u8)>,
+    /// Whom a viewer that follows the speaker saw last.
+    watched: Option<ParticipantId>,
     told_mids: Vec<(String, Kind, Option<TrackId>)>,
     told_carried: Vec<TrackId>,
     told_need: (usize, usize),
@@ -58,6 +60,7 @@ impl Peer {
             incoming: BTreeMap::new(),
             outgoing: Vec::new(),
             unwanted: Vec::new(),
+            watched: None,
             told_mids: Vec::new(),
             told_carried: Vec::new(),
             told_need: (0, 0),
@@ -198,7 +201,11 @@ impl Peer {
         let mut tracks: BTreeMap<TrackId, Arc<Track>> = BTreeMap::new();
         // Before DTLS is up nothing could be sent, and a keyframe that is asked for now would be wasted.
         if self.connected && self.receiving {
-            for (id, codec, track) in wanted_tracks(&snapshot, &self.context) {
+            let chosen = chosen_source(&snapshot, &self.context, self.watched);
+            if let Chosen::One(source) = chosen {
+                self.watched = Some(source);
+            }
+            for (id, codec, track) in wanted_tracks(&snapshot, &self.context, chosen) {
                 let off = self.unwanted.contains(&(id.source, id.kind, id.slot));
                 if !off {
                     wanted.push((id, codec));
@@ -439,12 +446,20 @@ impl Peer {
     }
 }
 
-/// The tracks that a peer should have now, with the codec of each as RTP carries it.
-fn wanted_tracks(snapshot: &Snapshot, context: &PeerContext) -> Vec<(TrackId, Codec, Arc<Track>)> {
-    let chosen = match context.follow {
-        Follow::Nobody => return Vec::new(),
-        Follow::Everyone => None,
-        Follow::Source(source) => Some(source),
+/// Whose tracks a peer should have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chosen {
+    Nobody,
+    One(ParticipantId),
+    Everyone,
+}
+
+/// Who speaks, for those who follow the speaker; in silence the one who was `watched` before, not somebody else again.
+fn chosen_source(snapshot: &Snapshot, context: &PeerContext, watched: Option<ParticipantId>) -> Chosen {
+    match context.follow {
+        Follow::Nobody => Chosen::Nobody,
+        Follow::Everyone => Chosen::Everyone,
+        Follow::Source(source) => Chosen::One(source),
         Follow::Speaker => {
             let sends = |id: &ParticipantId| snapshot.member(*id).is_some_and(|member| !member.tracks.is_empty());
             let speaker = snapshot
@@ -465,15 +480,23 @@ fn wanted_tracks(snapshot: &Snapshot, context: &PeerContext) -> Vec<(TrackId, Co
                             .count()
                     })
             };
-            match speaker.or_else(|| anybody().map(|member| member.id)) {
-                Some(source) => Some(source),
-                None => return Vec::new(),
-            }
+            speaker
+                .or_else(|| watched.filter(sends))
+                .or_else(|| anybody().map(|member| member.id))
+                .map_or(Chosen::Nobody, Chosen::One)
         }
-    };
+    }
+}
+
+/// The tracks that a peer should have now, with the codec of each as RTP carries it.
+fn wanted_tracks(snapshot: &Snapshot, context: &PeerContext, chosen: Chosen) -> Vec<(TrackId, Codec, Arc<Track>)> {
     snapshot
         .tracks_for(context.viewer)
-        .filter(|(member, _)| chosen.is_none_or(|chosen| member.id == chosen))
+        .filter(|(member, _)| match chosen {
+            Chosen::Nobody => false,
+            Chosen::One(source) => member.id == source,
+            Chosen::Everyone => true,
+        })
         .filter_map(|(_, view)| Some((view.track.id(), rtp_codec(view.info.codec)?, view.track.clone())))
         .collect()
 }
