@@ -62,11 +62,14 @@ function client() {
   };
   globalThis.restart = async () => {
     const session = globalThis.publisher;
+    // Candidates of the new ICE session wait for its tag.
+    const before = session.etag;
+    session.etag = null;
     const offer = await session.pc.createOffer({ iceRestart: true });
     await session.pc.setLocalDescription(offer);
     const [ufrag, password] = credentials(offer.sdp);
     const response = await patch(session, `a=ice-ufrag:${ufrag}\r\na=ice-pwd:${password}\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n`, '*');
-    const [before, fragment] = [session.etag, await response.text()];
+    const fragment = await response.text();
     session.etag = response.headers.get('ETag');
     const [newUfrag, newPassword] = credentials(fragment);
     session.answer = session.answer.replaceAll(/a=ice-ufrag:.*\r\n/g, `a=ice-ufrag:${newUfrag}\r\n`).replaceAll(/a=ice-pwd:.*\r\n/g, `a=ice-pwd:${newPassword}\r\n`);
@@ -113,14 +116,15 @@ function client() {
     }
     const bins = new Float32Array(globalThis.analyser.frequencyBinCount);
     globalThis.analyser.getFloatFrequencyData(bins);
-    const hz = (bins.indexOf(Math.max(...bins)) * globalThis.analyser.context.sampleRate) / globalThis.analyser.fftSize;
+    const peak = Math.max(...bins);
+    const hz = (bins.indexOf(peak) * globalThis.analyser.context.sampleRate) / globalThis.analyser.fftSize;
     const reports = [...(await pc.getStats()).values()];
     const inbound = (kind) => reports.find((report) => report.type === 'inbound-rtp' && report.kind === kind) ?? {};
     const codec = reports.find((report) => report.id === inbound('video').codecId)?.mimeType;
     const canvas = new OffscreenCanvas(64, 36).getContext('2d');
     canvas.drawImage(document.querySelector('video'), 0, 0, 64, 36);
     const picture = [...canvas.getImageData(0, 0, 64, 36).data].reduce((hash, byte) => (hash * 31 + byte) | 0, 7);
-    return { hz, level: inbound('audio').audioLevel ?? 0, frames: inbound('video').framesDecoded ?? 0, width: inbound('video').frameWidth, codec, picture, state: pc.connectionState };
+    return { hz, level: 10 ** (peak / 20), frames: inbound('video').framesDecoded ?? 0, width: inbound('video').frameWidth, codec, picture, state: pc.connectionState };
   };
 }
 
