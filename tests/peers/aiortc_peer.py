@@ -59,7 +59,7 @@ def http(method, url, body=None, content_type=None):
     headers = {"Content-Type": content_type} if content_type else {}
     request = urllib.request.Request(url, body, headers, method=method)
     with urllib.request.urlopen(request, timeout=DEADLINE) as response:
-        return response.status, dict(response.headers), response.read().decode()
+        return response.status, response.headers, response.read().decode()
 
 
 async def connect(peer, url):
@@ -78,7 +78,7 @@ async def connect(peer, url):
     offer = peer.localDescription.sdp.encode()
     status, headers, answer = await asyncio.to_thread(http, "POST", url, offer, "application/sdp")
     assert status == 201, status
-    assert headers["Content-Type"] == "application/sdp" and headers["ETag"], headers
+    assert headers["Content-Type"] == "application/sdp" and headers["ETag"], headers.items()
     await peer.setRemoteDescription(RTCSessionDescription(answer, "answer"))
     await asyncio.wait_for(up.wait(), DEADLINE)
     print(json.dumps({"connected": True}), flush=True)
