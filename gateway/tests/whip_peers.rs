@@ -115,6 +115,14 @@ async fn on_its_own<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
 async fn aiortc_publishes_and_watches_sound_and_moving_pictures() {
     let (gateway, url, _state) = start().await;
     let (whip, whep) = (format!("{url}/whip/studio?name=Cam"), format!("{url}/whep/studio"));
+    // One is there before anything is sent, and waits.
+    let early = format!("{whep}?name=Early");
+    let mut early = on_its_own(move || {
+        let mut viewer = Peer::start("watch", &early, &["--seconds", "5"]);
+        assert_eq!(viewer.line()["connected"], true);
+        viewer
+    })
+    .await;
     let mut publisher = on_its_own(move || {
         let mut publisher = Peer::start("publish", &whip, &["--hz", "440"]);
         assert_eq!(publisher.line()["connected"], true);
@@ -147,8 +155,9 @@ async fn aiortc_publishes_and_watches_sound_and_moving_pictures() {
             viewer.line()
         })
     };
-    let (first, second) = tokio::join!(watch(whep), watch(named));
-    for seen in [first, second] {
+    let early = on_its_own(move || early.line());
+    let (first, second, early) = tokio::join!(watch(whep), watch(named), early);
+    for seen in [first, second, early] {
         println!("{seen}");
         let number = |name: &str| seen[name].as_f64().unwrap();
         assert!(number("frames") > 60.0, "{seen}");

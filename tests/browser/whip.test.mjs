@@ -1,11 +1,13 @@
 // Chromium as a WHIP publisher and a WHEP viewer, on a page of another site.
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { promisify } from 'node:util';
 import { openPage, startChromium } from './chromium.mjs';
-import { joinNative, pass, scratch, startGateway, until } from './gateway.mjs';
+import { joinNative, pass, repository, scratch, startGateway, until } from './gateway.mjs';
 import { h264, pictures, rms, samples, strength } from './media.mjs';
 
 /** A site of its own, with an empty page. */
@@ -193,6 +195,21 @@ describe('WHIP and WHEP', () => {
     assert.deepEqual(await members(gateway, 'tab'), ['WHIP/whip']);
     await page.close();
     await until('it has left', async () => (await members(gateway, 'tab')).length === 0, { timeout: 12_000 });
+  });
+
+  test('werift watches', async (t) => {
+    const gateway = await startGateway(t);
+    joinNative(t, gateway.native, 'node', { alias: 'Cam', args: ['--audio', 'tone:440', '--video', h264(30), '--fps', '30'] });
+    await until('the source is there', async () => (await members(gateway, 'node')).length === 1);
+    const file = join(scratch(t), 'seen.h264');
+    const viewer = join(repository, 'tests/peers/werift_viewer.mjs');
+    const out = await promisify(execFile)(process.execPath, [viewer, `http://${gateway.http}/whep/node`, file], { timeout: 30_000 });
+    const { sounds, bytes, deleted } = JSON.parse(out.stdout);
+    const { decoded, different } = pictures(file);
+    assert.ok(decoded > 60 && different > 0.8 * decoded, `${decoded} pictures, ${different} different`);
+    assert.ok(sounds >= 150 && bytes / sounds > 20, `${sounds} sounds, ${bytes} bytes`);
+    assert.equal(deleted, 200);
+    assert.deepEqual(await members(gateway, 'node'), ['Cam/native']);
   });
 
   // WZP_JOIN_P95 is the bound for a machine that does nothing else, in ms.
