@@ -15,6 +15,7 @@ use crate::room::snapshot::Snapshot;
 use crate::room::track::Track;
 use crate::webrtc::assign::{self, Line};
 use crate::webrtc::engine::{self, Codec, Engine, MediaLine, Mid, OutgoingRtp, ReportTime, RtpMeta, SessionId};
+use crate::webrtc::follow::{self, Chosen};
 use crate::webrtc::incoming::{Incoming, Outcome, rtp_codec};
 use crate::webrtc::outgoing::{Fed, Outgoing, carried};
 use crate::webrtc::worker::room_time;
@@ -201,7 +202,7 @@ impl Peer {
         let mut tracks: BTreeMap<TrackId, Arc<Track>> = BTreeMap::new();
         // Before DTLS is up nothing could be sent, and a keyframe that is asked for now would be wasted.
         if self.connected && self.receiving {
-            let chosen = chosen_source(&snapshot, &self.context, self.watched);
+            let chosen = follow::choose(&snapshot, self.context.follow, self.context.viewer, self.watched);
             if let Chosen::One(source) = chosen {
                 self.watched = Some(source);
             }
@@ -442,48 +443,6 @@ impl Peer {
         if let Some(leg) = self.outgoing.iter_mut().find(|leg| carried(leg) == Some(track)) {
             leg.set_paused(paused, &self.context.room);
             self.tell(PeerEvent::Bandwidth { track, paused });
-        }
-    }
-}
-
-/// Whose tracks a peer should have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Chosen {
-    Nobody,
-    One(ParticipantId),
-    Everyone,
-}
-
-/// Who speaks, for those who follow the speaker; in silence the one who was `watched` before, not somebody else again.
-fn chosen_source(snapshot: &Snapshot, context: &PeerContext, watched: Option<ParticipantId>) -> Chosen {
-    match context.follow {
-        Follow::Nobody => Chosen::Nobody,
-        Follow::Everyone => Chosen::Everyone,
-        Follow::Source(source) => Chosen::One(source),
-        Follow::Speaker => {
-            let sends = |id: &ParticipantId| snapshot.member(*id).is_some_and(|member| !member.tracks.is_empty());
-            let speaker = snapshot
-                .speakers
-                .iter()
-                .copied()
-                .find(|id| *id != context.viewer && sends(id));
-            let anybody = || {
-                snapshot
-                    .members
-                    .iter()
-                    .filter(|member| member.id != context.viewer && !member.tracks.is_empty())
-                    .max_by_key(|member| {
-                        member
-                            .tracks
-                            .iter()
-                            .filter(|track| track.info.kind == Kind::Video)
-                            .count()
-                    })
-            };
-            speaker
-                .or_else(|| watched.filter(sends))
-                .or_else(|| anybody().map(|member| member.id))
-                .map_or(Chosen::Nobody, Chosen::One)
         }
     }
 }
