@@ -109,13 +109,10 @@ fn preflight(methods: &'static str, accept: HeaderName, media_type: &'static str
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
-fn not_allowed(methods: &'static str) -> Response {
-    let problem = Problem::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method_not_allowed",
-        format!("this address takes {methods}"),
-    );
-    ([(header::ALLOW, methods)], problem).into_response()
+fn not_allowed(methods: &'static str) -> Problem {
+    let message = format!("this address takes {methods}");
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+        .with(header::ALLOW, HeaderValue::from_static(methods))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -135,20 +132,19 @@ async fn begin(
     room: Room,
     query: Parsed,
     request: Request,
-) -> Result<Response, Response> {
-    let refuse = |problem: Problem| problem.into_response();
+) -> Result<Response, Problem> {
     let now = Instant::now();
     if let Some(ConnectInfo(Client(from))) = request.extensions().get::<ConnectInfo<Client>>() {
         app.whip.admit(from.ip(), now).map_err(too_many)?;
     }
     authorize(&app, request.headers())?;
-    let room = parse_room(room).map_err(refuse)?;
-    let Query(options) = query.map_err(|error| refuse(bad("bad_query", error.body_text())))?;
-    let name = bounded(options.name, "name").map_err(refuse)?;
-    let source = bounded(options.source, "source").map_err(refuse)?;
-    check_type(request.headers(), SDP).map_err(refuse)?;
-    let offer = read_body(request).await.map_err(refuse)?;
-    check_offer(role, &offer).map_err(refuse)?;
+    let room = parse_room(room)?;
+    let Query(options) = query.map_err(|error| bad("bad_query", error.body_text()))?;
+    let name = bounded(options.name, "name")?;
+    let source = bounded(options.source, "source")?;
+    check_type(request.headers(), SDP)?;
+    let offer = read_body(request).await?;
+    check_offer(role, &offer)?;
     let Some(peers) = app.session.peers.clone() else {
         return Err(later(
             "webrtc_unavailable",
@@ -209,14 +205,13 @@ async fn begin(
 }
 
 /// PATCH: trickled candidates, or an ICE restart.
-async fn change(role: Role, State(app): State<App>, path: Resource, request: Request) -> Result<Response, Response> {
-    let refuse = |problem: Problem| problem.into_response();
+async fn change(role: Role, State(app): State<App>, path: Resource, request: Request) -> Result<Response, Problem> {
     authorize(&app, request.headers())?;
-    let asks = find(&app, role, path).map_err(refuse)?;
-    check_type(request.headers(), FRAGMENT).map_err(refuse)?;
-    let precondition = precondition(request.headers()).map_err(refuse)?;
-    let body = read_body(request).await.map_err(refuse)?;
-    let fragment = sdp::parse_fragment(&body).map_err(|error| refuse(bad("bad_fragment", error.to_string())))?;
+    let asks = find(&app, role, path)?;
+    check_type(request.headers(), FRAGMENT)?;
+    let precondition = precondition(request.headers())?;
+    let body = read_body(request).await?;
+    let fragment = sdp::parse_fragment(&body).map_err(|error| bad("bad_fragment", error.to_string()))?;
     let (reply, patched) = oneshot::channel();
     let ask = Ask::Patch {
         precondition,
@@ -237,21 +232,21 @@ async fn change(role: Role, State(app): State<App>, path: Resource, request: Req
                 PatchError::Refused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "restart_refused"),
                 PatchError::Busy => return Err(later("busy", error.to_string(), 1)),
             };
-            Err(refuse(Problem::new(status, code, error.to_string())))
+            Err(Problem::new(status, code, error.to_string()))
         }
     }
 }
 
 /// DELETE: the session ends.
-async fn end(role: Role, State(app): State<App>, path: Resource, headers: HeaderMap) -> Result<Response, Response> {
+async fn end(role: Role, State(app): State<App>, path: Resource, headers: HeaderMap) -> Result<Response, Problem> {
     authorize(&app, &headers)?;
-    let asks = find(&app, role, path).map_err(IntoResponse::into_response)?;
+    let asks = find(&app, role, path)?;
     let (reply, done) = oneshot::channel();
     ask_session(&asks, Ask::Delete(reply), done).await?;
     Ok(StatusCode::OK.into_response())
 }
 
-async fn ask_session<T>(asks: &mpsc::Sender<Ask>, ask: Ask, answer: oneshot::Receiver<T>) -> Result<T, Response> {
+async fn ask_session<T>(asks: &mpsc::Sender<Ask>, ask: Ask, answer: oneshot::Receiver<T>) -> Result<T, Problem> {
     let asked = async {
         asks.send(ask).await.ok()?;
         answer.await.ok()
@@ -259,7 +254,7 @@ async fn ask_session<T>(asks: &mpsc::Sender<Ask>, ask: Ask, answer: oneshot::Rec
     match timeout(SESSION_DEADLINE, asked).await {
         Ok(Some(answer)) => Ok(answer),
         // It ended while the request was on its way.
-        Ok(None) => Err(no_session().into_response()),
+        Ok(None) => Err(no_session()),
         Err(_) => Err(later("busy", "the session does not answer now".to_owned(), 1)),
     }
 }
@@ -282,7 +277,7 @@ fn no_session() -> Problem {
     )
 }
 
-fn authorize(app: &App, headers: &HeaderMap) -> Result<(), Response> {
+fn authorize(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
     let token = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
@@ -292,31 +287,22 @@ fn authorize(app: &App, headers: &HeaderMap) -> Result<(), Response> {
     if app.session.auth.accepts(token) {
         return Ok(());
     }
-    let problem = Problem::new(
-        StatusCode::UNAUTHORIZED,
-        "unauthorized",
-        "this server asks for a token: send the header `Authorization: Bearer TOKEN`",
-    );
-    Err(([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response())
+    let message = "this server asks for a token: send the header `Authorization: Bearer TOKEN`";
+    Err(Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+        .with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
 }
 
 fn bad(code: &'static str, message: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, code, message)
 }
 
-fn later(code: &'static str, message: String, seconds: u64) -> Response {
-    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
-    ([(header::RETRY_AFTER, seconds.to_string())], problem).into_response()
+fn later(code: &'static str, message: String, seconds: u64) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, message).with(header::RETRY_AFTER, seconds)
 }
 
-fn too_many(wait: Duration) -> Response {
-    let problem = Problem::new(
-        StatusCode::TOO_MANY_REQUESTS,
-        "rate_limited",
-        "too many sessions were begun from this address",
-    );
-    let seconds = wait.as_secs() + 1;
-    ([(header::RETRY_AFTER, seconds.to_string())], problem).into_response()
+fn too_many(wait: Duration) -> Problem {
+    let message = "too many sessions were begun from this address";
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message).with(header::RETRY_AFTER, wait.as_secs() + 1)
 }
 
 fn parse_room(room: Room) -> Result<RoomName, Problem> {
@@ -433,17 +419,18 @@ fn check_offer(role: Role, offer: &str) -> Result<(), Problem> {
     }
 }
 
-fn refused(error: OpenError) -> Response {
+fn refused(error: OpenError) -> Problem {
     let message = error.to_string();
     match error {
         OpenError::Join(JoinError::RoomFull { .. }) => later("room_full", message, 10),
         OpenError::Join(JoinError::ServerFull) => later("server_full", message, 10),
         OpenError::Join(JoinError::Stopping) => later("shutting_down", message, 10),
         OpenError::Busy => later("busy", message, 1),
-        OpenError::NoSource(_) => Problem::new(StatusCode::NOT_FOUND, "no_such_source", message).into_response(),
+        OpenError::NoSource(_) => Problem::new(StatusCode::NOT_FOUND, "no_such_source", message),
         OpenError::Refused(refused) if refused.no_codec => {
-            Problem::new(StatusCode::NOT_ACCEPTABLE, "no_common_codec", message).into_response()
+            Problem::new(StatusCode::NOT_ACCEPTABLE, "no_common_codec", message)
         }
-        OpenError::Refused(_) => bad("bad_offer", message).into_response(),
+        OpenError::Refused(refused) if refused.unable => later("server_full", message, 10),
+        OpenError::Refused(_) => bad("bad_offer", message),
     }
 }
