@@ -359,6 +359,15 @@ mod tests {
     }
 
     #[test]
+    fn documentation_names_every_key_with_its_variable() {
+        let page = include_str!("../../docs/configuration.md");
+        for key in KEYS {
+            let row = format!("| `{key}` | `WZP_{}` |", key.to_uppercase());
+            assert!(page.contains(&row), "docs/configuration.md lacks {row}");
+        }
+    }
+
+    #[test]
     fn unknown_key_names_the_nearest_one() {
         let error = file("max_member = 3").unwrap_err().to_string();
         assert_eq!(

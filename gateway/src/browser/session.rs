@@ -904,7 +904,10 @@ impl Writer<'_> {
                     }
                 }
                 Out::Idle => {
-                    let wake = [Some(ping_at), Some(now + TICK), ack_due]
+                    let replay = lock(&self.shared.egress)
+                        .poll_timeout()
+                        .map(|at| now + Duration::from_micros(at.since(self.room.time_at(now))));
+                    let wake = [Some(ping_at), Some(now + TICK), ack_due, replay]
                         .into_iter()
                         .flatten()
                         .min()

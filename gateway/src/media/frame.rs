@@ -105,12 +105,24 @@ impl TrackId {
 
 /// Largest piece of a video frame in one `wzp.v2` message, bytes.
 pub const MESSAGE_PAYLOAD: usize = 8192;
+/// Pieces are this small as long as 255 of them are enough: sound passes between them, and on a link of 300 kbit/s a
+/// piece of 8 KiB would hold it up for 200 ms.
+const MESSAGE_PIECE: usize = 2048;
 /// Largest video frame that a log takes, bytes: what 255 `wzp.v2` messages hold (their count is one byte).
 pub const MAX_FRAME: usize = 255 * MESSAGE_PAYLOAD;
 /// Bytes before the payload of a `wzp.v2` media message: kind, source, WZP header.
 pub const MESSAGE_HEADER: usize = 5 + MediaHeader::LEN;
 /// Message kind byte of media.
 pub const MESSAGE_MEDIA: u8 = 1;
+
+/// The size of the pieces that a video frame of `len` bytes is cut into.
+fn piece_size(len: usize) -> usize {
+    if len <= 255 * MESSAGE_PIECE {
+        MESSAGE_PIECE
+    } else {
+        MESSAGE_PAYLOAD
+    }
+}
 
 /// What an ingress hands to a track; the log gives it its place and its times.
 #[derive(Debug, Clone)]
@@ -239,7 +251,7 @@ impl Frame {
     pub fn message_count(kind: Kind, len: usize) -> u32 {
         match kind {
             Kind::Audio => 1,
-            Kind::Video => len.div_ceil(MESSAGE_PAYLOAD).max(1) as u32,
+            Kind::Video => len.div_ceil(piece_size(len)).max(1) as u32,
         }
     }
 
@@ -285,11 +297,12 @@ impl Frame {
     }
 
     fn message(&self, index: u32, count: u32) -> Bytes {
-        let start = index as usize * MESSAGE_PAYLOAD;
+        let piece = piece_size(self.payload.len());
+        let start = index as usize * piece;
         let (part, flags, fragment, media_type) = match self.track.kind {
             Kind::Audio => (&self.payload[..], Flags::empty(), 0, MediaType::Audio),
             Kind::Video => {
-                let end = self.payload.len().min(start + MESSAGE_PAYLOAD);
+                let end = self.payload.len().min(start + piece);
                 let mut flags = Flags::empty();
                 if self.keyframe {
                     flags |= Flags::KEYFRAME;

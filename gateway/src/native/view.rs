@@ -350,7 +350,15 @@ mod tests {
             size: None,
             payload: Bytes::from_static(&[0; 20]),
         };
-        Frame::new(track, 0, 0, draft.time, draft.time, draft)
+        Frame::new(
+            track,
+            0,
+            0,
+            draft.time,
+            draft.time,
+            draft,
+            Arc::new(crate::media::frame::Forms::new(track.kind)),
+        )
     }
 
     #[test]

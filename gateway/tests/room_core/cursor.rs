@@ -353,6 +353,43 @@ async fn append_and_end_wake_a_receiver_that_saw_nothing_new() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_append_wakes_every_receiver() {
+    const READERS: usize = 5;
+    let mut source = Source::video();
+    let (seen, mut all_seen) = tokio::sync::mpsc::channel(READERS);
+    // Two of them share a waker, as the receivers of one worker do.
+    for reader in 1..READERS {
+        let waker = Arc::new(Notify::new());
+        let count = if reader == 1 { 2 } else { 1 };
+        let mut cursors: Vec<_> = (0..count).map(|_| Cursor::new(&source.track, &waker)).collect();
+        let seen = seen.clone();
+        tokio::spawn(async move {
+            let mut ended = 0;
+            while ended < cursors.len() {
+                for cursor in &mut cursors {
+                    loop {
+                        match cursor.next(&LAG) {
+                            Next::Frame(frame) => seen.send(frame.index).await.expect("the test waits for it"),
+                            Next::Ended => break ended += 1,
+                            _ => break,
+                        }
+                    }
+                }
+                waker.notified().await;
+            }
+        });
+    }
+    for index in 0..500 {
+        source.append(index % 25 == 0);
+        // Nothing else is appended until all have seen this one: a lost wake-up cannot be made good by the next.
+        for _ in 0..READERS {
+            let seen = timeout(Duration::from_secs(10), all_seen.recv()).await;
+            assert_eq!(seen.expect("everybody is woken"), Some(index));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_wake_up_is_lost_while_receivers_come_and_go() {
     const FRAMES: u64 = 3000;
     let lag = Lag {

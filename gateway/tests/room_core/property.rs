@@ -64,6 +64,13 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     proptest::collection::vec(event, 50..600)
 }
 
+/// A frame that the log took: which one of the source's it is, and whether it can be decoded alone.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    number: u64,
+    keyframe: bool,
+}
+
 /// A receiver, and what it knows.
 struct Receiver {
     member: Joined,
@@ -84,8 +91,10 @@ struct World {
     sound: Source,
     receivers: Vec<Receiver>,
     people: u32,
-    /// Every frame that the source sent and the log took: its index is its place, and whether it is a keyframe.
-    taken: Vec<bool>,
+    /// Every frame that the log took, by its index.
+    taken: Vec<Taken>,
+    /// Frames that the source sent, lost ones too.
+    sent: u64,
     answers: bool,
     keyframe_wanted: bool,
     asked_at: Vec<u64>,
@@ -119,6 +128,7 @@ impl World {
             receivers: Vec::new(),
             people: 1,
             taken: Vec::new(),
+            sent: 0,
             answers,
             keyframe_wanted: false,
             asked_at: Vec::new(),
@@ -139,6 +149,7 @@ impl World {
             Event::Keyframe => self.frame(true)?,
             Event::Loss => {
                 self.source.lose();
+                self.sent += 1;
                 let now = self.now();
                 self.room.request_keyframe(video_id(1), now, Reason::Loss, now);
             }
@@ -187,11 +198,15 @@ impl World {
         }
         if let Appended::At(index) = self.source.append(keyframe) {
             prop_assert_eq!(index, self.taken.len() as u64, "no index comes twice");
-            self.taken.push(keyframe);
+            self.taken.push(Taken {
+                number: self.sent,
+                keyframe,
+            });
         } else {
             let now = self.now();
             self.room.request_keyframe(video_id(1), now, Reason::Loss, now);
         }
+        self.sent += 1;
         let bounds = *self.source.track.bounds();
         let (frames, bytes) = self.source.track.held();
         prop_assert!(bytes <= bounds.hard_bytes || frames == 1, "{} bytes", bytes);
@@ -269,7 +284,7 @@ impl Receiver {
         self.dropped = u64::MAX;
     }
 
-    fn read(&mut self, room: &mut Room, source: &Source, taken: &[bool], forms: bool) -> Result<(), TestCaseError> {
+    fn read(&mut self, room: &mut Room, source: &Source, taken: &[Taken], forms: bool) -> Result<(), TestCaseError> {
         if self.paused {
             return Ok(());
         }
@@ -282,12 +297,14 @@ impl Receiver {
             let before = self.cursor.dropped();
             match self.replay.next(&mut self.cursor, &LAG, source.track.is_silent(), now) {
                 Next::Frame(frame) => {
-                    prop_assert_eq!(frame.keyframe, taken[frame.index as usize]);
+                    let this = taken[frame.index as usize];
+                    prop_assert_eq!(frame.keyframe, this.keyframe);
                     match self.last {
                         Some(last) => {
                             prop_assert!(frame.index > last, "{} after {}", frame.index, last);
                             let gap = frame.index != last + 1;
-                            prop_assert!(!gap || frame.keyframe, "delta {} after {}", frame.index, last);
+                            let follows = this.number == taken[last as usize].number + 1;
+                            prop_assert!(follows || frame.keyframe, "delta {} after {}", frame.index, last);
                             // Nothing is left out without being counted, but for what a start leaves out on purpose.
                             if gap && self.dropped != u64::MAX {
                                 prop_assert!(self.cursor.dropped() > self.dropped);

@@ -13,6 +13,7 @@ use wzp_gateway::room::keyframes::Reason;
 use wzp_gateway::room::member::{Control, Door, Join, JoinError, LeaveReason, Origin, Presence, TrackInfo};
 use wzp_gateway::room::registry::{Membership, Registry, RoomLimits};
 use wzp_gateway::room::snapshot::Snapshot;
+use wzp_gateway::room::state::RESUME_GRACE;
 use wzp_proto::codec::Codec;
 use wzp_proto::identity::Fingerprint;
 use wzp_proto::room_name::RoomName;
@@ -216,7 +217,9 @@ async fn join_that_is_given_up_with_its_answer_in_hand_leaves_nothing_behind() {
         .await
         .expect("the task lets it in");
         drop(joining);
-        nothing_is_left(&registry).await;
+        // At once: nobody has learnt how to come back, so there is no grace time to wait for.
+        let half_of_grace = Duration::from_micros(RESUME_GRACE / 2);
+        timeout(half_of_grace, nothing_is_left(&registry)).await.expect("gone");
     }
 }
 
@@ -370,6 +373,24 @@ async fn member_that_does_not_read_its_controls_holds_nobody_up() {
     }
     assert_eq!(controls, 64, "bounded, and over at the end");
     drop((silent, other));
+    nothing_is_left(&registry).await;
+}
+
+#[tokio::test]
+async fn leave_that_is_given_up_and_a_drop_under_a_flood_are_leaves() {
+    let registry = registry();
+    let (one, other) = (name("room"), name("room"));
+    let one = registry.join(&one, person(1)).await.expect("there is place");
+    let other = registry.join(&other, person(2)).await.expect("there is place");
+    // On one thread the room's task reads nothing meanwhile: its queue is full.
+    let room = one.room().clone();
+    for _ in 0..5000 {
+        room.set_speakers(Vec::new());
+    }
+    let mut leaving = Box::pin(one.leave(LeaveReason::Left));
+    assert!(is_pending(&mut leaving).await);
+    drop(leaving);
+    drop(other);
     nothing_is_left(&registry).await;
 }
 

@@ -8,7 +8,7 @@ import { createInterface } from "node:readline";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
-import { accessible, inState, launch, open, shot } from "./harness.mjs";
+import { accessible, endAll, inState, launch, onExit, open, shot } from "./harness.mjs";
 
 const BINARY = process.env.WZP_GATEWAY;
 const DIST = fileURLToPath(new URL("../../dist/page/", import.meta.url));
@@ -24,7 +24,7 @@ async function startGateway(...flags) {
     createInterface({ input: child.stdout }).once("line", resolve);
     child.once("exit", (code) => reject(new Error(`the gateway ended with ${code}`)));
   });
-  return {
+  const gateway = {
     base: `http://${JSON.parse(line).http}`,
     kill: () => child.kill("SIGKILL"),
     async stop() {
@@ -36,6 +36,8 @@ async function startGateway(...flags) {
       rmSync(state, { recursive: true, force: true });
     },
   };
+  onExit(() => gateway.stop());
+  return gateway;
 }
 
 const stats = (page) => page.evaluate(() => window.wzp.stats());
@@ -75,8 +77,7 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
   });
 
   after(async () => {
-    await browser?.close();
-    await gateway?.stop();
+    await endAll();
   });
 
   const enter = async (name, room, more = "", options = {}, at = gateway, by = browser) => {
@@ -96,10 +97,11 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
       // The invented microphone beeps once a second.
       await untilStats(page, `(s) => s.sources.some((x) => x.kind === "audio" && x.audioLevel > 0.001 && x.packets > 20)`);
       assert.ok(await moves(page, other), `${other} moves`);
-      const { transport, joinMs, sources } = await stats(page);
+      // On a busy machine an answer may come without any sources.
+      await untilStats(page, `(s) => s.sources.length > 0 && s.sources.every((x) => x.alias === "${other}")`);
+      const { transport, joinMs } = await stats(page);
       assert.ok(["websocket", "webrtc"].includes(transport));
       assert.ok(joinMs > 0);
-      assert.deepEqual(new Set(sources.map(({ alias }) => alias)), new Set([other]));
       assert.equal(await page.evaluate(() => window.wzp.room.participants.size), 2);
     }
     const id = await ana.page.locator('.tile:not([data-local])').getAttribute("data-participant");
@@ -108,7 +110,7 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     await accessible(ana.page, "a real call");
     await ben.page.getByRole("button", { name: "Leave" }).click();
     await inState(ben.page, "ended");
-    await ana.page.getByRole("heading", { name: "You are alone here" }).waitFor({ timeout: 3000 });
+    await ana.page.getByRole("heading", { name: "You are alone here" }).waitFor({ timeout: 10_000 });
     assert.deepEqual([...ana.errors, ...ben.errors], []);
     await ana.context.close();
     await ben.context.close();
@@ -134,24 +136,33 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     await ben.context.close();
   });
 
-  test("another camera is taken over in the middle of the call", async () => {
-    const rich = await launch({ cameras: 2 });
+  test("another camera is taken over in the middle of the call; one that cannot be sent is told in words", async () => {
+    // Chromium's second invented camera sees depths only, which no encoder takes.
+    const rich = await launch({ cameras: 3 });
     const ana = await enter("Ana", "devices");
-    const ben = await enter("Ben", "devices", "", {}, gateway, rich);
-    await ana.page.locator(".tile:not([data-local])[data-picture]").waitFor();
-    const before = await ben.page.evaluate(() => window.wzp.room.local.publications.find(({ source }) => source === "camera").track.label);
-    await ben.page.getByRole("button", { name: "Settings" }).click();
-    const list = ben.page.getByRole("dialog").getByLabel("Camera");
-    const other = await list.locator("option").evaluateAll((options, label) => options.find(({ text }) => text !== label).value, before);
-    await list.selectOption(other);
-    await ben.page.waitForFunction((label) => window.wzp.room.local.publications.find(({ source }) => source === "camera").track.label !== label, before);
-    await shot(ben.page, "gateway-settings-desktop-light");
-    await ben.page.keyboard.press("Escape");
-    const decoded = async () => (await stats(ana.page)).sources.find(({ kind }) => kind === "video").framesDecoded;
-    const count = await decoded();
-    await untilStats(ana.page, `(s) => s.sources.find((x) => x.kind === "video").framesDecoded > ${count + 10}`);
+    const ben = await enter("Ben", "devices", "&transport=ws", {}, gateway, rich);
+    const decoded = `(s) => s.sources.find((x) => x.kind === "video")?.framesDecoded ?? 0`;
+    const choose = async (label) => {
+      await ben.page.getByRole("button", { name: "Settings" }).click();
+      const list = ben.page.getByRole("dialog").getByLabel("Camera");
+      await list.selectOption({ label });
+      await ben.page.waitForFunction((wanted) => window.wzp.room.local.publications.find(({ source }) => source === "camera")?.track.label === wanted, label);
+      const value = await list.inputValue();
+      await ben.page.keyboard.press("Escape");
+      return value;
+    };
+    const seen = ana.page.locator(".tile:not([data-local])[data-picture]");
+    await seen.waitFor();
+    const chosen = await choose("fake_device_2");
+    assert.equal(await ben.page.evaluate(() => localStorage.getItem("wzp.videoinput")), chosen, "the choice is remembered");
+    const count = await ana.page.evaluate(`window.wzp.stats().then(${decoded})`);
+    await untilStats(ana.page, `(s) => (${decoded})(s) > ${count + 10}`);
     assert.ok(await moves(ana.page, "Ben"));
-    assert.equal(await ben.page.evaluate(() => localStorage.getItem("wzp.videoinput")), other, "the choice is remembered");
+    await choose("fake_device_1");
+    await ben.page.locator("#toasts").getByText("The others do not get your camera").waitFor();
+    await choose("fake_device_0");
+    await seen.waitFor();
+    assert.ok(await moves(ana.page, "Ben"), "a good camera mends it");
     assert.deepEqual([...ana.errors, ...ben.errors], []);
     await ana.context.close();
     await rich.close();
@@ -201,7 +212,7 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     const ben = await enter("Ben", "closing");
     await ana.page.locator(".tile:not([data-local])").waitFor();
     await ben.page.close({ runBeforeUnload: false });
-    await ana.page.getByRole("heading", { name: "You are alone here" }).waitFor({ timeout: 4000 });
+    await ana.page.getByRole("heading", { name: "You are alone here" }).waitFor({ timeout: 10_000 });
     await ana.context.close();
     await ben.context.close();
   });
