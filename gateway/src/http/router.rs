@@ -136,7 +136,10 @@ async fn room_members(
         .and_then(|value| value.strip_prefix("Bearer "))
         .unwrap_or_default();
     let name = room.display().map_or_else(|| room.key().to_string(), str::to_owned);
-    let member = |member: &Arc<MemberView>| RoomMember { name: member.name.clone(), door: member.door };
+    let member = |member: &Arc<MemberView>| RoomMember {
+        name: member.name.clone(),
+        door: member.door,
+    };
     let members = app.session.auth.accepts(token).then(|| {
         let snapshot = app.session.registry.get(room.key()).map(|room| room.snapshot());
         snapshot.map_or_else(Vec::new, |snapshot| snapshot.members.iter().map(member).collect())
