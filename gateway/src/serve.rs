@@ -17,9 +17,10 @@ use wzp_proto::room_name::RoomName;
 use crate::auth::Auth;
 use crate::browser::session;
 use crate::config::{Config, Tls};
-use crate::http::listener::Listener;
+use crate::http::listener::{Client, Listener};
 use crate::http::pages::Pages;
 use crate::http::router::{App, router};
+use crate::http::whip;
 use crate::native;
 use crate::net::{self, ConnectionLimit};
 use crate::room::registry::{Registry, RoomLimits};
@@ -111,12 +112,14 @@ impl Gateway {
                 max_frame_bytes: MAX_FRAME_BYTES,
                 peers: Some(worker.peers()),
             },
+            whip: whip::table::Sessions::new(config.max_connections),
             pages: config.static_dir.clone().map_or(Pages::Embedded, Pages::Folder),
             allowed_origins: config.allowed_origins.clone().into(),
             shutdown: stop.clone(),
         };
         let mut stopping = stop.clone();
-        let serve = axum::serve(listener, router(app)).with_graceful_shutdown(async move {
+        let service = router(app).into_make_service_with_connect_info::<Client>();
+        let serve = axum::serve(listener, service).with_graceful_shutdown(async move {
             stopping.wait_for(|stop| *stop).await.ok();
         });
         tasks.push(tokio::spawn(async move {

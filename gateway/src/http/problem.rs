@@ -1,7 +1,7 @@
 //! Errors as HTTP tells them: a status and a JSON body with a code and a sentence.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -12,6 +12,8 @@ pub struct Problem {
     status: StatusCode,
     code: &'static str,
     message: String,
+    #[serde(skip)]
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
@@ -21,12 +23,23 @@ impl Problem {
             status,
             code,
             message: message.into(),
+            header: None,
         }
+    }
+
+    /// With the one header that its status calls for: `Allow`, `Retry-After`, `WWW-Authenticate`.
+    #[must_use]
+    pub fn with(mut self, name: HeaderName, value: impl Into<HeaderValue>) -> Self {
+        self.header = Some((name, value.into()));
+        self
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        (self.status, Json(self)).into_response()
+        let header = self.header.clone();
+        let mut response = (self.status, Json(self)).into_response();
+        response.headers_mut().extend(header);
+        response
     }
 }

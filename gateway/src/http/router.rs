@@ -18,6 +18,7 @@ use crate::browser::message::{MAX_TEXT, SUBPROTOCOL};
 use crate::browser::session;
 use crate::http::pages::Pages;
 use crate::http::problem::Problem;
+use crate::http::whip;
 use crate::room::member::Door;
 use crate::room::snapshot::MemberView;
 
@@ -26,6 +27,8 @@ use crate::room::snapshot::MemberView;
 pub struct App {
     /// For browser sessions.
     pub session: session::Config,
+    /// WHIP and WHEP sessions.
+    pub whip: whip::table::Sessions,
     /// The page.
     pub pages: Pages,
     /// Origins that may connect, besides our own.
@@ -44,8 +47,10 @@ pub fn router(app: App) -> Router {
         .route("/api/rooms/{room}", get(room_members))
         .route("/health", get(|| async { "ok\n" }))
         .fallback(get(page))
-        .with_state(app)
         .layer(CompressionLayer::new())
+        // Short answers whose reader waits for nothing else: not compressed.
+        .merge(whip::routes())
+        .with_state(app)
         .layer(header("x-content-type-options", "nosniff"))
         .layer(header("referrer-policy", "no-referrer"))
 }

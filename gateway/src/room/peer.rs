@@ -69,6 +69,8 @@ pub struct Sending {
 pub struct Refused {
     /// No codec in common, as against an offer that is wrong.
     pub no_codec: bool,
+    /// The offer is good, and the worker full or broken.
+    pub unable: bool,
     /// A sentence.
     pub message: String,
 }

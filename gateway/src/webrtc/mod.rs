@@ -5,6 +5,7 @@
 
 pub mod assign;
 pub mod engine;
+mod follow;
 pub mod incoming;
 pub mod net;
 pub mod outgoing;

@@ -15,6 +15,7 @@ use crate::room::snapshot::Snapshot;
 use crate::room::track::Track;
 use crate::webrtc::assign::{self, Line};
 use crate::webrtc::engine::{self, Codec, Engine, MediaLine, Mid, OutgoingRtp, ReportTime, RtpMeta, SessionId};
+use crate::webrtc::follow::{self, Chosen};
 use crate::webrtc::incoming::{Incoming, Outcome, rtp_codec};
 use crate::webrtc::outgoing::{Fed, Outgoing, carried};
 use crate::webrtc::worker::room_time;
@@ -36,6 +37,8 @@ pub struct Peer {
     incoming: BTreeMap<Mid, Incoming>,
     outgoing: Vec<Outgoing>,
     unwanted: Vec<(ParticipantId, Kind, u8)>,
+    /// Whom a viewer that follows the speaker saw last.
+    watched: Option<ParticipantId>,
     told_mids: Vec<(String, Kind, Option<TrackId>)>,
     told_carried: Vec<TrackId>,
     told_need: (usize, usize),
@@ -60,6 +63,7 @@ impl Peer {
             incoming: BTreeMap::new(),
             outgoing: Vec::new(),
             unwanted: Vec::new(),
+            watched: None,
             told_mids: Vec::new(),
             told_carried: Vec::new(),
             told_need: (0, 0),
@@ -200,7 +204,11 @@ impl Peer {
         let mut tracks: BTreeMap<TrackId, Arc<Track>> = BTreeMap::new();
         // Before DTLS is up nothing could be sent, and a keyframe that is asked for now would be wasted.
         if self.connected && self.receiving {
-            for (id, codec, track) in wanted_tracks(&snapshot, &self.context) {
+            let chosen = follow::choose(&snapshot, self.context.follow, self.context.viewer, self.watched);
+            if let Chosen::One(source) = chosen {
+                self.watched = Some(source);
+            }
+            for (id, codec, track) in wanted_tracks(&snapshot, &self.context, chosen) {
                 let off = self.unwanted.contains(&(id.source, id.kind, id.slot));
                 if !off {
                     wanted.push((id, codec));
@@ -464,40 +472,14 @@ impl Peer {
 }
 
 /// The tracks that a peer should have now, with the codec of each as RTP carries it.
-fn wanted_tracks(snapshot: &Snapshot, context: &PeerContext) -> Vec<(TrackId, Codec, Arc<Track>)> {
-    let chosen = match context.follow {
-        Follow::Nobody => return Vec::new(),
-        Follow::Everyone => None,
-        Follow::Source(source) => Some(source),
-        Follow::Speaker => {
-            let sends = |id: &ParticipantId| snapshot.member(*id).is_some_and(|member| !member.tracks.is_empty());
-            let speaker = snapshot
-                .speakers
-                .iter()
-                .copied()
-                .find(|id| *id != context.viewer && sends(id));
-            let anybody = || {
-                snapshot
-                    .members
-                    .iter()
-                    .filter(|member| member.id != context.viewer && !member.tracks.is_empty())
-                    .max_by_key(|member| {
-                        member
-                            .tracks
-                            .iter()
-                            .filter(|track| track.info.kind == Kind::Video)
-                            .count()
-                    })
-            };
-            match speaker.or_else(|| anybody().map(|member| member.id)) {
-                Some(source) => Some(source),
-                None => return Vec::new(),
-            }
-        }
-    };
+fn wanted_tracks(snapshot: &Snapshot, context: &PeerContext, chosen: Chosen) -> Vec<(TrackId, Codec, Arc<Track>)> {
     snapshot
         .tracks_for(context.viewer)
-        .filter(|(member, _)| chosen.is_none_or(|chosen| member.id == chosen))
+        .filter(|(member, _)| match chosen {
+            Chosen::Nobody => false,
+            Chosen::One(source) => member.id == source,
+            Chosen::Everyone => true,
+        })
         .filter_map(|(_, view)| Some((view.track.id(), rtp_codec(view.info.codec)?, view.track.clone())))
         .collect()
 }

@@ -356,6 +356,7 @@ impl Loop {
             (None, None) => {
                 return Err(Refused {
                     no_codec: false,
+                    unable: false,
                     message: "this WebRTC session has ended".to_owned(),
                 });
             }
@@ -373,6 +374,7 @@ impl Loop {
         self.events(now);
         answer.map_err(|error| Refused {
             no_codec: matches!(error, OfferError::NoCommonCodec(_)),
+            unable: matches!(error, OfferError::TooManySessions(_) | OfferError::Engine(_)),
             message: error.to_string(),
         })
     }
