@@ -258,6 +258,7 @@ impl Session {
         let (events_in, events) = mpsc::channel(EVENTS);
         let context = PeerContext {
             viewer: membership.id(),
+            epoch: membership.epoch(),
             room: membership.room().clone(),
             snapshots: membership.snapshots(),
             events: events_in,
