@@ -25,6 +25,7 @@ use crate::native::transport::close;
 use crate::native::view::{Playable, View};
 use crate::room::keyframes::Reason;
 use crate::room::member::{Control, Door, Join, JoinError, LeaveReason};
+use crate::room::mixer::Wants;
 use crate::room::registry::{Membership, Registry};
 use crate::room::snapshot::Snapshot;
 
@@ -224,6 +225,8 @@ impl Session {
         let audio_seq = rand::random::<u32>() | 1 << 31;
         let view = View::new(membership.id(), playable, audio_seq);
         let outbox = Arc::new(Outbox::default());
+        let mut egress = Egress::new(view, waker.clone(), counters.clone(), now);
+        egress.listen(membership.room().listen(membership.id(), Wants::Opus, &waker));
         let mut tasks = JoinSet::new();
         tasks.spawn(outbox.clone().run(connection.clone(), counters.clone()));
         Self {
@@ -234,7 +237,7 @@ impl Session {
                 counters.clone(),
                 now,
             ),
-            egress: Egress::new(view, waker.clone(), counters.clone(), now),
+            egress,
             connection,
             membership,
             counters,

@@ -124,6 +124,18 @@ impl Cursor {
         }
     }
 
+    /// Goes back (or on) to the frame under `index`, as far as the log has it; sound only. How many frames that were read
+    /// already come again.
+    pub fn rewind(&mut self, index: u64) -> u64 {
+        if self.track.id().kind == Kind::Video {
+            return 0;
+        }
+        let target = index.min(self.track.log().end());
+        let again = self.next.saturating_sub(target);
+        self.next = target;
+        again
+    }
+
     /// Leaves out everything up to the newest keyframe that is younger than `lag.resync_age`, or waits for a new one.
     pub fn resync(&mut self, lag: &Lag) {
         let track = self.track.clone();
