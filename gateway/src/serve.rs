@@ -96,6 +96,7 @@ impl Gateway {
                 max_video_bitrate: config.max_video_bitrate,
                 max_frame_bytes: MAX_FRAME_BYTES,
             },
+            pcm: Arc::default(),
             pages: config.static_dir.clone().map_or(Pages::Embedded, Pages::Folder),
             allowed_origins: config.allowed_origins.clone().into(),
             shutdown: stop.clone(),

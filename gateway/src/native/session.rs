@@ -312,6 +312,11 @@ impl Session {
             if let Some(tracks) = self.ingress.take_tracks() {
                 self.membership.set_tracks(tracks).await;
             }
+            if let Some(tier) = self.ingress.take_directive() {
+                self.counters.quality_directives_out.one();
+                let reason = "your own path".to_owned();
+                self.say(Signal::quality_directive(tier.profile(), Some(reason)));
+            }
             if let Some(track) = self.ingress.take_keyframe_wish(now) {
                 self.membership.room().request_keyframe(track, now, Reason::Loss);
             }

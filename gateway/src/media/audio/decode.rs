@@ -21,8 +21,8 @@ const PHASES: usize = 6;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// Opus says no.
-    #[error("not an Opus packet: {0}")]
-    Opus(opus::Error),
+    #[error("not an Opus packet: {}", .0.description())]
+    Opus(opus::ErrorCode),
     /// Codec2 frames have a fixed length.
     #[error("{len} bytes are not a whole number of {codec} frames, at most {CODEC2_FRAMES}")]
     Codec2 {
@@ -135,9 +135,9 @@ impl Voice {
             self.conceal(BLOCK, out);
             return Ok(BLOCK);
         }
-        let samples = opus::packet::get_nb_samples(payload, 48_000).map_err(DecodeError::Opus)?;
+        let samples = opus::packet::get_nb_samples(payload, 48_000).map_err(|error| DecodeError::Opus(error.code()))?;
         if !matches!(self.state, State::Opus(_)) {
-            let decoder = opus::Decoder::new(48_000, opus::Channels::Mono).map_err(DecodeError::Opus)?;
+            let decoder = opus::Decoder::new(48_000, opus::Channels::Mono).map_err(|error| DecodeError::Opus(error.code()))?;
             self.state = State::Opus(decoder);
         }
         let State::Opus(decoder) = &mut self.state else {
@@ -153,7 +153,7 @@ impl Voice {
             }
             Err(error) => {
                 out.truncate(start);
-                Err(DecodeError::Opus(error))
+                Err(DecodeError::Opus(error.code()))
             }
         }
     }
