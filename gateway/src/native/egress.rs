@@ -11,11 +11,11 @@ use wzp_proto::header::MediaHeader;
 use wzp_proto::packet::encode_datagram;
 use wzp_proto::video::{FRAGMENT_PAYLOAD, MAX_FRAGMENTS, fragment_header};
 
+use crate::media::audio::mix::TALKING_LEVEL;
 use crate::media::frame::{Frame, RoomTime, TrackId};
 use crate::native::counters::Counters;
 use crate::native::transport::DATAGRAM_SEND_BUFFER;
 use crate::native::view::{Sound, Stamp, View};
-use crate::media::audio::mix::TALKING_LEVEL;
 use crate::room::keyframes::Reason;
 use crate::room::mixing::Listener;
 use crate::room::snapshot::Snapshot;
@@ -263,7 +263,7 @@ impl Egress {
             ..
         } = self;
         let Some(mix) = mix else { return };
-        while let Some(tick) = mix.next() {
+        while let Some(tick) = mix.next_tick() {
             if let Some(source) = view.follow_mix(&tick, now)
                 && let Some(index) = tick.next_index(source)
                 && let Some(cursor) = audio.iter_mut().find(|cursor| cursor.track().id().source == source)

@@ -275,7 +275,10 @@ impl Ingress {
     /// and for the mix it has to be decoded anyway.
     fn transcode(&mut self, draft: Draft, now: RoomTime) {
         // By time, not by number: repair packets have numbers too.
-        let gap = self.audio.transcoded_to.map_or(0, |end| draft.ticks.saturating_sub(end));
+        let gap = self
+            .audio
+            .transcoded_to
+            .map_or(0, |end| draft.ticks.saturating_sub(end));
         let missing = usize::try_from(gap / BLOCK as u64).unwrap_or(usize::MAX);
         if self.audio.transcoder.is_none() {
             match Transcoder::new(self.source.0) {
@@ -283,7 +286,9 @@ impl Ingress {
                 Err(error) => return tracing::error!(%error, "a voice cannot be transcoded"),
             }
         }
-        let Some(transcoder) = &mut self.audio.transcoder else { return };
+        let Some(transcoder) = &mut self.audio.transcoder else {
+            return;
+        };
         let (packets, stand_in) = match transcoder.push(draft.codec, &draft.payload, missing) {
             Ok(made) => made,
             Err(error) => {

@@ -180,14 +180,17 @@ impl View {
     pub fn follow_mix(&mut self, tick: &Tick, now: RoomTime) -> Option<ParticipantId> {
         let before = self.sound(now);
         let mut others = tick.talkers.iter().copied().filter(|talker| *talker != self.me);
-        let sound = match (others.next(), others.next()) {
-            (Some(_), Some(_)) => Sound::Mix,
-            (Some(talker), None) => Sound::Through(talker),
+        let sound = match (tick.opus(self.me), others.next()) {
+            (Some(_), _) => Sound::Mix,
+            (None, Some(talker)) => Sound::Through(talker),
             // Whose sound went out last keeps it until somebody else talks.
-            (None, _) => match before {
+            (None, None) => match before {
                 Some(Sound::Through(source)) if self.has_sound(source) => Sound::Through(source),
                 _ => {
-                    let last = self.talker.map(|(talker, _)| talker).filter(|talker| self.has_sound(*talker));
+                    let last = self
+                        .talker
+                        .map(|(talker, _)| talker)
+                        .filter(|talker| self.has_sound(*talker));
                     let any = || self.sources.keys().copied().find(|source| self.has_sound(*source));
                     Sound::Through(last.or_else(any)?)
                 }
@@ -450,7 +453,11 @@ mod tests {
     fn thirty_pictures_a_second_fill_the_second() {
         let mut numbering = Numbering::new(0);
         let stamps: Vec<_> = (0..31)
-            .map(|n| numbering.next(Kind::Video, RoomTime::from_millis(n * 1000 / 30), n * 3000, 4).1)
+            .map(|n| {
+                numbering
+                    .next(Kind::Video, RoomTime::from_millis(n * 1000 / 30), n * 3000, 4)
+                    .1
+            })
             .collect();
         assert_eq!(stamps[30] - stamps[0], 1000);
         assert!(stamps.windows(2).all(|pair| (33..=34).contains(&(pair[1] - pair[0]))));

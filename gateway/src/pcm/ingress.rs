@@ -115,7 +115,10 @@ impl Ingress {
             *sample = f32::from(i16::from_le_bytes(*bytes)) / 32_768.0;
         }
         self.limiter.apply(&mut block);
-        let payload = self.encoder.encode(&block).map_err(|error| Refused::Encode(error.code()))?;
+        let payload = self
+            .encoder
+            .encode(&block)
+            .map_err(|error| Refused::Encode(error.code()))?;
         let arrived = now.0 * 48 / 1000;
         let ticks = if arrived > self.next_ticks + PAUSE {
             arrived
@@ -170,7 +173,9 @@ mod tests {
             // 7 ms of jitter.
             let now = RoomTime(1_000_000 + n * 20_000 + n % 3 * 7_000);
             ingress.message(&message, now).unwrap();
-            let Next::Frame(frame) = cursor.next(&LAG) else { panic!("no frame") };
+            let Next::Frame(frame) = cursor.next(&LAG) else {
+                panic!("no frame")
+            };
             assert!(last.is_none_or(|last| frame.ticks == last + 960));
             last = Some(frame.ticks);
             voice.decode(frame.codec, &frame.payload, &mut heard).unwrap();
@@ -185,7 +190,9 @@ mod tests {
         assert_eq!(ingress.message(&[0; 1_918], RoomTime(0)), Err(Refused::Size(1_918)));
         assert_eq!(ingress.message(&[], RoomTime(0)), Err(Refused::Size(0)));
         assert!(matches!(cursor.next(&LAG), Next::Empty));
-        let taken = (0..200).filter(|_| ingress.message(&[0; MESSAGE], RoomTime(0)).is_ok()).count();
+        let taken = (0..200)
+            .filter(|_| ingress.message(&[0; MESSAGE], RoomTime(0)).is_ok())
+            .count();
         assert_eq!(taken as u64, BURST - 3);
         assert_eq!(ingress.message(&[0; MESSAGE], RoomTime(0)), Err(Refused::Rate));
         assert_eq!(ingress.message(&[0; MESSAGE], RoomTime(20_000)), Ok(()));

@@ -69,7 +69,15 @@ pub async fn run(mut socket: WebSocket, room: RoomName, config: Config, mut shut
                     JoinError::Stopping => "shutting_down",
                 };
                 let message = error.to_string();
-                tell(&mut socket, &ToPage::Error { code, message: &message }).await.ok();
+                tell(
+                    &mut socket,
+                    &ToPage::Error {
+                        code,
+                        message: &message,
+                    },
+                )
+                .await
+                .ok();
                 Some((4503, code))
             }
         },
@@ -182,7 +190,11 @@ impl Session<'_> {
             Ok(never) => match never {},
             Err(end) => end,
         };
-        let reason = if end.is_some() { LeaveReason::Left } else { LeaveReason::Lost };
+        let reason = if end.is_some() {
+            LeaveReason::Left
+        } else {
+            LeaveReason::Lost
+        };
         membership.leave(reason).await;
         end
     }
@@ -204,7 +216,7 @@ impl Session<'_> {
                     _ => return Err(None),
                 },
                 () = waker.notified() => {
-                    while let Some(tick) = mix.next() {
+                    while let Some(tick) = mix.next_tick() {
                         if let Some(block) = tick.pcm(membership.id()) {
                             send(self.socket, Message::Binary(block.clone())).await?;
                             self.config.counters.blocks_out.fetch_add(1, Ordering::Relaxed);
@@ -259,8 +271,19 @@ impl Session<'_> {
         if last || self.told_at.is_none_or(|at| at.elapsed() >= ERROR_INTERVAL) {
             self.told_at = Some(Instant::now());
             let (code, message) = (refused.code(), refused.to_string());
-            tell(self.socket, &ToPage::Error { code, message: &message }).await?;
+            tell(
+                self.socket,
+                &ToPage::Error {
+                    code,
+                    message: &message,
+                },
+            )
+            .await?;
         }
-        if last { Err(Some((4429, refused.code()))) } else { Ok(()) }
+        if last {
+            Err(Some((4429, refused.code())))
+        } else {
+            Ok(())
+        }
     }
 }

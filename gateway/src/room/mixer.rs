@@ -9,13 +9,16 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::media::audio::encode::MixEncoder;
-use crate::media::audio::mix::{Limiter, Talkers, add, to_i16, without};
+use crate::media::audio::mix::{Limiter, TALKING_LEVEL, Talkers, add, to_i16, without};
 use crate::media::audio::source::Source;
 use crate::media::audio::{BLOCK, Block};
 use crate::media::frame::{Frame, ParticipantId, RoomTime};
 
 /// Blocks that a mix's encoder is primed with: 60 ms.
 const PAST: usize = 3;
+/// When all but one of a listener's talkers have fallen silent, the mix goes on until that one pauses, so that nobody hears
+/// the change back to his packets; but not longer than this, µs.
+const LINGER: u64 = 4_000_000;
 
 /// In which form a listener takes the mix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +57,7 @@ struct Forms {
 
 impl Tick {
     /// The mix for this listener as an Opus packet of 20 ms: everyone who talks but himself. `None` unless at least two others
-    /// talk.
+    /// talk, or did until a moment ago.
     pub fn opus(&self, listener: ParticipantId) -> Option<&Bytes> {
         self.forms(listener).opus.as_ref()
     }
@@ -100,6 +103,8 @@ pub struct RoomMix {
     shared: Output,
     own: BTreeMap<ParticipantId, Output>,
     index: u64,
+    /// Who talked alone in the last tick and was passed through.
+    through: Option<ParticipantId>,
     work: Work,
 }
 
@@ -116,6 +121,8 @@ struct Output {
     encoder: Option<MixEncoder>,
     /// The tick of the last packet.
     encoded_at: Option<u64>,
+    /// Since when only one is left in it.
+    alone_since: Option<RoomTime>,
 }
 
 impl RoomMix {
@@ -180,6 +187,25 @@ impl RoomMix {
             tick.heard.insert(*id, heard);
         }
         tick.talkers = self.talkers.now(now);
+        // Whose packets went through until now has been heard farther than the mix has him: he goes on from there. Not if some
+        // have heard the mix all along.
+        let anew = listeners.values().all(|wants| *wants == Wants::Opus);
+        if anew
+            && !self.shared.went_on(tick.index)
+            && let Some(id) = self
+                .through
+                .filter(|id| tick.talkers.len() >= 2 && tick.talkers.contains(id))
+            && let Some(member) = self.sources.get_mut(&id)
+        {
+            let before = member.source.splice(now);
+            if let Some(last) = member.past.last_mut() {
+                *last = before;
+            }
+        }
+        self.through = match tick.talkers[..] {
+            [alone] => Some(alone),
+            _ => None,
+        };
         let mut sum = [0.0; BLOCK];
         for id in &tick.talkers {
             if let Some(member) = self.sources.get(id) {
@@ -187,13 +213,21 @@ impl RoomMix {
             }
         }
         // One talker, or the only other one of two, is passed through.
-        let (enough_for_all, enough_for_talkers) = (tick.talkers.len() >= 2, tick.talkers.len() >= 3);
+        let levels = |but: Option<ParticipantId>| -> Vec<u8> {
+            (tick.talkers.iter().filter(|id| Some(**id) != but))
+                .map(|id| tick.level(*id))
+                .collect()
+        };
+        let enough_for_all = self.shared.is_mix(&levels(None), tick.index, now);
         let mut shared = (false, false);
         let mut own = Vec::new();
         for (listener, wants) in listeners {
             let talks = tick.talkers.contains(listener);
             let needs = match wants {
-                Wants::Opus if talks => (enough_for_talkers, false),
+                Wants::Opus if talks => {
+                    let output = self.own.entry(*listener).or_default();
+                    (output.is_mix(&levels(Some(*listener)), tick.index, now), false)
+                }
                 Wants::Opus => (enough_for_all, false),
                 Wants::Pcm => (false, true),
             };
@@ -208,7 +242,9 @@ impl RoomMix {
             tick.shared = self.shared.forms(sum, shared, past, tick.index, &mut self.work);
         }
         for (listener, needs) in own {
-            let Some(member) = self.sources.get(&listener) else { continue };
+            let Some(member) = self.sources.get(&listener) else {
+                continue;
+            };
             let rest = without(&sum, member.source.block());
             let past = || Self::past(&self.sources, &tick.talkers, Some(listener));
             let output = self.own.entry(listener).or_default();
@@ -227,7 +263,9 @@ impl RoomMix {
         let mut past = [[0.0; BLOCK]; PAST];
         for id in talkers.iter().filter(|id| Some(**id) != but) {
             if let Some(member) = sources.get(id) {
-                past.iter_mut().zip(&member.past).for_each(|(sum, block)| add(sum, block));
+                past.iter_mut()
+                    .zip(&member.past)
+                    .for_each(|(sum, block)| add(sum, block));
             }
         }
         past
@@ -235,6 +273,25 @@ impl RoomMix {
 }
 
 impl Output {
+    /// Whether the tick before this one had a packet.
+    fn went_on(&self, index: u64) -> bool {
+        self.encoded_at.is_some_and(|at| at + 1 == index)
+    }
+
+    /// Whether this tick has a packet, when so many are to be heard and are so loud.
+    fn is_mix(&mut self, levels: &[u8], index: u64, now: RoomTime) -> bool {
+        let since = self.alone_since.take();
+        match levels {
+            [] => false,
+            [level] if self.went_on(index) => {
+                let since = *self.alone_since.insert(since.unwrap_or(now));
+                *level <= TALKING_LEVEL && now.since(since) < LINGER
+            }
+            [_] => false,
+            _ => true,
+        }
+    }
+
     /// `needs`: as Opus, as samples.
     fn forms(
         &mut self,
@@ -251,7 +308,9 @@ impl Output {
                 .inspect_err(|error| tracing::error!(%error, "a mix was not encoded"))
                 .ok()
         });
-        let pcm = needs.1.then(|| to_i16(&mix).iter().flat_map(|sample| sample.to_le_bytes()).collect());
+        let pcm = needs
+            .1
+            .then(|| to_i16(&mix).iter().flat_map(|sample| sample.to_le_bytes()).collect());
         Forms { opus, pcm }
     }
 
@@ -262,11 +321,12 @@ impl Output {
         index: u64,
         work: &mut Work,
     ) -> Result<Bytes, opus::Error> {
+        let goes_on = self.went_on(index);
         let encoder = match &mut self.encoder {
             Some(encoder) => encoder,
             none => none.insert(MixEncoder::new()?),
         };
-        if self.encoded_at.is_none_or(|at| at + 1 != index) {
+        if !goes_on {
             let mut past = past();
             past.iter_mut().for_each(|block| Limiter::default().apply(block));
             encoder.prime(&past)?;

@@ -107,7 +107,7 @@ impl Mixing {
 
 impl Listener {
     /// The next tick, if there is one. Ticks that are too old are left out.
-    pub fn next(&mut self) -> Option<Arc<Tick>> {
+    pub fn next_tick(&mut self) -> Option<Arc<Tick>> {
         let inner = self.mixing.inner();
         let first = inner.end - inner.ticks.len() as u64;
         if self.next < first {
@@ -158,7 +158,11 @@ impl Plan {
                 unmeasured.push(member.id);
             }
         }
-        let pictures = |but: ParticipantId| snapshot.tracks_for(but).filter(|(_, view)| view.info.kind == Kind::Video);
+        let pictures = |but: ParticipantId| {
+            snapshot
+                .tracks_for(but)
+                .filter(|(_, view)| view.info.kind == Kind::Video)
+        };
         // Pages show who speaks; an app shows the picture of who does, if it can choose.
         let uses_levels = |viewer: ParticipantId, door: Door| match door {
             Door::Native => pictures(viewer).count() >= 2,
@@ -228,7 +232,9 @@ impl Task {
                 let inner = self.room.mixing().inner();
                 inner.listeners.iter().map(|(id, (wants, _))| (*id, *wants)).collect()
             };
-            let Ok(changed) = self.snapshots.has_changed() else { break };
+            let Ok(changed) = self.snapshots.has_changed() else {
+                break;
+            };
             let listening: Vec<_> = listeners.keys().copied().collect();
             if (changed || listening != known) && !self.replan() {
                 return;

@@ -137,7 +137,8 @@ impl Voice {
         }
         let samples = opus::packet::get_nb_samples(payload, 48_000).map_err(|error| DecodeError::Opus(error.code()))?;
         if !matches!(self.state, State::Opus(_)) {
-            let decoder = opus::Decoder::new(48_000, opus::Channels::Mono).map_err(|error| DecodeError::Opus(error.code()))?;
+            let decoder =
+                opus::Decoder::new(48_000, opus::Channels::Mono).map_err(|error| DecodeError::Opus(error.code()))?;
             self.state = State::Opus(decoder);
         }
         let State::Opus(decoder) = &mut self.state else {
@@ -229,7 +230,9 @@ impl Codec2Voice {
     fn decode(&mut self, bits: &[u8], out: &mut Vec<f32>) {
         let mut narrow = [0i16; 320];
         let samples = self.decoder.samples_per_frame().min(narrow.len());
-        let Some(narrow) = narrow.get_mut(..samples) else { return };
+        let Some(narrow) = narrow.get_mut(..samples) else {
+            return;
+        };
         self.decoder.decode(narrow, bits);
         let start = out.len();
         for sample in narrow.iter() {
@@ -352,7 +355,10 @@ mod tests {
             }
             assert_eq!(out.len(), 96_000, "{codec}");
             let envelope = |samples: &[f32]| -> Vec<f32> {
-                samples.chunks(2_400).map(|part| part.iter().map(|s| s.abs()).sum()).collect()
+                samples
+                    .chunks(2_400)
+                    .map(|part| part.iter().map(|s| s.abs()).sum())
+                    .collect()
             };
             let original: Vec<f32> = narrow.iter().flat_map(|s| [f32::from(*s) / 32_768.0; 6]).collect();
             let correlation = (0..3)
@@ -406,7 +412,10 @@ mod tests {
         let (mut voice, mut out) = (Voice::new(7), Vec::new());
         voice.decode(Codec::ComfortNoise, &[50], &mut out).unwrap();
         assert!((50..=60).contains(&level(&out)), "{}", level(&out));
-        assert_eq!(voice.decode(Codec::ComfortNoise, &[], &mut out), Err(DecodeError::ComfortNoise(0)));
+        assert_eq!(
+            voice.decode(Codec::ComfortNoise, &[], &mut out),
+            Err(DecodeError::ComfortNoise(0))
+        );
         assert!(matches!(
             voice.decode(Codec::Codec2_3200, &[1, 2, 3], &mut out),
             Err(DecodeError::Codec2 { len: 3, .. })

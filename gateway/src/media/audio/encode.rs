@@ -10,12 +10,17 @@ use crate::media::audio::Block;
 const BIT_RATE: i32 = 32_000;
 /// Of 10; above this the encoder costs much and a mix of voices gains little.
 const COMPLEXITY: i32 = 5;
+/// Packets after a beginning that are made without prediction: what the listener's decoder has played before came from
+/// another encoder, and predictions from that would be wrong.
+const APART: u32 = 3;
 /// Largest packet, bytes: what apps take (WZP wire v2, section 6.1).
 const MAX_PACKET: usize = 512;
 
 /// One outgoing Opus stream: 48 kHz, mono, 20 ms.
 pub struct MixEncoder {
     encoder: opus::Encoder,
+    /// Packets still to be made without prediction.
+    apart: u32,
     packet: [u8; MAX_PACKET],
 }
 
@@ -31,17 +36,20 @@ impl MixEncoder {
         encoder.set_signal(opus::Signal::Voice)?;
         Ok(Self {
             encoder,
+            apart: 0,
             packet: [0; MAX_PACKET],
         })
     }
 
     /// Lets the stream begin as if it had carried these blocks already, so that its first packet does not begin from
-    /// silence.
+    /// silence, and for a decoder that has played another stream before.
     ///
     /// # Errors
     /// Not expected of libopus.
     pub fn prime<'a>(&mut self, before: impl IntoIterator<Item = &'a Block>) -> Result<(), opus::Error> {
         self.encoder.reset_state()?;
+        self.encoder.set_prediction_disabled(true)?;
+        self.apart = APART;
         for block in before {
             self.encoder.encode_float(block, &mut self.packet)?;
         }
@@ -54,6 +62,10 @@ impl MixEncoder {
     /// Not expected of libopus.
     pub fn encode(&mut self, block: &Block) -> Result<Bytes, opus::Error> {
         let len = self.encoder.encode_float(block, &mut self.packet)?;
+        if self.apart > 0 {
+            self.apart -= 1;
+            self.encoder.set_prediction_disabled(self.apart > 0)?;
+        }
         Ok(Bytes::copy_from_slice(self.packet.get(..len).unwrap_or_default()))
     }
 }
@@ -93,9 +105,7 @@ mod tests {
 
     #[test]
     fn primed_stream_takes_over_from_another_without_a_hole() {
-        let weakest = |pcm: &[f32]| {
-            (pcm.chunks(480).map(|part| amplitude(part, 440.0))).fold(1.0, f32::min)
-        };
+        let weakest = |pcm: &[f32]| (pcm.chunks(480).map(|part| amplitude(part, 440.0))).fold(1.0, f32::min);
         let mut cold = MixEncoder::new().unwrap();
         let cold = weakest(&first_packets(&mut cold, 10));
         let mut primed = MixEncoder::new().unwrap();

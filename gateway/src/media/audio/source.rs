@@ -15,6 +15,9 @@ const CONCEALED: u32 = 3;
 /// … and after DTX, where libopus makes comfort noise.
 const CONCEALED_DTX: u32 = 20;
 
+/// What comes out of a new Opus stream is this much older than what goes in, samples: 6.5 ms.
+const LOOKAHEAD: usize = 312;
+
 /// A source, 20 ms after 20 ms.
 #[derive(Debug)]
 pub struct Source {
@@ -60,6 +63,35 @@ impl Source {
         }
         self.level = if sounds { level(&self.block) } else { 127 };
         sounds
+    }
+
+    /// Lets the current block be the best continuation of all that has come, for listeners who have heard all of it already and
+    /// now take an Opus stream: of the last 20 to 37 ms that came, the block begins where the sound before is most like the end of what came, so
+    /// that a voice goes on in its own rhythm. How the 20 ms before the block sounded.
+    pub fn splice(&mut self, now: RoomTime) -> Block {
+        let mut came = self.block.to_vec();
+        came.append(&mut self.decoded);
+        while self.jitter.held() > 0 {
+            match self.jitter.next(now) {
+                Next::Packet(packet) => {
+                    if self.voice.decode(packet.codec, &packet.payload, &mut came).is_err() {
+                        self.undecodable += 1;
+                        self.voice.conceal(BLOCK, &mut came);
+                    }
+                }
+                Next::Lost(lost) => self.voice.conceal(lost, &mut came),
+                Next::Late | Next::Pause => break,
+            }
+        }
+        let at = continuation(&came);
+        let part = |from: usize| -> Block { std::array::from_fn(|n| came.get(from + n).copied().unwrap_or(0.0)) };
+        self.block = part(at);
+        let before = match at.checked_sub(BLOCK) {
+            Some(from) => part(from),
+            None => [0.0; BLOCK],
+        };
+        self.decoded.extend(came.iter().skip(at + BLOCK));
+        before
     }
 
     /// The block that sounds now.
@@ -143,6 +175,31 @@ impl Source {
     }
 }
 
+/// Where to go on in `samples` so that a whole block is left and, [`LOOKAHEAD`] earlier, the 10 ms before are most like the last
+/// 10 ms; 0 if there is too little to choose from.
+fn continuation(samples: &[f32]) -> usize {
+    const LIKE: usize = BLOCK / 2;
+    let last = samples.len().saturating_sub(BLOCK + LOOKAHEAD);
+    let first = last.saturating_sub(BLOCK / 2).max(LIKE);
+    let Some(end) = samples.len().checked_sub(LIKE).and_then(|from| samples.get(from..)) else {
+        return 0;
+    };
+    let likeness = |at: usize| {
+        let Some(before) = samples.get(at - LIKE..at) else {
+            return f32::MIN;
+        };
+        let (mut dot, mut power) = (0.0, 1e-9);
+        for (a, b) in before.iter().zip(end) {
+            dot += a * b;
+            power += a * a;
+        }
+        dot / f32::sqrt(power)
+    };
+    (first..=last)
+        .max_by(|a, b| likeness(*a).total_cmp(&likeness(*b)))
+        .map_or(0, |at| at + LOOKAHEAD)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,7 +212,11 @@ mod tests {
         let mut source = Source::new(1);
         let mut out = Vec::new();
         let coded: Vec<_> = (0..packets)
-            .map(|n| encoder.encode(&tone(440.0, 0.5, n * BLOCK, BLOCK).try_into().unwrap()).unwrap())
+            .map(|n| {
+                encoder
+                    .encode(&tone(440.0, 0.5, n * BLOCK, BLOCK).try_into().unwrap())
+                    .unwrap()
+            })
             .collect();
         let mut next = 0;
         for ms in 0..packets as u64 * 20 {
@@ -197,6 +258,22 @@ mod tests {
         assert!(source.waiting() <= 6 * BLOCK);
         let quiet = out[48_000..].chunks(480).filter(|part| level(part) > 20).count();
         assert_eq!(quiet, 0, "no hole after the first second");
+    }
+
+    #[test]
+    fn splice_goes_on_in_the_rhythm_of_what_came() {
+        for hz in [110.0, 223.0, 440.0, 1_234.0] {
+            let came = tone(hz, 0.5, 0, 2 * BLOCK);
+            let at = continuation(&came);
+            assert!((BLOCK..=BLOCK * 3 / 2).contains(&(came.len() - at)));
+            let at = at - LOOKAHEAD;
+            // The next sample after the splice is what would have come after all that came.
+            let (wanted, got) = (tone(hz, 0.5, 2 * BLOCK, 200), &came[at..at + 200]);
+            let off = wanted.iter().zip(got).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(off < 0.1, "{hz}: {off}");
+        }
+        assert_eq!(continuation(&[]), 0);
+        assert_eq!(continuation(&[0.0; 100]), 0);
     }
 
     #[test]

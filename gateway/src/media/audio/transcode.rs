@@ -55,7 +55,12 @@ impl Transcoder {
     ///
     /// # Errors
     /// The payload is not what the codec says, or Opus failed.
-    pub fn push(&mut self, codec: Codec, payload: &[u8], missing: usize) -> Result<(Vec<Bytes>, usize), TranscodeError> {
+    pub fn push(
+        &mut self,
+        codec: Codec,
+        payload: &[u8],
+        missing: usize,
+    ) -> Result<(Vec<Bytes>, usize), TranscodeError> {
         let stand_in = if missing <= CONCEALED { missing } else { 0 };
         self.samples.clear();
         self.voice.conceal(stand_in * BLOCK, &mut self.samples);
@@ -66,7 +71,11 @@ impl Transcoder {
             let mut block: Block = [0.0; BLOCK];
             block.copy_from_slice(part);
             self.limiter.apply(&mut block);
-            packets.push(self.encoder.encode(&block).map_err(|error| TranscodeError::Encode(error.code()))?);
+            packets.push(
+                self.encoder
+                    .encode(&block)
+                    .map_err(|error| TranscodeError::Encode(error.code()))?,
+            );
         }
         Ok((packets, stand_in))
     }

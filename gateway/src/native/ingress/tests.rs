@@ -140,7 +140,9 @@ fn codec2_becomes_opus_of_20_ms_and_what_was_lost_is_concealed() {
             fec_block: 0,
         };
         let now = RoomTime(u64::from(n) * 40_000);
-        ingress.datagram(encode_datagram(&header, &[0xf8; 8][..len]), now).unwrap();
+        ingress
+            .datagram(encode_datagram(&header, &[0xf8; 8][..len]), now)
+            .unwrap();
         ingress.handle_timeout(now.plus(30_000));
         while let Next::Frame(frame) = cursor.next(&LAG) {
             assert!(frame.codec == Codec::Opus24k && frame.payload.len() > 1);
