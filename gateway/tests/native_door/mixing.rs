@@ -164,7 +164,10 @@ async fn one_talker_passes_untouched_and_undelayed() {
         let at = Instant::now();
         sent.push(packet);
         // Half a second for finding out who talks; from then on it is his packets, one after the other.
-        while seq >= 25 {
+        if seq < 25 {
+            continue;
+        }
+        loop {
             let heard = cleo.wait_packet(MediaType::Audio).await;
             let which = sent.iter().rposition(|packet| *packet == heard.payload);
             if let (Some((last_seq, last_which)), Some(which)) = (last, which) {
@@ -186,7 +189,6 @@ async fn one_talker_passes_untouched_and_undelayed() {
     }
     delays.sort();
     let median = delays[delays.len() / 2];
-    println!("median {median:?} of {}", delays.len());
     assert!(median <= Duration::from_millis(5), "{median:?}");
     anna.ping().await;
 }
@@ -199,7 +201,11 @@ async fn mix_begins_and_ends_with_the_second_talker_without_a_gap() {
     let mut cleo = door.join("general", "cleo").await;
     let time = Duration::from_secs(7);
     let (_, _, heard) = tokio::join!(
-        talk(&mut anna, |_| Some(440.0), time),
+        talk(
+            &mut anna,
+            |n| Some(if (270..280).contains(&n) { 0.0 } else { 440.0 }),
+            time
+        ),
         talk(
             &mut bert,
             |n| Some(if (100..200).contains(&n) { 660.0 } else { 0.0 }),
