@@ -286,16 +286,7 @@ impl Room {
         let mut loudest: Vec<_> = self.levels.iter().map(|(id, (level, _))| (*level, *id)).collect();
         // Who spoke first before stays first unless somebody is clearly louder: 6 dB.
         let first = self.speakers.first().copied();
-        loudest.sort_by_key(|(level, id)| {
-            (
-                if Some(*id) == first {
-                    level.saturating_sub(6)
-                } else {
-                    *level
-                },
-                *id,
-            )
-        });
+        loudest.sort_by_key(|(level, id)| (if Some(*id) == first { level.saturating_sub(6) } else { *level }, *id));
         self.set_speakers(loudest.into_iter().map(|(_, id)| id).collect());
     }
 

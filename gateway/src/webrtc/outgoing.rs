@@ -18,15 +18,9 @@ use crate::webrtc::engine::{Codec, MAX_PAYLOAD, Mid, OutgoingRtp, ReportTime};
 use crate::webrtc::incoming::rtp_codec;
 
 /// Pictures that waited longer than this are left out.
-const VIDEO_LAG: Lag = Lag {
-    most: 500_000,
-    resync_age: 1_000_000,
-};
+const VIDEO_LAG: Lag = Lag { most: 500_000, resync_age: 1_000_000 };
 /// Sound that waited longer than this is left out.
-const AUDIO_LAG: Lag = Lag {
-    most: 200_000,
-    resync_age: 0,
-};
+const AUDIO_LAG: Lag = Lag { most: 200_000, resync_age: 0 };
 /// A replay goes out no faster than this: 50 Mbit/s.
 const PACE_BYTES_PER_MS: u64 = 6_250;
 /// What may go out at once.
@@ -82,10 +76,7 @@ impl Outgoing {
             line,
             feed: None,
             run: 0,
-            paced: Paced {
-                level: PACE_BURST,
-                at: None,
-            },
+            paced: Paced { level: PACE_BURST, at: None },
             last: None,
             bytes: 0,
             dropped: 0,
@@ -124,12 +115,7 @@ impl Outgoing {
         }
         let Some(track) = track else { return };
         self.run += 1;
-        let mut feed = Feed {
-            cursor: Cursor::new(track, waker),
-            codec: None,
-            asked_at: None,
-            paused: false,
-        };
+        let mut feed = Feed { cursor: Cursor::new(track, waker), codec: None, asked_at: None, paused: false };
         feed.start(room);
         self.feed = Some(feed);
         waker.notify_one();
@@ -153,11 +139,7 @@ impl Outgoing {
         room_now: RoomTime,
         mut write: impl FnMut(Mid, &OutgoingRtp),
     ) -> Fed {
-        let lag = if self.line.kind == Kind::Video {
-            &VIDEO_LAG
-        } else {
-            &AUDIO_LAG
-        };
+        let lag = if self.line.kind == Kind::Video { &VIDEO_LAG } else { &AUDIO_LAG };
         loop {
             let Some(feed) = &mut self.feed else { return Fed::All };
             if feed.paused {
@@ -187,9 +169,7 @@ impl Outgoing {
 
     /// The packets among `seqs` that can be repeated.
     pub fn repeat(&mut self, seqs: &[u16], now: Instant) -> Vec<OutgoingRtp> {
-        seqs.iter()
-            .filter_map(|seq| self.history.repeat(now, *seq).ok().cloned())
-            .collect()
+        seqs.iter().filter_map(|seq| self.history.repeat(now, *seq).ok().cloned()).collect()
     }
 
     /// The times of a sender report about now.
