@@ -39,7 +39,7 @@ const page: UserConfig = {
   ...shared,
   root: here("../static"),
   base: "/",
-  publicDir: false,
+  publicDir: here("../static/public"),
   build: { outDir: here("dist/page"), emptyOutDir: true, target: "es2022", assetsInlineLimit: 0, modulePreload: { polyfill: false } },
   server: { fs: { allow: [here("..")] } },
 };

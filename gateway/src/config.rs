@@ -37,6 +37,9 @@ pub struct Settings {
     /// Address that WebRTC peers are told, for 1:1 NAT; may be repeated
     #[arg(long, env = "WZP_PUBLIC_IP", value_name = "IP", value_delimiter = ',')]
     pub public_ip: Option<Vec<std::net::IpAddr>>,
+    /// Answer WebRTC offers as an ICE-lite agent
+    #[arg(long, env = "WZP_ICE_LITE", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub ice_lite: Option<bool>,
     /// Existing WZP relay whose rooms are joined on behalf of members; may be repeated
     #[arg(long, env = "WZP_RELAY", value_name = "HOST:PORT", value_delimiter = ',')]
     pub relay: Option<Vec<String>>,
@@ -89,6 +92,8 @@ pub struct Config {
     pub tls: Tls,
     /// See [`Settings::public_ip`].
     pub public_ip: Vec<std::net::IpAddr>,
+    /// See [`Settings::ice_lite`].
+    pub ice_lite: bool,
     /// See [`Settings::relay`].
     pub relay: Vec<String>,
     /// See [`Settings::static_dir`].
@@ -164,9 +169,10 @@ pub enum ConfigError {
 }
 
 /// All keys of the file, for messages and for tests of the documentation.
-pub const KEYS: [&str; 20] = [
+pub const KEYS: [&str; 21] = [
     "allow_origin",
     "http",
+    "ice_lite",
     "log",
     "log_json",
     "max_connections",
@@ -233,6 +239,7 @@ impl Settings {
             tls_cert: self.tls_cert.or(below.tls_cert),
             tls_key: self.tls_key.or(below.tls_key),
             public_ip: self.public_ip.or(below.public_ip),
+            ice_lite: self.ice_lite.or(below.ice_lite),
             relay: self.relay.or(below.relay),
             static_dir: self.static_dir.or(below.static_dir),
             token: self.token.or(below.token),
@@ -279,6 +286,7 @@ impl Settings {
             state_dir: self.state_dir.unwrap_or_else(|| PathBuf::from("state")),
             tls,
             public_ip: self.public_ip.unwrap_or_default(),
+            ice_lite: self.ice_lite.unwrap_or(false),
             relay: self.relay.unwrap_or_default(),
             static_dir: self.static_dir,
             tokens: self.token.unwrap_or_default(),
@@ -325,6 +333,7 @@ mod tests {
         let all = r#"
             allow_origin = ["https://a.example"]
             http = "127.0.0.1:1"
+            ice_lite = false
             log = "debug"
             log_json = true
             max_connections = 1
@@ -347,6 +356,15 @@ mod tests {
         let settings = file(all).unwrap();
         let table = toml::Table::try_from(&settings).unwrap();
         assert_eq!(table.keys().map(String::as_str).collect::<Vec<_>>(), KEYS);
+    }
+
+    #[test]
+    fn documentation_names_every_key_with_its_variable() {
+        let page = include_str!("../../docs/configuration.md");
+        for key in KEYS {
+            let row = format!("| `{key}` | `WZP_{}` |", key.to_uppercase());
+            assert!(page.contains(&row), "docs/configuration.md lacks {row}");
+        }
     }
 
     #[test]

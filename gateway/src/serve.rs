@@ -24,6 +24,7 @@ use crate::native;
 use crate::net::{self, ConnectionLimit};
 use crate::room::registry::{Registry, RoomLimits};
 use crate::state::StateDir;
+use crate::webrtc::{self, worker::Worker};
 
 /// Bytes of one video frame from a browser.
 const MAX_FRAME_BYTES: usize = 1 << 20;
@@ -84,6 +85,19 @@ impl Gateway {
         let (shutdown, stop) = watch::channel(false);
         let mut tasks = Vec::new();
 
+        let worker = Worker::start(
+            webrtc::worker::Config {
+                listen: config.webrtc,
+                public_ips: config.public_ip.clone(),
+                ice_lite: config.ice_lite,
+                max_sessions: config.max_connections,
+                max_tcp: (config.max_connections, config.max_connections_per_ip),
+            },
+            stop.clone(),
+        )
+        .await?;
+        let webrtc = worker.address();
+
         let tls = tls_config(config, &state)?;
         let socket =
             net::tcp_listener(config.http).with_context(|| format!("cannot listen on {} (http)", config.http))?;
@@ -95,6 +109,7 @@ impl Gateway {
                 auth: auth.clone(),
                 max_video_bitrate: config.max_video_bitrate,
                 max_frame_bytes: MAX_FRAME_BYTES,
+                peers: Some(worker.peers()),
             },
             pcm: Arc::default(),
             pages: config.static_dir.clone().map_or(Pages::Embedded, Pages::Folder),
@@ -122,11 +137,12 @@ impl Gateway {
             .with_context(|| format!("cannot listen on {} (native, UDP)", config.native))?;
         let native = server.local_addr()?;
         tasks.push(tokio::spawn(server.run(stop)));
+        tasks.push(tokio::spawn(worker.join()));
 
         let addresses = Addresses {
             http,
             native: Some(native),
-            webrtc: None,
+            webrtc: Some(webrtc),
             rtmp: None,
         };
         Ok(Self {

@@ -1,17 +1,16 @@
 // A browser and a native app in one call.
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { joinPage, moves, people, received, startChromium, stats } from './chromium.mjs';
 import { joinNative, pass, scratch, startGateway, until } from './gateway.mjs';
 import { h264, pictures, rms, samples, strength } from './media.mjs';
 
-// The page's own road of media over the WebSocket; what WebRTC carries is tested beside it.
-const query = { transport: 'ws' };
 const near = (hz, wanted, off = 8) => Math.abs(hz - wanted) <= off;
 
-describe('a call over WebSocket', () => {
+for (const transport of ['websocket', 'webrtc']) describe(`a call over ${transport}`, () => {
+  const query = { transport: transport === 'websocket' ? 'ws' : 'webrtc' };
+
   test('a browser is heard and seen by a native, and the other way round', async (t) => {
     const folder = scratch(t);
     const gateway = await startGateway(t);
@@ -26,6 +25,7 @@ describe('a call over WebSocket', () => {
     await received(page, 'Bo', 'audio', (source) => near(source.dominantHz, 880) && source.audioLevel > 0.05);
     const seen = await received(page, 'Bo', 'video', (source) => source.framesDecoded > 60);
     assert.deepEqual([seen.width, seen.height, seen.codec], [640, 360, 'h264']);
+    await until(`media comes by ${transport}`, async () => (await stats(page)).transport === transport);
     const bo = await page.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.name === 'Bo').id);
     assert.ok(await moves(page, bo), 'the tile does not move');
     assert.deepEqual(await people(page), ['Ana', 'Bo']);
@@ -53,21 +53,21 @@ describe('a call over WebSocket', () => {
     // Ten seconds later: the last keyframe of Bo, whose file has one every 10 s, may be long ago.
     await pass(8000);
     const cy = await joinPage(t, two, gateway, 'trio', 'Cy', { query });
-    const late = joinNative(t, gateway.native, 'trio', { alias: 'Di', seconds: 6, args: ['--audio', 'tone:1100'] });
+    const late = joinNative(t, gateway.native, 'trio', { alias: 'Di', args: ['--audio', 'tone:1100'] });
     for (const [page, alias, hz] of [[ana, 'Cy', 660], [cy, 'Ana', 440], [cy, 'Bo', 880], [ana, 'Bo', 880]]) {
       await received(page, alias, 'audio', (source) => near(source.dominantHz, hz));
     }
     for (const [page, alias] of [[ana, 'Cy'], [cy, 'Ana'], [cy, 'Bo']]) {
       const seen = await received(page, alias, 'video', (source) => source.framesDecoded > 30);
       // Counted from joining, so it says something about those who were there already.
-      if (page === cy) assert.ok(seen.firstFrameMs < 1500, `${alias}'s first frame after ${seen.firstFrameMs} ms`);
+      if (page === cy) assert.ok(seen.firstFrameMs < 3000, `${alias}'s first frame after ${seen.firstFrameMs} ms`);
     }
     const boAtCy = await cy.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.name === 'Bo').id);
     assert.ok(await moves(cy, boAtCy), 'the late joiner sees a still picture');
     await until('everybody is listed everywhere', async () => (await people(ana)).join() === 'Ana,Bo,Cy,Di' && (await people(cy)).join() === 'Ana,Bo,Cy,Di');
-    const summary = await late.summary;
+    const summary = await late.leave();
     assert.deepEqual(summary.participants.map((other) => other.alias).sort(), ['Ana', 'Bo', 'Cy', 'Di']);
-    assert.ok(summary.video.firstFrameMs < 1500, `first frame after ${summary.video.firstFrameMs} ms`);
+    assert.ok(summary.video.firstFrameMs < 3000, `first frame after ${summary.video.firstFrameMs} ms`);
     assert.ok(summary.video.frames > 60, `${summary.video.frames} frames`);
     assert.equal(summary.video.gaps, 0);
     await native.leave();

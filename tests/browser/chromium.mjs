@@ -19,9 +19,10 @@ export async function startChromium(t, { hz = 440, picture = camera(), executabl
 }
 
 /** Opens a page; whatever it writes to the console as an error fails the test. */
-export async function openPage(t, browser, url, { viewport = { width: 1280, height: 800 }, allow = [], ...options } = {}) {
+export async function openPage(t, browser, url, { viewport = { width: 1280, height: 800 }, allow = [], init, ...options } = {}) {
   const context = await browser.newContext({ viewport, ignoreHTTPSErrors: true, ...options });
   const page = await context.newPage();
+  if (init) await page.addInitScript(init);
   page.problems = [];
   page.on('console', (message) => {
     if (message.type() === 'error' && !allow.some((pattern) => pattern.test(message.text()))) page.problems.push(message.text());

@@ -1,5 +1,6 @@
 import type { connect as connectRoom, Room } from "@wzp/client";
 import { RoomError } from "@wzp/client";
+import { Banner } from "./banner.js";
 import { Call } from "./call.js";
 import { Closed } from "./closed.js";
 import { announce, byId } from "./dom.js";
@@ -25,6 +26,7 @@ export class Page {
   private readonly lobby: Lobby;
   private readonly closed: Closed;
   private readonly panels: Panels;
+  private readonly banner = new Banner();
   private entry: Entry = { name: "", room: "", token: undefined };
   private call: Call | undefined;
   private attempt: AbortController | undefined;
@@ -122,20 +124,17 @@ export class Page {
 
   private followState(room: Room): void {
     if (this.room !== room) return;
-    const banner = byId("banner");
     switch (room.state) {
       case "reconnecting":
         this.setState("reconnecting");
-        byId("banner-title").textContent = "Connection lost.";
-        byId("banner-words").textContent = "Coming back by itself as soon as the network does. The others see that you are away.";
-        banner.hidden = false;
+        this.banner.show();
         break;
       case "closed":
         this.close(room.closeReason, true);
         break;
       default:
-        if (!banner.hidden) {
-          banner.hidden = true;
+        if (this.banner.shown) {
+          this.banner.hide();
           toast("You are back in the call.");
           announce("You are back in the call.");
         }
@@ -145,6 +144,7 @@ export class Page {
 
   private close(error: RoomError | undefined, wasIn: boolean): void {
     this.room = undefined;
+    this.banner.hide();
     this.call?.dispose();
     this.call = undefined;
     this.media.closeAll();

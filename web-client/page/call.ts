@@ -104,7 +104,6 @@ export class Call {
     this.stage.dispose();
     this.panels.closeAll();
     clearToasts();
-    byId("banner").hidden = true;
     byId("alone").hidden = true;
     byId("tap-to-hear").hidden = true;
     byId("talking").hidden = true;
@@ -177,7 +176,7 @@ export class Call {
   }
 
   private async toggleMute(): Promise<void> {
-    const on = !this.media.on.microphone;
+    const on = !(this.media.on.microphone && this.media.track("microphone"));
     this.publishing.setTalking(false);
     await this.media.set("microphone", on);
     remember("microphone", on ? "on" : "off");
@@ -185,7 +184,7 @@ export class Call {
   }
 
   private async toggleCamera(): Promise<void> {
-    const on = !this.media.on.camera;
+    const on = !(this.media.on.camera && this.media.track("camera"));
     await this.media.set("camera", on);
     remember("camera", on ? "on" : "off");
     this.afterSwitch("camera", on);
@@ -254,7 +253,8 @@ export class Call {
   /** A track that this browser cannot encode or read: said once, the call goes on without it. */
   private tellFailures(): void {
     for (const publication of this.room.local.publications) {
-      if (publication.state !== "failed" || this.toldFailures.has(publication)) continue;
+      // A track that has ended is a device that went away: `onLoss` tells that.
+      if (publication.state !== "failed" || publication.track.readyState === "ended" || this.toldFailures.has(publication)) continue;
       this.toldFailures.add(publication);
       const text = `The others do not get your ${publication.source}: ${publication.failure ?? "it could not be sent"} The call goes on without it.`;
       toast(text, { seconds: 10 });

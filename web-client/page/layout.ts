@@ -108,7 +108,7 @@ function centred(x: number, y: number, width: number, height: number, fill: bool
  * Two people: the other one large, oneself small in a corner of that picture. On an upright screen only if the other
  * one's picture is upright (`aspect` < 1) too; two wide pictures use it better one above the other.
  */
-export function pairRects(width: number, height: number, gap: number, aspect: number): { main: Rect; corner: Rect; floating: boolean } {
+export function pairRects(width: number, height: number, gap: number, aspect: number, ownAspect: number): { main: Rect; corner: Rect; floating: boolean } {
   const upright = width < height;
   if (upright && aspect >= 1) {
     const [main, corner] = gridRects(2, width, height, gap);
@@ -116,7 +116,7 @@ export function pairRects(width: number, height: number, gap: number, aspect: nu
   }
   const main = centred(0, 0, width, height, upright);
   const small = upright ? Math.min(132, width * 0.32) : Math.min(260, Math.max(150, width * 0.19));
-  const corner = { width: Math.floor(small), height: Math.floor(upright ? small * 1.25 : small / WIDE) };
+  const corner = { width: Math.floor(small), height: Math.floor(upright && ownAspect < 1 ? small * 1.25 : small / WIDE) };
   const margin = 12;
   return {
     main,

@@ -111,7 +111,8 @@ export class Lobby {
 
   private wireSwitch(id: string, device: Device): void {
     byId(id).addEventListener("click", () => {
-      const on = !this.media.on[device];
+      // A device that was refused or missing is asked for again.
+      const on = byId(id).getAttribute("aria-checked") !== "true";
       remember(device, on ? "on" : "off");
       void this.media.set(device, on);
     });
@@ -119,8 +120,8 @@ export class Lobby {
 
   private update(): void {
     const { media, video, frame } = this;
-    byId("lobby-mic").setAttribute("aria-checked", String(media.on.microphone));
-    byId("lobby-camera").setAttribute("aria-checked", String(media.on.camera));
+    byId("lobby-mic").setAttribute("aria-checked", String(media.on.microphone && !media.trouble.microphone));
+    byId("lobby-camera").setAttribute("aria-checked", String(media.on.camera && !media.trouble.camera));
     const camera = this.visible ? media.track("camera") : undefined;
     const shown = video.srcObject instanceof MediaStream ? video.srcObject.getVideoTracks()[0] : undefined;
     if (shown !== camera) {

@@ -1,3 +1,6 @@
+// The demo page. `app.ts` leads from screen to screen; `lobby.ts`, `call.ts` and `closed.ts` are the screens, `stage.ts` and
+// `tile.ts` the pictures (`layout.ts` computes their places), `media.ts` the person's devices, `publishing.ts` what of them
+// is sent. The markup is static/index.html; everything about rooms and media comes from the library.
 import { connect, type Room, type RoomStats } from "@wzp/client";
 import { Page } from "./app.js";
 

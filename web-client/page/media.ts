@@ -7,6 +7,9 @@ export type Trouble = "denied" | "missing" | "busy" | "insecure" | "lost" | "fai
 
 const KIND = { microphone: "audioinput", camera: "videoinput" } as const;
 
+/** So long a call has for taking up the new track before the old one is closed. */
+const RETIRE_MS = 1000;
+
 /**
  * The person's own microphone and camera: opens and closes them, remembers the choice, finds another one when a device
  * is unplugged. `track` listeners hear of every exchange, so a call has only to follow.
@@ -64,11 +67,16 @@ export class LocalMedia {
       if (device === "camera" && !this.on.camera) return;
       const before = this.tracks[device];
       if (before?.getSettings().deviceId === deviceId) return;
-      // Many cameras open only once, some phones open only one: let go first.
+      // The old track goes on until the new one has taken its place, so that the others see no gap …
       this.tracks[device] = undefined;
-      before?.stop();
       await this.acquire([device]);
+      if (!this.track(device) && before) {
+        // … but some phones open only one camera at a time.
+        before.stop();
+        await this.acquire([device]);
+      }
       this.changed();
+      setTimeout(() => before?.stop(), RETIRE_MS);
     });
   }
 

@@ -63,7 +63,10 @@ export class Panels {
 
   /** What Escape does here. @returns whether anything was open. */
   escape(): boolean {
-    if (this.dialog.open) return true;
+    if (this.dialog.open) {
+      this.dialog.close();
+      return true;
+    }
     if (this.extras.hasAttribute("data-open")) {
       this.closeMenu();
       this.more.focus();

@@ -183,7 +183,7 @@ export class Stage {
     const main = large === undefined ? undefined : this.tiles.get(large);
     if (main) this.arrangeSpotlight(main, all.map(([, tile]) => tile).filter((tile) => tile !== main), width, height, gap);
     else if (all.length === 2 && all[1]?.[1].participant.isLocal && all[1][1].picture === "camera" && all[0]) {
-      const { main: other, corner, floating } = pairRects(width, height, gap, all[0][1].aspect);
+      const { main: other, corner, floating } = pairRects(width, height, gap, all[0][1].aspect, all[1][1].aspect);
       this.put(all[0][1], other);
       this.put(all[1][1], corner);
       flag(all[1][1].element, "floating", floating);

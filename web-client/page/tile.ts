@@ -29,6 +29,7 @@ export class Tile {
   private firstFrame = false;
   private sleepTimer: ReturnType<typeof setTimeout> | undefined;
   private upright = false;
+  private level = "";
   private overlayText = "";
   private box = { width: 0, height: 0 };
 
@@ -161,7 +162,9 @@ export class Tile {
       flag(element, "speaking", speaking);
       if (speaking) {
         this.spokeAt = now;
-        element.style.setProperty("--level", Math.min(1, participant.audioLevel * 4).toFixed(2));
+        // In coarse steps: every change costs the browser a new look at the tile's styles.
+        const level = (Math.round(Math.min(1, participant.audioLevel * 4) * 5) / 5).toFixed(1);
+        if (level !== this.level) element.style.setProperty("--level", (this.level = level));
       }
     }
     if (!this.firstFrame && hasPixels(this.media.firstElementChild)) {

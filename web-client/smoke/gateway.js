@@ -4,8 +4,10 @@ import { WebSocketServer } from "ws";
 
 const ECHO = 1000;
 
-export function serveRoom(server, { echo = false } = {}) {
-  const sockets = new WebSocketServer({ server, handleProtocols: (protocols) => (protocols.has("wzp.v2") ? "wzp.v2" : false) });
+export function serveRoom(server, { echo = false, webrtc = false } = {}) {
+  // The page's own second peer connection plays the gateway's part in WebRTC; it is reached by a socket of its own.
+  let helper;
+  const sockets = new WebSocketServer({ server, handleProtocols: (protocols) => [...protocols][0] });
   const members = new Map();
   const log = [];
   let nextId = 1;
@@ -18,7 +20,17 @@ export function serveRoom(server, { echo = false } = {}) {
   const list = (member) => [...[...members.values()].map((other) => describe(other)), ...(echo ? [describe(member, member.id + ECHO)] : [])];
   const say = (member, message) => member.socket.send(JSON.stringify(message));
 
-  sockets.on("connection", (socket) => {
+  sockets.on("connection", (socket, request) => {
+    if (request.url === "/helper") {
+      helper = socket;
+      socket.on("message", (data) => {
+        const { to, ...message } = JSON.parse(data.toString());
+        if (message.mids) message.mids.forEach((mid) => (mid.source = mid.source === null ? null : to + ECHO));
+        const member = members.get(to);
+        if (member) say(member, message);
+      });
+      return;
+    }
     const member = { id: 0, name: "", socket, tracks: [], muted: { audio: false, video: false }, received: 0, acked: 0, sentOffset: undefined };
     say(member, { type: "hello", version: 2, server: "smoke", auth_required: false });
     const acks = setInterval(() => {
@@ -45,7 +57,7 @@ export function serveRoom(server, { echo = false } = {}) {
           members.set(member.id, member);
           say(member, {
             type: "joined", participant: member.id, room: "r", fingerprint: `f${member.id}`, resume: `t${member.id}`, resumed: false, time_ms: Date.now() - start, members: list(member),
-            limits: { max_video_bitrate: 2_500_000, max_frame_bytes: 1_048_576, ack_ms: 50, resume_ms: 10_000 }, webrtc: false,
+            limits: { max_video_bitrate: 2_500_000, max_frame_bytes: 1_048_576, ack_ms: 50, resume_ms: 10_000 }, webrtc,
           });
           for (const other of others(member)) say(other, { type: "member_joined", member: describe(member) });
           break;
@@ -62,6 +74,10 @@ export function serveRoom(server, { echo = false } = {}) {
           if (target) say(target, { type: "keyframe", slot: message.slot });
           break;
         }
+        case "offer":
+        case "candidate":
+          helper?.send(JSON.stringify({ ...message, from: member.id }));
+          break;
         case "ping":
           say(member, { type: "pong", t: message.t });
           break;

@@ -1,33 +1,12 @@
-// Drives the built package in a real browser: capture, encode, framing, loop, decode, play. `node smoke/run.js chromium|firefox [seconds]`
-import { readFile } from "node:fs/promises";
-import { createServer } from "node:http";
-import { extname } from "node:path";
+// Drives the built package in a real browser, without a gateway: capture, encode, framing, loop, decode, play. `node smoke/run.js chromium|firefox [seconds] [websocket|auto|fallback]`
+import { launch, servePage, sleep, watch } from "./browsers.js";
 import { serveRoom } from "./gateway.js";
 
-const [which = "chromium", seconds = "5"] = process.argv.slice(2);
-const TYPES = { ".js": "text/javascript", ".html": "text/html" };
-const CSP = "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; media-src 'self' mediastream:";
-
-const server = createServer(async (request, response) => {
-  const { pathname } = new URL(request.url, "http://x");
-  const path = pathname === "/" ? "./index.html" : pathname.startsWith("/lib/") ? `../dist${pathname}` : `.${pathname}`;
-  try {
-    const body = await readFile(new URL(path, import.meta.url));
-    response.writeHead(200, { "content-type": TYPES[extname(path)] ?? "text/plain", "content-security-policy": CSP });
-    response.end(body);
-  } catch {
-    response.writeHead(404);
-    response.end();
-  }
-});
-await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-const room = serveRoom(server, { echo: true });
-const url = `http://localhost:${server.address().port}/`;
-
-const { page, browser } = await (which === "firefox" ? firefox() : chromium());
-const problems = [];
-page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
-page.on("pageerror", (error) => problems.push(String(error)));
+const [which = "chromium", seconds = "5", transport = "websocket"] = process.argv.slice(2);
+const { server, url } = await servePage();
+const room = serveRoom(server, { echo: true, webrtc: transport !== "websocket" });
+const { page, browser } = await launch(which);
+const problems = watch(page);
 let failed = false;
 const check = (name, passed, detail = "") => {
   failed ||= !passed;
@@ -36,10 +15,12 @@ const check = (name, passed, detail = "") => {
 try {
   await page.goto(url);
   await page.waitForFunction(() => "smoke" in window);
-  await page.evaluate(() => window.smoke.start());
-  await new Promise((resolve) => setTimeout(resolve, Number(seconds) * 1000));
+  // `fallback`: the gateway promises WebRTC and then does not answer.
+  if (transport === "auto") await page.evaluate(() => window.smoke.mirror());
+  await page.evaluate((options) => window.smoke.start(options), { transport: transport === "websocket" ? transport : "auto" });
+  await sleep(Number(seconds) * 1000);
   const before = await page.evaluate(() => window.smoke.pixels());
-  await new Promise((resolve) => setTimeout(resolve, 700));
+  await sleep(700);
   const after = await page.evaluate(() => window.smoke.pixels());
   const stats = await page.evaluate(() => window.room.stats());
   const events = await page.evaluate(() => window.smoke.events);
@@ -48,11 +29,13 @@ try {
   check("the picture moves", before.some((value, i) => Math.abs(value - after[i]) > 8), `${before} -> ${after}`);
   check("the tone is heard", Math.abs((audio?.dominantHz ?? 0) - 440) < 2, `${audio?.dominantHz} Hz, level ${audio?.audioLevel}`);
   check("nothing is lost", video?.lost === 0 && audio?.lost === 0);
-  check("the picture is sized as decoded", video?.width === 640 && video?.height === 360, `${video?.width}x${video?.height}`);
+  check("the picture is sized as decoded", transport !== "auto" ? video?.width === 640 && video?.height === 360 : Math.abs(video?.width / video?.height - 16 / 9) < 0.05, `${video?.width}x${video?.height}`);
+  if (transport === "fallback") check("the WebSocket goes on carrying media", stats.transport === "websocket" && /in time/.test(stats.transportReason), stats.transportReason);
+  if (transport === "auto") check("media goes by WebRTC", stats.transport === "webrtc" && stats.sending.every((one) => one.bitrate > 0), stats.transportReason);
   check("no errors in the console", problems.length === 0, problems.join(" | "));
   console.log(JSON.stringify({ stats, events }, null, 1));
   await page.goto("about:blank");
-  await new Promise((resolve) => setTimeout(resolve, 700));
+  await sleep(700);
   const end = room.log.slice(-2).map(([, message]) => message);
   check("closing the page is a goodbye", end.some((message) => message.type === "closed" && [1000, 1001].includes(message.code)), JSON.stringify(end));
 } finally {
@@ -60,18 +43,3 @@ try {
   server.close();
 }
 process.exit(failed ? 1 : 0);
-
-async function chromium() {
-  const { chromium: driver } = await import("playwright-core");
-  const browser = await driver.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"] });
-  return { browser, page: await browser.newPage() };
-}
-
-async function firefox() {
-  const { default: driver } = await import("puppeteer-core");
-  const browser = await driver.launch({
-    browser: "firefox", executablePath: process.env.FIREFOX ?? "/usr/bin/firefox-esr", headless: true,
-    extraPrefsFirefox: { "media.autoplay.default": 0, "media.autoplay.block-webaudio": false },
-  });
-  return { browser, page: await browser.newPage() };
-}

@@ -1,7 +1,8 @@
 /** Removes the listener it was returned for. */
 export type Unsubscribe = () => void;
 
-type Listener<Args extends unknown[]> = (...args: Args) => void;
+/** What an event calls. */
+export type Listener<Args extends unknown[]> = (...args: Args) => void;
 
 /** A typed event source. `Events` maps an event's name to the list of its listeners' arguments. */
 export class Emitter<Events extends { [K in keyof Events]: unknown[] }> {

@@ -12,8 +12,9 @@ use crate::browser::window::Window;
 use crate::media::frame::{Frame, Kind, ParticipantId, RoomTime, TrackId};
 use crate::room::keyframes::Reason;
 use crate::room::registry::RoomHandle;
+use crate::room::replay::Replay;
 use crate::room::snapshot::Snapshot;
-use crate::room::subscription::{Cursor, Lag, Next, Start};
+use crate::room::subscription::{Cursor, Lag, Next};
 use crate::room::track::Track;
 
 /// Pictures that waited longer than this are left out; after that, a keyframe younger than half a second will do.
@@ -30,6 +31,8 @@ const AUDIO_LAG: Lag = Lag {
 const REQUEST_INTERVAL: u64 = 2_000_000;
 /// How often the client's capacity is judged.
 const CAPACITY_INTERVAL: Duration = Duration::from_millis(1000);
+/// After the path was full, its capacity is not tried beyond what went through for this long.
+const CAPACITY_HOLD: Duration = Duration::from_millis(4000);
 /// A capacity above this is no bound, bit/s.
 const CAPACITY_FREE: u32 = 6_000_000;
 
@@ -70,6 +73,7 @@ pub struct Egress {
     turn: Option<TrackId>,
     counters: Counters,
     capacity: u32,
+    narrowed_at: Option<Instant>,
     judged_at: Option<Instant>,
 }
 
@@ -77,7 +81,7 @@ pub struct Egress {
 struct Picture {
     track: Arc<Track>,
     /// None while the client does not want it.
-    cursor: Option<Cursor>,
+    cursor: Option<(Cursor, Replay)>,
     pending: Option<(Arc<Frame>, usize)>,
     asked_at: Option<RoomTime>,
     dropped_before: u64,
@@ -99,6 +103,7 @@ impl Egress {
             turn: None,
             counters: Counters::default(),
             capacity: u32::MAX,
+            narrowed_at: None,
             judged_at: None,
         }
     }
@@ -106,6 +111,14 @@ impl Egress {
     /// Notified when there may be something new to send.
     pub fn waker(&self) -> Arc<Notify> {
         self.waker.clone()
+    }
+
+    /// When there may be something to send though nothing new has come.
+    pub fn poll_timeout(&self) -> Option<RoomTime> {
+        self.pictures
+            .values()
+            .filter_map(|picture| picture.cursor.as_ref()?.1.poll_timeout())
+            .min()
     }
 
     /// What was sent and what was not.
@@ -264,9 +277,12 @@ impl Egress {
         if window.was_closed(CAPACITY_INTERVAL, now) {
             // What went through is what the path carries; a little less lets the queue drain.
             let rate = window.delivered_rate(now);
-            self.capacity = (rate - rate / 8).max(50_000).min(self.capacity);
-        } else if self.capacity != u32::MAX {
-            self.capacity = self.capacity.saturating_add(self.capacity / 8 + 10_000);
+            self.capacity = (rate - rate / 4).max(50_000).min(self.capacity);
+            self.narrowed_at = Some(now);
+        } else if self.capacity != u32::MAX
+            && (self.narrowed_at).is_none_or(|at| now.saturating_duration_since(at) >= CAPACITY_HOLD)
+        {
+            self.capacity = self.capacity.saturating_add(self.capacity / 12 + 5_000);
             if self.capacity > CAPACITY_FREE {
                 self.capacity = u32::MAX;
             }
@@ -308,7 +324,7 @@ impl Picture {
     }
 
     fn dropped(&self) -> u64 {
-        self.dropped_before + self.cursor.as_ref().map_or(0, Cursor::dropped)
+        self.dropped_before + self.cursor.as_ref().map_or(0, |(cursor, _)| cursor.dropped())
     }
 
     fn pause(&mut self) {
@@ -319,12 +335,13 @@ impl Picture {
     /// Starts, or starts again, at the last keyframe.
     fn resume(&mut self, waker: &Arc<Notify>, room: &RoomHandle) {
         let mut cursor = Cursor::new(&self.track, waker);
-        let start = cursor.start();
-        self.cursor = Some(cursor);
+        let now = room.now();
+        let replay = Replay::new(cursor.start(), now);
+        let wants_keyframe = replay.wants_keyframe();
+        self.cursor = Some((cursor, replay));
         // What was already there is to be sent without waiting for the next frame.
         waker.notify_one();
-        if !matches!(start, Start::Replay { fresh: true, .. }) {
-            let now = room.now();
+        if wants_keyframe {
             self.asked_at = Some(now);
             room.request_keyframe(self.track.id(), now, Reason::Join);
         }
@@ -333,7 +350,8 @@ impl Picture {
     /// The next piece of this track.
     fn next(&mut self, room: &RoomHandle, now: RoomTime) -> Option<Bytes> {
         if self.pending.is_none() {
-            match self.cursor.as_mut()?.next(&VIDEO_LAG) {
+            let (cursor, replay) = self.cursor.as_mut()?;
+            match replay.next(cursor, &VIDEO_LAG, self.track.is_silent(), now) {
                 Next::Frame(frame) => self.pending = Some((frame, 0)),
                 Next::NeedsKeyframe => {
                     if self.asked_at.is_none_or(|at| now.since(at) >= REQUEST_INTERVAL) {

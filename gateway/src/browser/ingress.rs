@@ -43,7 +43,9 @@ pub struct Ingress {
 #[derive(Debug)]
 struct Incoming {
     info: TrackInfo,
-    writer: TrackWriter,
+    track: Arc<Track>,
+    /// None while the frames come over RTP.
+    writer: Option<TrackWriter>,
     next_seq: Option<u32>,
     partial: Option<Partial>,
     video: VideoIn,
@@ -88,37 +90,15 @@ impl Ingress {
             .retain(|key, _| infos.iter().any(|info| (info.kind, info.slot) == *key));
         for info in infos {
             let source = self.source;
-            let entry = self.tracks.entry((info.kind, info.slot));
-            entry
+            self.tracks
+                .entry((info.kind, info.slot))
                 .and_modify(|incoming| {
                     incoming.info = TrackInfo {
                         size: info.size.or(incoming.info.size),
                         ..info
                     }
                 })
-                .or_insert_with(|| {
-                    let id = TrackId {
-                        source,
-                        kind: info.kind,
-                        slot: info.slot,
-                        layer: 0,
-                    };
-                    let bounds = if info.kind == Kind::Video {
-                        Bounds::VIDEO
-                    } else {
-                        Bounds::AUDIO
-                    };
-                    let (_, writer) = Track::create(id, bounds, 0);
-                    Incoming {
-                        info,
-                        writer,
-                        next_seq: None,
-                        partial: None,
-                        video: VideoIn::default(),
-                        lost: 0,
-                        frames: 0,
-                    }
-                });
+                .or_insert_with(|| Incoming::new(source, info));
         }
         Ok(())
     }
@@ -127,8 +107,35 @@ impl Ingress {
     pub fn tracks(&self) -> Vec<(TrackInfo, Arc<Track>)> {
         self.tracks
             .values()
-            .map(|incoming| (incoming.info, incoming.writer.track().clone()))
+            .map(|incoming| (incoming.info, incoming.track.clone()))
             .collect()
+    }
+
+    /// Hands a track's writer to whoever carries its frames over RTP from now on.
+    pub fn take_writer(&mut self, kind: Kind, slot: u8) -> Option<TrackWriter> {
+        self.tracks.get_mut(&(kind, slot))?.writer.take()
+    }
+
+    /// Whether a track's frames come over RTP.
+    pub fn is_over_rtp(&self, kind: Kind, slot: u8) -> bool {
+        self.tracks
+            .get(&(kind, slot))
+            .is_some_and(|incoming| incoming.writer.is_none())
+    }
+
+    /// RTP has ended: tracks that it carried begin anew, and come as messages.
+    pub fn take_back(&mut self) {
+        let source = self.source;
+        for incoming in self.tracks.values_mut().filter(|incoming| incoming.writer.is_none()) {
+            *incoming = Incoming::new(source, incoming.info);
+        }
+    }
+
+    /// What a track turned out to be; false if that is no news.
+    pub fn describe(&mut self, kind: Kind, slot: u8, codec: Codec, size: Option<FrameSize>) -> bool {
+        self.tracks
+            .get_mut(&(kind, slot))
+            .is_some_and(|incoming| !incoming.describes(codec, size))
     }
 
     /// Takes a media message received at `now`.
@@ -137,6 +144,9 @@ impl Ingress {
         let Some(incoming) = self.tracks.get_mut(&(message.kind, slot)) else {
             let kind = if message.kind == Kind::Audio { "audio" } else { "video" };
             return Outcome::Refused("unknown_track", format!("{kind} slot {slot} is sent but not published"));
+        };
+        let Some(writer) = &mut incoming.writer else {
+            return Outcome::Taken;
         };
         let seq = message.header.seq;
         let gap = incoming.next_seq.map_or(0, |next| seq.wrapping_sub(next));
@@ -174,14 +184,14 @@ impl Ingress {
             }
             Kind::Video => {
                 if gap > 0 {
-                    incoming.writer.lost_frame();
+                    writer.lost_frame();
                 }
                 match incoming.assemble(message, self.max_frame) {
                     Ok(Some(payload)) => {
                         let units = match incoming.video.push(message.header.codec, &payload) {
                             Ok(units) => units,
                             Err(error) => {
-                                incoming.writer.lost_frame();
+                                incoming.lost_frame();
                                 return Outcome::Refused("bad_media", error.to_string());
                             }
                         };
@@ -212,7 +222,7 @@ impl Ingress {
                     }
                     Ok(None) => Outcome::Taken,
                     Err(refused) => {
-                        incoming.writer.lost_frame();
+                        incoming.lost_frame();
                         refused
                     }
                 }
@@ -239,10 +249,44 @@ fn stamp(
 }
 
 impl Incoming {
+    fn new(source: ParticipantId, info: TrackInfo) -> Self {
+        let id = TrackId {
+            source,
+            kind: info.kind,
+            slot: info.slot,
+            layer: 0,
+        };
+        let bounds = if info.kind == Kind::Video {
+            Bounds::VIDEO
+        } else {
+            Bounds::AUDIO
+        };
+        let (track, writer) = Track::create(id, bounds, 0);
+        Self {
+            info,
+            track,
+            writer: Some(writer),
+            next_seq: None,
+            partial: None,
+            video: VideoIn::default(),
+            lost: 0,
+            frames: 0,
+        }
+    }
+
+    fn lost_frame(&mut self) {
+        if let Some(writer) = &mut self.writer {
+            writer.lost_frame();
+        }
+    }
+
     fn append(&mut self, draft: Draft, now: RoomTime) -> Outcome {
         let (codec, size) = (draft.codec, draft.size);
-        let id = self.writer.track().id();
-        match self.writer.append(draft, now) {
+        let id = self.track.id();
+        let Some(writer) = &mut self.writer else {
+            return Outcome::Taken;
+        };
+        match writer.append(draft, now) {
             Appended::At(_) => {
                 self.frames += 1;
                 if self.describes(codec, size) {

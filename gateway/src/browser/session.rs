@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{timeout, timeout_at};
 use wzp_proto::identity::Fingerprint;
 use wzp_proto::room_name::RoomName;
@@ -17,16 +17,18 @@ use crate::auth::Auth;
 use crate::browser::egress::{Egress, Out};
 use crate::browser::ingress::{Ingress, Outcome};
 use crate::browser::message::{
-    FromClient, JoinMessage, JoinedMessage, Limits, MAX_BINARY, MAX_NAME, MAX_TEXT, Member, ToClient, TrackRef,
-    VERSION, parse_media,
+    FromClient, JoinMessage, JoinedMessage, Limits, MAX_BINARY, MAX_NAME, MAX_TEXT, MAX_TRACKS, MediaTransport, Member,
+    PauseReason, ReceiveMid, SendMid, ToClient, TrackRef, VERSION, parse_media,
 };
 use crate::browser::window::Window;
 use crate::media::frame::{Kind, ParticipantId, TrackId};
 use crate::room::keyframes::Reason;
-use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, ResumeToken};
+use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, Muted, ResumeToken, TrackInfo};
+use crate::room::peer::{Follow, PeerCommand, PeerContext, PeerEvent, PeerId, Peers, Sending};
 use crate::room::registry::{Membership, Registry, RoomHandle};
 use crate::room::snapshot::{MemberView, Snapshot};
 use crate::room::state::RESUME_GRACE;
+use crate::room::track::Track;
 
 /// A client joins within this.
 const JOIN_DEADLINE: Duration = Duration::from_secs(10);
@@ -44,6 +46,10 @@ const ACK_DELAY: Duration = Duration::from_millis(50);
 const ACK_EVERY: u64 = 16;
 /// The client's capacity is looked at again after this, even if nothing happens.
 const TICK: Duration = Duration::from_millis(250);
+/// The WebRTC worker answers an offer within this.
+const OFFER_DEADLINE: Duration = Duration::from_secs(5);
+/// WebRTC events that may wait.
+const PEER_EVENTS: usize = 256;
 /// Control messages that may wait to be sent.
 const OUTBOX: usize = 256;
 /// Text messages per second, and at once.
@@ -66,6 +72,8 @@ pub struct Config {
     pub max_video_bitrate: u32,
     /// Bytes of one video frame.
     pub max_frame_bytes: usize,
+    /// Who carries media over RTP; `None`: nobody.
+    pub peers: Option<Peers>,
 }
 
 /// Why a session ended from this side: close code, error code, sentence.
@@ -342,6 +350,9 @@ fn broken(error: &axum::Error) -> End {
 /// What the reading and the writing half share.
 struct Shared {
     window: Mutex<Window>,
+    ingress: Mutex<Ingress>,
+    /// The WebRTC session, once there is one.
+    peer: Mutex<Option<PeerId>>,
     egress: Mutex<Egress>,
     received: AtomicU64,
     acknowledged: AtomicU64,
@@ -368,6 +379,8 @@ async fn converse(
         .unwrap_or_else(|| ["opus", "h264", "av1"].map(str::to_owned).to_vec());
     let shared = Shared {
         window: Mutex::default(),
+        ingress: Mutex::new(Ingress::new(id, config.max_frame_bytes)),
+        peer: Mutex::new(None),
         egress: Mutex::new(Egress::new(id, room.clone(), decode.into_iter().take(16).collect())),
         received: AtomicU64::new(0),
         acknowledged: AtomicU64::new(0),
@@ -376,6 +389,7 @@ async fn converse(
     };
     let (outbox, posted) = mpsc::channel(OUTBOX);
     let (requests, mut requested) = mpsc::channel(16);
+    let (peer_events, mut peer_event) = mpsc::channel(PEER_EVENTS);
     let mut snapshots = membership.snapshots();
     let snapshot = snapshots.borrow_and_update().clone();
     let joined = ToClient::Joined(Box::new(JoinedMessage {
@@ -392,7 +406,7 @@ async fn converse(
             ack_ms: ACK_DELAY.as_millis() as u64,
             resume_ms: RESUME_GRACE / 1000,
         },
-        webrtc: false,
+        webrtc: config.peers.is_some(),
     }));
     if let Err(end) = send_now(sink, &joined).await {
         return end;
@@ -403,7 +417,10 @@ async fn converse(
         shared: &shared,
         outbox: outbox.clone(),
         requests,
-        ingress: Ingress::new(id, config.max_frame_bytes),
+        peers: config.peers.clone(),
+        peer_events,
+        snapshots: membership.snapshots(),
+        max_video_bitrate: config.max_video_bitrate,
         texts: Bucket::new(TEXT_RATE),
         messages: Bucket::new(MEDIA_RATE),
         bytes: Bucket::new(BYTE_RATE),
@@ -411,11 +428,13 @@ async fn converse(
     };
     let mut writer = Writer {
         id,
+        epoch: membership.epoch(),
         shared: &shared,
         posted,
         snapshots,
         snapshot,
         room: room.clone(),
+        peers: config.peers.clone(),
     };
     let mut reading = std::pin::pin!(reader.run(source));
     let mut writing = std::pin::pin!(writer.run(sink));
@@ -427,9 +446,23 @@ async fn converse(
             Some(request) = requested.recv() => match request {
                 Request::Tracks(tracks) => membership.set_tracks(tracks).await,
                 Request::Muted(muted) => membership.set_muted(muted).await,
+                Request::Door(door) => membership.set_door(door).await,
             },
+            Some(event) = peer_event.recv() => {
+                if let Some(tracks) = peer_changed(event, &shared, &room, &outbox) {
+                    membership.set_tracks(tracks).await;
+                }
+            }
             control = membership.control() => match control {
-                Some(Control::Keyframe { slot, .. }) => post(&outbox, ToClient::Keyframe { slot }),
+                Some(Control::Keyframe { slot, .. }) => {
+                    let peer = *lock(&shared.peer);
+                    match (peer, &config.peers) {
+                        (Some(peer), Some(peers)) if lock(&shared.ingress).is_over_rtp(Kind::Video, slot) => {
+                            peers.send(PeerCommand::RequestKeyframe { peer, slot });
+                        }
+                        _ => post(&outbox, ToClient::Keyframe { slot }),
+                    }
+                }
                 Some(Control::Limit { slot, max_bitrate, reason }) => {
                     let max_bitrate = max_bitrate.min(config.max_video_bitrate);
                     post(&outbox, ToClient::Limit { slot, max_bitrate, reason });
@@ -439,6 +472,10 @@ async fn converse(
             },
         }
     };
+    let peer = *lock(&shared.peer);
+    if let (Some(peer), Some(peers)) = (peer, &config.peers) {
+        peers.send(PeerCommand::Close { peer });
+    }
     match end {
         End::Left => membership.leave(LeaveReason::Left).await,
         End::Fatal(_) | End::Shutdown => membership.leave(LeaveReason::Removed).await,
@@ -446,6 +483,81 @@ async fn converse(
         End::Lost | End::Room(_) => drop(membership),
     }
     end
+}
+
+/// Acts on what the WebRTC worker tells; the tracks to publish, if they changed.
+fn peer_changed(
+    event: PeerEvent,
+    shared: &Shared,
+    room: &RoomHandle,
+    outbox: &mpsc::Sender<ToClient>,
+) -> Option<Tracks> {
+    let elsewhere = |tracks: Vec<TrackId>| {
+        let mut egress = lock(&shared.egress);
+        egress.set_elsewhere(tracks);
+        for message in egress.update(&room.snapshot()) {
+            post(outbox, message);
+        }
+        shared.nudge.notify_one();
+    };
+    match event {
+        PeerEvent::Connected { tcp } => {
+            tracing::debug!(tcp, "WebRTC connected");
+            None
+        }
+        PeerEvent::Mids(mids) => {
+            let mids = mids.into_iter().map(|(mid, kind, track)| ReceiveMid {
+                mid,
+                kind,
+                source: track.map(|track| track.source),
+                slot: track.map_or(0, |track| track.slot),
+            });
+            post(outbox, ToClient::Mids { mids: mids.collect() });
+            None
+        }
+        PeerEvent::Need { audio, video } => {
+            post(outbox, ToClient::NeedMids { audio, video });
+            None
+        }
+        PeerEvent::Carried(tracks) => {
+            elsewhere(tracks);
+            None
+        }
+        PeerEvent::Described {
+            kind,
+            slot,
+            codec,
+            size,
+        } => {
+            let mut ingress = lock(&shared.ingress);
+            ingress.describe(kind, slot, codec, size).then(|| ingress.tracks())
+        }
+        PeerEvent::Bandwidth { track, paused } => {
+            let (source, slot, reason) = (track.source, track.slot, PauseReason::Bandwidth);
+            let message = if paused {
+                ToClient::VideoPaused { source, slot, reason }
+            } else {
+                ToClient::VideoResumed { source, slot, reason }
+            };
+            post(outbox, message);
+            None
+        }
+        PeerEvent::Closed(message) => {
+            *lock(&shared.peer) = None;
+            elsewhere(Vec::new());
+            post(
+                outbox,
+                ToClient::Error {
+                    code: "webrtc_failed",
+                    message,
+                    fatal: false,
+                },
+            );
+            let mut ingress = lock(&shared.ingress);
+            ingress.take_back();
+            Some(ingress.tracks())
+        }
+    }
 }
 
 async fn stopping(shutdown: &mut watch::Receiver<bool>) {
@@ -458,10 +570,13 @@ fn post(outbox: &mpsc::Sender<ToClient>, message: ToClient) {
     }
 }
 
+type Tracks = Vec<(TrackInfo, Arc<Track>)>;
+
 /// What the reading half asks of the membership.
 enum Request {
-    Tracks(Vec<(crate::room::member::TrackInfo, Arc<crate::room::track::Track>)>),
-    Muted(crate::room::member::Muted),
+    Tracks(Tracks),
+    Muted(Muted),
+    Door(Door),
 }
 
 struct Reader<'a> {
@@ -470,7 +585,10 @@ struct Reader<'a> {
     shared: &'a Shared,
     outbox: mpsc::Sender<ToClient>,
     requests: mpsc::Sender<Request>,
-    ingress: Ingress,
+    peers: Option<Peers>,
+    peer_events: mpsc::Sender<PeerEvent>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    max_video_bitrate: u32,
     texts: Bucket,
     messages: Bucket,
     bytes: Bucket,
@@ -519,9 +637,8 @@ impl Reader<'_> {
                 self.shared.nudge.notify_one();
             }
             FromClient::Publish { tracks } => {
-                self.ingress
-                    .publish(&tracks)
-                    .map_err(|text| End::Fatal(Fatal::bad_message(text)))?;
+                let published = lock(&self.shared.ingress).publish(&tracks);
+                published.map_err(|text| End::Fatal(Fatal::bad_message(text)))?;
                 self.announce().await;
             }
             FromClient::Mute(muted) => {
@@ -534,9 +651,19 @@ impl Reader<'_> {
                 tracing::debug!(member = %self.id, reason, "bye");
                 return Err(End::Left);
             }
-            FromClient::Offer { .. } | FromClient::Candidate { .. } | FromClient::Transport { .. } => {
-                let message = "this server has no WebRTC media; media goes over the WebSocket".to_owned();
-                self.complain("webrtc_unavailable", message, now);
+            FromClient::Offer { sdp, send } => self.offer(sdp, send, now).await,
+            FromClient::Candidate { candidate } => {
+                self.to_peer(|peer| PeerCommand::Candidate { peer, candidate });
+            }
+            FromClient::Transport { media } => {
+                let on = media == MediaTransport::Webrtc;
+                if self.to_peer(|peer| PeerCommand::Receive { peer, on }) {
+                    let door = if on { Door::Webrtc } else { Door::Websocket };
+                    self.requests.send(Request::Door(door)).await.ok();
+                } else if on {
+                    let message = "WebRTC is not set up: an offer comes first".to_owned();
+                    self.complain("webrtc_failed", message, now);
+                }
             }
             FromClient::Hello { .. }
             | FromClient::Auth { .. }
@@ -563,7 +690,8 @@ impl Reader<'_> {
         }
         let message = parse_media(bytes).map_err(|error| End::Fatal(Fatal::bad_message(error.to_string())))?;
         let Some(message) = message else { return Ok(()) };
-        match self.ingress.media(&message, self.room.time_at(now)) {
+        let outcome = lock(&self.shared.ingress).media(&message, self.room.time_at(now));
+        match outcome {
             Outcome::Taken => {}
             Outcome::Changed => self.announce().await,
             Outcome::NeedsKeyframe(track) => {
@@ -575,11 +703,92 @@ impl Reader<'_> {
     }
 
     async fn announce(&mut self) {
-        self.requests.send(Request::Tracks(self.ingress.tracks())).await.ok();
+        let tracks = lock(&self.shared.ingress).tracks();
+        self.requests.send(Request::Tracks(tracks)).await.ok();
+    }
+
+    /// Tells the WebRTC worker something about this client's session; false if it has none.
+    fn to_peer(&self, command: impl FnOnce(PeerId) -> PeerCommand) -> bool {
+        let peer = *lock(&self.shared.peer);
+        match (peer, &self.peers) {
+            (Some(peer), Some(peers)) => peers.send(command(peer)),
+            _ => false,
+        }
+    }
+
+    /// Has an offer answered. Tracks that it is to carry are handed to the worker.
+    async fn offer(&mut self, sdp: String, send: Vec<SendMid>, now: Instant) {
+        let Some(peers) = &self.peers else {
+            let message = "this server has no WebRTC media; media goes over the WebSocket".to_owned();
+            return self.complain("webrtc_unavailable", message, now);
+        };
+        let known = *lock(&self.shared.peer);
+        let peer = known.unwrap_or_else(|| peers.new_id());
+        let context = known.is_none().then(|| {
+            Box::new(PeerContext {
+                viewer: self.id,
+                room: self.room.clone(),
+                snapshots: self.snapshots.clone(),
+                events: self.peer_events.clone(),
+                follow: Follow::Everyone,
+                max_video_bitrate: self.max_video_bitrate,
+            })
+        });
+        let sends: Vec<Sending> = {
+            let mut ingress = lock(&self.shared.ingress);
+            send.into_iter()
+                .take(MAX_TRACKS)
+                .filter_map(|SendMid { mid, kind, slot }| {
+                    let writer = ingress.take_writer(kind, slot)?;
+                    Some(Sending {
+                        mid: Some(mid),
+                        kind,
+                        slot,
+                        writer,
+                    })
+                })
+                .collect()
+        };
+        *lock(&self.shared.peer) = Some(peer);
+        let (reply, answer) = oneshot::channel();
+        let asked = peers.send(PeerCommand::Offer {
+            peer,
+            context,
+            sdp,
+            sends,
+            reply,
+        });
+        let answer = if asked {
+            timeout(OFFER_DEADLINE, answer).await.ok().and_then(Result::ok)
+        } else {
+            None
+        };
+        match answer {
+            Some(Ok(sdp)) => post(&self.outbox, ToClient::Answer { sdp }),
+            refused => {
+                let message = match refused {
+                    Some(Err(refused)) => refused.message,
+                    _ => "the server is too busy for WebRTC now".to_owned(),
+                };
+                // A session that stands goes on as it was; a new one never began, and its tracks come as messages.
+                if known.is_none() {
+                    *lock(&self.shared.peer) = None;
+                    lock(&self.shared.ingress).take_back();
+                    self.announce().await;
+                }
+                self.complain("webrtc_failed", message, now);
+            }
+        }
     }
 
     fn pause(&mut self, tracks: Vec<TrackRef>) {
-        lock(&self.shared.egress).pause(tracks.into_iter().take(1024).collect());
+        let tracks: Vec<TrackRef> = tracks.into_iter().take(1024).collect();
+        let named = tracks
+            .iter()
+            .map(|track| (track.source, track.kind, track.slot))
+            .collect();
+        self.to_peer(|peer| PeerCommand::Pause { peer, tracks: named });
+        lock(&self.shared.egress).pause(tracks);
         self.shared.nudge.notify_one();
     }
 
@@ -621,11 +830,13 @@ impl Reader<'_> {
 
 struct Writer<'a> {
     id: ParticipantId,
+    epoch: u64,
     shared: &'a Shared,
     posted: mpsc::Receiver<ToClient>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     snapshot: Arc<Snapshot>,
     room: RoomHandle,
+    peers: Option<Peers>,
 }
 
 impl Writer<'_> {
@@ -693,7 +904,10 @@ impl Writer<'_> {
                     }
                 }
                 Out::Idle => {
-                    let wake = [Some(ping_at), Some(now + TICK), ack_due]
+                    let replay = lock(&self.shared.egress)
+                        .poll_timeout()
+                        .map(|at| now + Duration::from_micros(at.since(self.room.time_at(now))));
+                    let wake = [Some(ping_at), Some(now + TICK), ack_due, replay]
                         .into_iter()
                         .flatten()
                         .min()
@@ -717,7 +931,7 @@ impl Writer<'_> {
     fn judge(&self, now: Instant) {
         let capacities = lock(&self.shared.egress).judge_capacity(&mut lock(&self.shared.window), now);
         for (track, bits_per_second) in capacities {
-            self.room.report_capacity(self.id, track, bits_per_second);
+            self.room.report_capacity(self.id, self.epoch, track, bits_per_second);
         }
     }
 
@@ -726,6 +940,10 @@ impl Writer<'_> {
         let old = std::mem::replace(&mut self.snapshot, new.clone());
         for message in changes(&old, new) {
             send_now(sink, &message).await?;
+        }
+        let peer = *lock(&self.shared.peer);
+        if let (Some(peer), Some(peers)) = (peer, &self.peers) {
+            peers.send(PeerCommand::Update { peer });
         }
         let told = lock(&self.shared.egress).update(new);
         for message in told {

@@ -20,6 +20,7 @@ use crate::http::pages::Pages;
 use crate::http::problem::Problem;
 use crate::pcm;
 use crate::room::member::Door;
+use crate::room::snapshot::MemberView;
 
 /// What requests need.
 #[derive(Debug, Clone)]
@@ -123,7 +124,9 @@ fn check_origin(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
 #[derive(Debug, Serialize)]
 struct RoomMembers {
     room: String,
-    members: Vec<RoomMember>,
+    /// Left out for those who would need a token to know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    members: Option<Vec<RoomMember>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -132,7 +135,7 @@ struct RoomMember {
     door: Door,
 }
 
-/// Who is in a room, for the page before joining. With tokens, only for those who have one.
+/// Who is in a room, for the page before joining. Where tokens are needed, only for those who have one.
 async fn room_members(
     State(app): State<App>,
     Path(room): Path<String>,
@@ -144,32 +147,16 @@ async fn room_members(
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.strip_prefix("Bearer "))
         .unwrap_or_default();
-    if !app.session.auth.accepts(token) {
-        return Err(Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "unauthorized",
-            "this server asks for a token",
-        ));
-    }
-    let members = app
-        .session
-        .registry
-        .get(room.key())
-        .map(|room| room.snapshot())
-        .map_or_else(Vec::new, |snapshot| {
-            snapshot
-                .members
-                .iter()
-                .map(|member| RoomMember {
-                    name: member.name.clone(),
-                    door: member.door,
-                })
-                .collect()
-        });
-    Ok(Json(RoomMembers {
-        room: room.display().map_or_else(|| room.key().to_string(), str::to_owned),
-        members,
-    }))
+    let name = room.display().map_or_else(|| room.key().to_string(), str::to_owned);
+    let member = |member: &Arc<MemberView>| RoomMember {
+        name: member.name.clone(),
+        door: member.door,
+    };
+    let members = app.session.auth.accepts(token).then(|| {
+        let snapshot = app.session.registry.get(room.key()).map(|room| room.snapshot());
+        snapshot.map_or_else(Vec::new, |snapshot| snapshot.members.iter().map(member).collect())
+    });
+    Ok(Json(RoomMembers { room: name, members }))
 }
 
 /// A file of the page, or the page itself for `/` and `/{room}`.

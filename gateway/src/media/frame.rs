@@ -1,6 +1,7 @@
 //! The frame: one encoded audio packet or one whole video access unit, and the forms it is sent in.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -104,10 +105,24 @@ impl TrackId {
 
 /// Largest piece of a video frame in one `wzp.v2` message, bytes.
 pub const MESSAGE_PAYLOAD: usize = 8192;
+/// Pieces are this small as long as 255 of them are enough: sound passes between them, and on a link of 300 kbit/s a
+/// piece of 8 KiB would hold it up for 200 ms.
+const MESSAGE_PIECE: usize = 2048;
+/// Largest video frame that a log takes, bytes: what 255 `wzp.v2` messages hold (their count is one byte).
+pub const MAX_FRAME: usize = 255 * MESSAGE_PAYLOAD;
 /// Bytes before the payload of a `wzp.v2` media message: kind, source, WZP header.
 pub const MESSAGE_HEADER: usize = 5 + MediaHeader::LEN;
 /// Message kind byte of media.
 pub const MESSAGE_MEDIA: u8 = 1;
+
+/// The size of the pieces that a video frame of `len` bytes is cut into.
+fn piece_size(len: usize) -> usize {
+    if len <= 255 * MESSAGE_PIECE {
+        MESSAGE_PIECE
+    } else {
+        MESSAGE_PAYLOAD
+    }
+}
 
 /// What an ingress hands to a track; the log gives it its place and its times.
 #[derive(Debug, Clone)]
@@ -125,6 +140,53 @@ pub struct Draft {
     /// Opus packet; H.264/H.265 Annex B access unit with parameter sets in every keyframe; AV1 temporal unit as OBUs with
     /// size fields and no temporal delimiter.
     pub payload: Bytes,
+}
+
+/// Which forms the doors have made of a track's frames so far. A form that was made once is counted for every frame of the
+/// track: its receivers will ask for it again.
+#[derive(Debug)]
+pub struct Forms {
+    kind: Kind,
+    wzp: AtomicBool,
+    messages: AtomicBool,
+    rtp: AtomicBool,
+}
+
+/// A frame and its place in the log, its payload's reference count included, bytes.
+const FRAME_COST: usize = 384;
+/// A list of [`Bytes`] and what each of the first few costs besides its bytes.
+const FORM_COST: usize = 160;
+
+impl Forms {
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            wzp: AtomicBool::new(false),
+            messages: AtomicBool::new(false),
+            rtp: AtomicBool::new(false),
+        }
+    }
+
+    /// Bytes that `frames` frames with `payload` bytes in all take, rounded up. A form has a head of up to 48 bytes for every
+    /// 1,100 bytes of payload; messages and RTP payloads are copies, WZP fragments are slices but for the first of a picture.
+    pub(crate) fn cost(&self, frames: usize, payload: usize) -> usize {
+        let mut cost = payload + frames * FRAME_COST;
+        let heads = payload / 16;
+        if self.messages.load(Ordering::Relaxed) {
+            cost += payload + heads + frames * FORM_COST;
+        }
+        if self.rtp.load(Ordering::Relaxed) {
+            cost += payload + heads + frames * FORM_COST;
+        }
+        if self.wzp.load(Ordering::Relaxed) {
+            let copied = match self.kind {
+                Kind::Audio => 0,
+                Kind::Video => payload.min(frames * video::FRAGMENT_PAYLOAD),
+            };
+            cost += copied + heads + frames * FORM_COST;
+        }
+        cost
+    }
 }
 
 /// One frame in a track's log. Immutable, shared by all receivers; remembers the forms that doors send it in.
@@ -153,6 +215,7 @@ pub struct Frame {
     wzp: OnceLock<Result<Arc<[Bytes]>, video::FragmentError>>,
     messages: OnceLock<Arc<[Bytes]>>,
     rtp: OnceLock<Arc<[RtpPayload]>>,
+    forms: Arc<Forms>,
 }
 
 impl Frame {
@@ -164,6 +227,7 @@ impl Frame {
         time: RoomTime,
         arrived: RoomTime,
         draft: Draft,
+        forms: Arc<Forms>,
     ) -> Self {
         Self {
             track,
@@ -179,6 +243,7 @@ impl Frame {
             wzp: OnceLock::new(),
             messages: OnceLock::new(),
             rtp: OnceLock::new(),
+            forms,
         }
     }
 
@@ -186,14 +251,13 @@ impl Frame {
     pub fn message_count(kind: Kind, len: usize) -> u32 {
         match kind {
             Kind::Audio => 1,
-            Kind::Video => len.div_ceil(MESSAGE_PAYLOAD).max(1) as u32,
+            Kind::Video => len.div_ceil(piece_size(len)).max(1) as u32,
         }
     }
 
-    /// Bytes that this frame costs its log, memoized forms included (each form holds the payload about once more; the WZP
-    /// and RTP forms are slices of the payload but for small heads).
+    /// Bytes that this frame costs its log, rounded up: itself and every form that its track is sent in.
     pub fn cost(&self) -> usize {
-        self.payload.len() * 2 + 256
+        self.forms.cost(1, self.payload.len())
     }
 
     /// Payloads of WZP datagrams: video in fragments of at most 1,100 bytes with the `WZV1` size in front (WZP wire v2,
@@ -202,9 +266,12 @@ impl Frame {
     /// # Errors
     /// The frame needs more than 255 fragments.
     pub fn wzp_fragments(&self) -> Result<&Arc<[Bytes]>, video::FragmentError> {
-        let made = self.wzp.get_or_init(|| match self.track.kind {
-            Kind::Audio => Ok(Arc::from([self.payload.clone()])),
-            Kind::Video => video::fragments(&self.payload, self.size, video::FRAGMENT_PAYLOAD).map(Arc::from),
+        let made = self.wzp.get_or_init(|| {
+            self.forms.wzp.store(true, Ordering::Relaxed);
+            match self.track.kind {
+                Kind::Audio => Ok(Arc::from([self.payload.clone()])),
+                Kind::Video => video::fragments(&self.payload, self.size, video::FRAGMENT_PAYLOAD).map(Arc::from),
+            }
         });
         match made {
             Ok(fragments) => Ok(fragments),
@@ -215,6 +282,7 @@ impl Frame {
     /// The `wzp.v2` messages of this frame, the same for every receiver. Made once.
     pub fn messages(&self) -> &Arc<[Bytes]> {
         self.messages.get_or_init(|| {
+            self.forms.messages.store(true, Ordering::Relaxed);
             let count = Self::message_count(self.track.kind, self.payload.len());
             (0..count).map(|index| self.message(index, count)).collect()
         })
@@ -222,15 +290,19 @@ impl Frame {
 
     /// RTP payloads, made once by `packetize`, which is the same pure function for every caller.
     pub fn rtp_payloads(&self, packetize: impl FnOnce(&Self) -> Arc<[RtpPayload]>) -> &Arc<[RtpPayload]> {
-        self.rtp.get_or_init(|| packetize(self))
+        self.rtp.get_or_init(|| {
+            self.forms.rtp.store(true, Ordering::Relaxed);
+            packetize(self)
+        })
     }
 
     fn message(&self, index: u32, count: u32) -> Bytes {
-        let start = index as usize * MESSAGE_PAYLOAD;
+        let piece = piece_size(self.payload.len());
+        let start = index as usize * piece;
         let (part, flags, fragment, media_type) = match self.track.kind {
             Kind::Audio => (&self.payload[..], Flags::empty(), 0, MediaType::Audio),
             Kind::Video => {
-                let end = self.payload.len().min(start + MESSAGE_PAYLOAD);
+                let end = self.payload.len().min(start + piece);
                 let mut flags = Flags::empty();
                 if self.keyframe {
                     flags |= Flags::KEYFRAME;

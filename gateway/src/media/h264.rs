@@ -144,8 +144,10 @@ impl Normalizer {
                 self.sps = Some(Bytes::copy_from_slice(nal_unit));
                 self.pps.clear();
             }
-            nal_type::PPS if !self.pps.contains(nal_unit) => {
-                // Equal ids would need exponential Golomb codes to tell; the newest few are enough for any encoder of a call.
+            nal_type::PPS if self.pps.last() != Some(nal_unit) => {
+                // Equal ids would need exponential Golomb codes to tell: the one that was seen last comes last and wins, and
+                // the newest few are enough for any encoder of a call.
+                self.pps.retain(|pps| pps != nal_unit);
                 if self.pps.len() >= 4 {
                     self.pps.remove(0);
                 }
@@ -256,6 +258,20 @@ mod tests {
                 height: 360
             })
         );
+    }
+
+    #[test]
+    fn picture_set_that_was_seen_last_wins() {
+        const OTHER_PPS: &[u8] = &[0x68, 0xcb, 0x83, 0xcb, 0x21];
+        let mut normalizer = Normalizer::default();
+        for pps in [PPS, OTHER_PPS, PPS] {
+            normalizer.push(&annexb(&[SPS, pps, IDR])).unwrap();
+        }
+        let units = normalizer.push(&annexb(&[IDR])).unwrap();
+        let sets: Vec<_> = nal_units(&units[0].payload)
+            .filter(|nal_unit| nal_unit_type(nal_unit) == nal_type::PPS)
+            .collect();
+        assert_eq!(sets.last().map(|pps| &pps[..]), Some(PPS));
     }
 
     #[test]

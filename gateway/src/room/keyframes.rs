@@ -6,8 +6,8 @@ use crate::media::frame::RoomTime;
 pub const WINDOW: u64 = 500_000;
 /// Largest distance, reached by doubling while the source does not answer, µs.
 pub const WINDOW_MAX: u64 = 2_000_000;
-/// A source that has not answered this many requests in a row is reported as silent.
-pub const SILENT_AFTER: u32 = 4;
+/// A source that has left this many requests in a row without an answer is reported as silent.
+pub const SILENT_AFTER: u32 = 3;
 
 /// An unanswered request is repeated this often; after that only a new one is asked.
 const REPEATS: u32 = 8;
@@ -61,7 +61,11 @@ pub struct KeyframeOwner {
     window: u64,
     /// A request came while the window was closed.
     wanted: bool,
+    /// Requests since the last keyframe.
     unanswered: u32,
+    /// Requests in a row that no keyframe followed within a window. A source that answers nobody sends a keyframe now and
+    /// then all the same, which tells nothing.
+    ignored: u32,
     counters: Counters,
 }
 
@@ -97,9 +101,9 @@ impl KeyframeOwner {
         due
     }
 
-    /// The source has not answered several requests in a row.
+    /// The source has not answered several requests in a row. Ends when a keyframe follows a first request within a window.
     pub fn is_silent(&self) -> bool {
-        self.unanswered >= SILENT_AFTER
+        self.ignored >= SILENT_AFTER
     }
 
     /// What went out and what did not.
@@ -108,8 +112,11 @@ impl KeyframeOwner {
     }
 
     fn ask(&mut self, now: RoomTime) {
+        if self.unanswered > 0 {
+            self.ignored = self.ignored.saturating_add(1);
+        }
         self.window = match self.unanswered {
-            0 => WINDOW,
+            _ if self.is_silent() => WINDOW_MAX,
             n => (WINDOW << n.min(8)).min(WINDOW_MAX),
         };
         // An unanswered request is repeated for whoever still waits, but not for ever.
@@ -125,6 +132,9 @@ impl KeyframeOwner {
             && came >= asked
             && (self.wanted || self.unanswered > 0)
         {
+            if self.unanswered == 1 && came.since(asked) <= WINDOW {
+                self.ignored = 0;
+            }
             self.wanted = false;
             self.unanswered = 0;
             self.window = WINDOW;
@@ -191,7 +201,63 @@ mod tests {
         assert_eq!(asked, [0, 500, 1500, 3500, 5500, 7500, 9500]);
         assert!(owner.is_silent());
         assert!(!owner.handle_timeout(Some(ms(10_010)), ms(11_600)));
-        assert!(!owner.is_silent());
+        assert_eq!(owner.poll_timeout(), None, "the keyframe ends the repeats");
+    }
+
+    #[test]
+    fn keyframe_that_came_by_itself_is_no_answer() {
+        let mut owner = KeyframeOwner::default();
+        owner.request(ms(0), None, ms(0));
+        for now in 0..4000 {
+            owner.handle_timeout(None, ms(now));
+        }
+        assert!(owner.is_silent());
+        // The end of the source's group of pictures.
+        owner.handle_timeout(Some(ms(4100)), ms(5500));
+        assert!(owner.is_silent());
+        assert_eq!(owner.request(ms(6000), Some(ms(4100)), ms(6000)), Verdict::Ask);
+        assert_eq!(
+            owner.poll_timeout(),
+            Some(ms(8000)),
+            "a silent source is asked at the longest distance"
+        );
+        owner.handle_timeout(Some(ms(6050)), ms(8000));
+        assert!(!owner.is_silent(), "it has answered the first request in time");
+    }
+
+    #[test]
+    fn lost_request_is_repeated_and_its_answer_keeps_the_source_from_being_silent() {
+        let mut owner = KeyframeOwner::default();
+        for at in (0..100_000).step_by(10_000) {
+            // Every other request is lost on the way.
+            owner.request(ms(at), None, ms(at));
+            assert!(owner.handle_timeout(None, ms(at + 500)));
+            owner.handle_timeout(Some(ms(at + 540)), ms(at + 1500));
+            owner.request(ms(at + 5000), None, ms(at + 5000));
+            owner.handle_timeout(Some(ms(at + 5040)), ms(at + 6000));
+            assert!(!owner.is_silent());
+        }
+    }
+
+    #[test]
+    fn repeats_end_when_nobody_asks_anew() {
+        let mut owner = KeyframeOwner::default();
+        owner.request(ms(0), None, ms(0));
+        let asked = (0..60_000).filter(|now| owner.handle_timeout(None, ms(*now))).count();
+        assert_eq!(asked, REPEATS as usize);
+        assert_eq!(owner.poll_timeout(), None);
+        assert_eq!(owner.request(ms(60_000), None, ms(60_000)), Verdict::Ask);
+    }
+
+    #[test]
+    fn request_by_someone_who_has_the_keyframe_on_its_way_is_answered_already() {
+        let mut owner = KeyframeOwner::default();
+        assert_eq!(
+            owner.request(ms(100), Some(ms(150)), ms(200)),
+            Verdict::Suppress(Suppressed::Answered)
+        );
+        // At the very same instant it may be the keyframe itself that was lost.
+        assert_eq!(owner.request(ms(150), Some(ms(150)), ms(200)), Verdict::Ask);
     }
 
     #[test]

@@ -9,11 +9,13 @@
 //! [`state::Room`] is the state machine without IO; [`registry`] runs one task for each.
 
 pub mod keyframes;
+pub mod limits;
 pub mod member;
 pub mod mixer;
 pub mod mixing;
 pub mod peer;
 pub mod registry;
+pub mod replay;
 pub mod snapshot;
 pub mod state;
 pub mod subscription;

@@ -179,7 +179,13 @@ impl Peers {
     /// The way, and the end of it that the worker reads.
     pub fn channel() -> (Self, mpsc::Receiver<PeerCommand>) {
         let (commands, receiver) = mpsc::channel(COMMANDS);
-        (Self { commands, next: Arc::new(AtomicU64::new(1)) }, receiver)
+        (
+            Self {
+                commands,
+                next: Arc::new(AtomicU64::new(1)),
+            },
+            receiver,
+        )
     }
 
     /// A number for a new peer.

@@ -63,12 +63,7 @@ pub struct RoomHandle {
 }
 
 enum Command {
-    Join {
-        join: Join,
-        display: Option<String>,
-        controls: mpsc::Sender<Control>,
-        reply: oneshot::Sender<Result<Admitted, JoinError>>,
-    },
+    Join(Box<Knock>),
     Leave(ParticipantId, u64, LeaveReason),
     Lost(ParticipantId, u64),
     Tracks(ParticipantId, u64, Vec<(TrackInfo, Arc<Track>)>),
@@ -77,16 +72,19 @@ enum Command {
     Speakers(Vec<ParticipantId>),
     Level(ParticipantId, u8),
     Keyframe(TrackId, RoomTime, Reason),
-    Capacity(ParticipantId, TrackId, u32),
-    Oversize(TrackId, u32),
+    Capacity(ParticipantId, u64, TrackId, u32),
+    Oversize(ParticipantId, u64, TrackId, u32),
     Kick(ParticipantId),
 }
 
-struct Admitted {
-    id: ParticipantId,
-    epoch: u64,
-    resumed: bool,
-    resume: ResumeToken,
+/// Somebody at the door. The answer is the membership itself, so that one that its owner has stopped waiting for is given
+/// back by being dropped, wherever it is at that moment.
+struct Knock {
+    join: Join,
+    display: Option<String>,
+    key: RoomKey,
+    room: RoomHandle,
+    reply: oneshot::Sender<Result<Membership, JoinError>>,
 }
 
 impl Registry {
@@ -125,51 +123,56 @@ impl Registry {
             .collect()
     }
 
-    /// Enters a room, which begins if need be.
+    /// Enters a room, which begins if need be. A future that is dropped half-way leaves nothing behind.
     ///
     /// # Errors
-    /// The room or the gateway is full.
+    /// The room or the gateway is full, or the gateway stops.
     pub async fn join(&self, room: &RoomName, join: Join) -> Result<Membership, JoinError> {
-        loop {
-            let handle = self.open(room)?;
-            let (controls, control_receiver) = mpsc::channel(CONTROLS);
-            let (reply, answer) = oneshot::channel();
-            let command = Command::Join {
-                join: join.clone(),
-                display: room.display().map(str::to_owned),
-                controls,
-                reply,
-            };
-            if handle.commands.send(command).await.is_err() {
-                // The room ended between our look and our knock; the next look makes a new one.
-                continue;
+        // Only a room that has just ended is knocked at in vain; the next look makes a new one.
+        timeout(JOIN_DEADLINE, async {
+            loop {
+                if let Some(answer) = self.knock(room, &join).await? {
+                    return answer;
+                }
+                tokio::task::yield_now().await;
             }
-            return match timeout(JOIN_DEADLINE, answer).await {
-                Ok(Ok(Ok(admitted))) => Ok(Membership {
-                    id: admitted.id,
-                    epoch: admitted.epoch,
-                    resumed: admitted.resumed,
-                    resume: admitted.resume,
-                    key: room.key(),
-                    room: handle,
-                    controls: control_receiver,
-                    over: false,
-                }),
-                Ok(Ok(Err(error))) => Err(error),
-                Ok(Err(_)) => continue,
-                Err(_) => Err(JoinError::Stopping),
-            };
+        })
+        .await
+        .unwrap_or(Err(JoinError::Stopping))
+    }
+
+    async fn knock(&self, room: &RoomName, join: &Join) -> Result<Option<Result<Membership, JoinError>>, JoinError> {
+        let handle = self.open(room)?;
+        let (reply, answer) = oneshot::channel();
+        let knock = Knock {
+            join: join.clone(),
+            display: room.display().map(str::to_owned),
+            key: room.key(),
+            room: handle.clone(),
+            reply,
+        };
+        if handle.commands.send(Command::Join(Box::new(knock))).await.is_err() {
+            return Ok(None);
         }
+        Ok(answer.await.ok().map(|answer| {
+            answer.map(|mut membership| {
+                membership.claimed = true;
+                membership
+            })
+        }))
     }
 
     fn open(&self, room: &RoomName) -> Result<RoomHandle, JoinError> {
         match self.inner.rooms.entry(room.key()) {
             Entry::Occupied(entry) => Ok(entry.get().clone()),
             Entry::Vacant(entry) => {
-                if self.inner.count.load(Ordering::Relaxed) >= self.inner.limits.rooms {
+                let one_more = |rooms| (rooms < self.inner.limits.rooms).then_some(rooms + 1);
+                if (self.inner.count)
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+                    .is_err()
+                {
                     return Err(JoinError::ServerFull);
                 }
-                self.inner.count.fetch_add(1, Ordering::Relaxed);
                 let handle = self.spawn(room.key());
                 entry.insert(handle.clone());
                 Ok(handle)
@@ -184,6 +187,10 @@ impl Registry {
         let epoch = Instant::now();
         let mixing = Arc::<Mixing>::default();
         let task = RoomTask {
+            listing: Listing {
+                key,
+                registry: self.inner.clone(),
+            },
             room: Room::new(self.inner.limits.members),
             epoch,
             controls: BTreeMap::new(),
@@ -194,7 +201,7 @@ impl Registry {
             mixing: mixing.clone(),
         };
         // The task owns itself: it ends when the room has emptied, and with the runtime.
-        tokio::spawn(task.run(key, self.inner.clone(), receiver));
+        tokio::spawn(task.run(receiver));
         RoomHandle {
             commands,
             snapshots,
@@ -264,8 +271,8 @@ impl RoomHandle {
     }
 
     /// Says how much of a video track a member can take, bit/s; `u32::MAX` for no bound.
-    pub fn report_capacity(&self, viewer: ParticipantId, track: TrackId, bits_per_second: u32) {
-        self.send(Command::Capacity(viewer, track, bits_per_second));
+    pub fn report_capacity(&self, viewer: ParticipantId, epoch: u64, track: TrackId, bits_per_second: u32) {
+        self.send(Command::Capacity(viewer, epoch, track, bits_per_second));
     }
 
     /// Hints: a full queue may drop them, they are repeated by whoever needs them.
@@ -286,6 +293,9 @@ pub struct Membership {
     key: RoomKey,
     room: RoomHandle,
     controls: mpsc::Receiver<Control>,
+    /// Whoever asked for it has it.
+    claimed: bool,
+    /// The room knows that it is over.
     over: bool,
 }
 
@@ -293,6 +303,11 @@ impl Membership {
     /// The member's number.
     pub fn id(&self) -> ParticipantId {
         self.id
+    }
+
+    /// Which connection of the member this is.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// It goes on as the participant that it was.
@@ -320,7 +335,8 @@ impl Membership {
         self.room.snapshots.clone()
     }
 
-    /// What the room tells this member; `None` when it is over.
+    /// What the room tells this member; `None` when it is over. A member that let its queue run full may see that without a
+    /// [`Control::Ended`] before it. Can be cancelled without losing anything.
     pub async fn control(&mut self) -> Option<Control> {
         self.controls.recv().await
     }
@@ -340,27 +356,31 @@ impl Membership {
         self.send(Command::Door(self.id, self.epoch, door)).await;
     }
 
-    /// Says how much of a video track this member can take, bit/s; `u32::MAX` for no bound.
+    /// Says how much of a video track this member can take, bit/s; `u32::MAX` for no bound. A bound is to be repeated at
+    /// least every two seconds while it lasts.
     pub fn report_capacity(&self, track: TrackId, bits_per_second: u32) {
-        self.room.report_capacity(self.id, track, bits_per_second);
+        self.room.report_capacity(self.id, self.epoch, track, bits_per_second);
     }
 
     /// Says that a frame of this track was too large for this member; `max_bitrate` would have fitted.
     pub fn report_oversize(&self, track: TrackId, max_bitrate: u32) {
-        self.room.send(Command::Oversize(track, max_bitrate));
+        self.room
+            .send(Command::Oversize(self.id, self.epoch, track, max_bitrate));
     }
 
-    /// Leaves for good.
+    /// Leaves for good. Dropped half-way, it counts as a lost connection.
     pub async fn leave(mut self, reason: LeaveReason) {
-        self.over = true;
-        self.send(Command::Leave(self.id, self.epoch, reason)).await;
+        self.over = self.send(Command::Leave(self.id, self.epoch, reason)).await;
     }
 
-    async fn send(&self, command: Command) {
+    /// True if the room has it, or is no more.
+    async fn send(&self, command: Command) -> bool {
         // The task drains its queue without waiting for anything, so this waits only under a flood of commands.
-        if timeout(JOIN_DEADLINE, self.room.commands.send(command)).await.is_err() {
+        let sent = timeout(JOIN_DEADLINE, self.room.commands.send(command)).await.is_ok();
+        if !sent {
             tracing::error!(room = %self.key, "the room's task does not take commands");
         }
+        sent
     }
 }
 
@@ -369,17 +389,38 @@ impl Drop for Membership {
         if self.over {
             return;
         }
-        let command = Command::Lost(self.id, self.epoch);
+        // Nobody has learnt the token of a new member that was never handed out: it cannot come back.
+        let command = if self.claimed || self.resumed {
+            Command::Lost(self.id, self.epoch)
+        } else {
+            Command::Leave(self.id, self.epoch, LeaveReason::Lost)
+        };
         if let Err(mpsc::error::TrySendError::Full(command)) = self.room.commands.try_send(command) {
             let commands = self.room.commands.clone();
+            // Without a runtime the gateway has stopped, and its rooms with it. The wait has no deadline of its own: it ends
+            // when the room's task takes the command or ends, and giving up would leave a member behind.
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                runtime.spawn(async move { timeout(JOIN_DEADLINE, commands.send(command)).await });
+                runtime.spawn(async move { commands.send(command).await.ok() });
             }
         }
     }
 }
 
+/// A room's entry in the registry. Dropped with the room's task, however that ends: nobody finds a room without a task.
+struct Listing {
+    key: RoomKey,
+    registry: Arc<Inner>,
+}
+
+impl Drop for Listing {
+    fn drop(&mut self) {
+        self.registry.rooms.remove(&self.key);
+        self.registry.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 struct RoomTask {
+    listing: Listing,
     room: Room,
     epoch: Instant,
     controls: BTreeMap<ParticipantId, mpsc::Sender<Control>>,
@@ -392,7 +433,8 @@ struct RoomTask {
 }
 
 impl RoomTask {
-    async fn run(mut self, key: RoomKey, registry: Arc<Inner>, mut commands: mpsc::Receiver<Command>) {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let key = self.listing.key;
         tracing::debug!(room = %key, "room begins");
         loop {
             let deadline = self.room.poll_timeout();
@@ -417,9 +459,9 @@ impl RoomTask {
                 break;
             }
         }
-        // From here on nobody finds this room; whoever already holds its handle is turned away and looks again.
-        registry.rooms.remove(&key);
-        registry.count.fetch_sub(1, Ordering::Relaxed);
+        // From here on nobody finds this room; whoever already holds its handle is turned away, by the end of the queue or by
+        // a knock that is dropped unanswered, and looks again. Receiving to the end waits for those who are about to send.
+        drop(self);
         commands.close();
         while commands.recv().await.is_some() {}
         tracing::debug!(room = %key, "room ends");
@@ -432,13 +474,8 @@ impl RoomTask {
     fn handle(&mut self, command: Command) {
         let now = self.now();
         match command {
-            Command::Join {
-                join,
-                display,
-                controls,
-                reply,
-            } => self.join(join, display, controls, reply, now),
-            Command::Leave(id, epoch, reason) => self.room.leave(id, epoch, reason),
+            Command::Join(knock) => self.join(*knock, now),
+            Command::Leave(id, epoch, reason) => self.room.leave(id, epoch, reason, now),
             Command::Lost(id, epoch) => self.room.lost(id, epoch, now),
             Command::Tracks(id, epoch, tracks) => self.room.set_tracks(id, epoch, tracks),
             Command::Muted(id, epoch, muted) => self.room.set_muted(id, epoch, muted),
@@ -446,46 +483,46 @@ impl RoomTask {
             Command::Speakers(speakers) => self.room.set_speakers(speakers),
             Command::Level(id, level) => self.room.report_level(id, level, now),
             Command::Keyframe(track, since, reason) => self.room.request_keyframe(track, since, reason, now),
-            Command::Capacity(viewer, track, bits) => self.room.report_capacity(viewer, track, bits, now),
-            Command::Oversize(track, bits) => self.room.report_oversize(track, bits, now),
-            Command::Kick(id) => self.room.kick(id),
+            Command::Capacity(viewer, epoch, track, bits) => self.room.report_capacity(viewer, epoch, track, bits, now),
+            Command::Oversize(viewer, epoch, track, bits) => self.room.report_oversize(viewer, epoch, track, bits, now),
+            Command::Kick(id) => self.room.kick(id, now),
         }
     }
 
-    fn join(
-        &mut self,
-        join: Join,
-        display: Option<String>,
-        controls: mpsc::Sender<Control>,
-        reply: oneshot::Sender<Result<Admitted, JoinError>>,
-        now: RoomTime,
-    ) {
-        let resume = ResumeToken(rand::random());
-        let joined = match self.room.join(join, resume, now) {
+    fn join(&mut self, knock: Knock, now: RoomTime) {
+        if knock.reply.is_closed() {
+            return;
+        }
+        let joined = match self.room.join(knock.join, ResumeToken(rand::random()), now) {
             Ok(joined) => joined,
             Err(error) => {
-                reply.send(Err(error)).ok();
+                knock.reply.send(Err(error)).ok();
                 return;
             }
         };
         // Effects for those who were there before go out through the senders of before.
         self.carry_out();
-        self.controls.insert(joined.id, controls);
+        let (sender, controls) = mpsc::channel(CONTROLS);
+        self.controls.insert(joined.id, sender);
         if !self.named
-            && let Some(name) = display
+            && let Some(name) = knock.display
         {
             self.named = true;
             self.display.send_replace(name.into());
         }
-        let admitted = Admitted {
+        // If nobody waits for it any more it is dropped here, and takes itself out.
+        let membership = Membership {
             id: joined.id,
             epoch: joined.epoch,
             resumed: joined.resumed,
-            resume,
+            resume: joined.token,
+            key: knock.key,
+            room: knock.room,
+            controls,
+            claimed: false,
+            over: false,
         };
-        if reply.send(Ok(admitted)).is_err() {
-            self.room.leave(joined.id, joined.epoch, LeaveReason::Lost);
-        }
+        knock.reply.send(Ok(membership)).ok();
     }
 
     fn carry_out(&mut self) {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use crate::media::frame::{Kind, ParticipantId, RoomTime, TrackId};
 use crate::room::keyframes::{self, KeyframeOwner, Verdict};
-use crate::room::member::{
-    Control, Join, JoinError, LeaveReason, LimitReason, Muted, Presence, ResumeToken, TrackInfo,
-};
+#[cfg(doc)]
+use crate::room::limits;
+use crate::room::limits::Limits;
+use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, Muted, Presence, ResumeToken, TrackInfo};
 use crate::room::snapshot::{MemberView, Snapshot, TrackView};
 use crate::room::track::Track;
 
@@ -15,13 +16,6 @@ use crate::room::track::Track;
 pub const RESUME_GRACE: u64 = 10_000_000;
 /// Departures that a snapshot remembers.
 const DEPARTED: usize = 32;
-/// A viewer's capacity report counts this long, µs.
-const CAPACITY_AGE: u64 = 3_000_000;
-/// Publishers are told a new limit at most this often per track, µs.
-const LIMIT_INTERVAL: u64 = 1_000_000;
-/// Lowest limit that is ever asked for, bit/s: below it a picture is better paused.
-const LIMIT_FLOOR: u32 = 100_000;
-
 /// Louder than this is speech, −dBov.
 const SPEAKING_LEVEL: u8 = 50;
 /// Who was that loud speaks for this long, µs.
@@ -48,6 +42,9 @@ pub struct Joined {
     pub epoch: u64,
     /// It goes on as the participant that it was.
     pub resumed: bool,
+    /// What a later resumption is proved by. It stays the same through resumptions: a connection that breaks again before
+    /// its client has learnt anything can be resumed all the same.
+    pub token: ResumeToken,
 }
 
 #[derive(Debug)]
@@ -62,9 +59,7 @@ struct Member {
 struct VideoTrack {
     track: Arc<Track>,
     owner: KeyframeOwner,
-    capacities: BTreeMap<ParticipantId, (u32, RoomTime)>,
-    limit: Option<u32>,
-    limited_at: Option<RoomTime>,
+    limits: Limits,
 }
 
 /// One room.
@@ -117,34 +112,37 @@ impl Room {
         self.members.len()
     }
 
-    /// Lets a member in. `token` is what its own resumption will be proved by.
+    /// Lets a member in. A new member's resumption will be proved by `token`.
     ///
     /// # Errors
     /// The room is full.
     pub fn join(&mut self, join: Join, token: ResumeToken, now: RoomTime) -> Result<Joined, JoinError> {
         let epoch = self.next_epoch;
         self.next_epoch += 1;
-        if let Some(id) = self.resumable(&join) {
-            if let Some(member) = self.members.get_mut(&id) {
-                // The old connection, if it still stands half open, is told that it is over.
-                if member.lost_at.is_none() {
-                    self.effects
-                        .push_back(Effect::Tell(id, Control::Ended(LeaveReason::Replaced)));
-                }
-                member.epoch = epoch;
-                member.lost_at = None;
-                member.resume = join.resumable.then_some(token);
-                let view = Arc::make_mut(&mut member.view);
-                view.presence = Presence::Connected;
-                view.name = join.name;
-                view.door = join.door;
+        if let Some(id) = self.resumable(&join)
+            && let Some(member) = self.members.get_mut(&id)
+        {
+            // The old connection, if it still stands half open, is told that it is over.
+            if member.lost_at.is_none() {
+                self.effects
+                    .push_back(Effect::Tell(id, Control::Ended(LeaveReason::Replaced)));
             }
+            member.epoch = epoch;
+            member.lost_at = None;
+            let token = member.resume.unwrap_or(token);
+            member.resume = join.resumable.then_some(token);
+            let view = Arc::make_mut(&mut member.view);
+            view.presence = Presence::Connected;
+            view.name = join.name;
+            view.door = join.door;
             self.set_tracks_of(id, Vec::new());
+            self.viewers_changed(now);
             self.changed();
             return Ok(Joined {
                 id,
                 epoch,
                 resumed: true,
+                token,
             });
         }
         let same: Vec<_> = self
@@ -154,7 +152,9 @@ impl Room {
             .map(|(id, _)| *id)
             .collect();
         for id in same {
-            self.remove(id, LeaveReason::Replaced);
+            self.effects
+                .push_back(Effect::Tell(id, Control::Ended(LeaveReason::Replaced)));
+            self.remove(id, LeaveReason::Replaced, now);
         }
         if self.members.len() >= self.max_members {
             return Err(JoinError::RoomFull {
@@ -183,19 +183,20 @@ impl Room {
                 lost_at: None,
             },
         );
-        let _ = now;
+        self.viewers_changed(now);
         self.changed();
         Ok(Joined {
             id,
             epoch,
             resumed: false,
+            token,
         })
     }
 
     /// A member goes, for good.
-    pub fn leave(&mut self, id: ParticipantId, epoch: u64, reason: LeaveReason) {
+    pub fn leave(&mut self, id: ParticipantId, epoch: u64, reason: LeaveReason, now: RoomTime) {
         if self.is_current(id, epoch) {
-            self.remove(id, reason);
+            self.remove(id, reason, now);
         }
     }
 
@@ -208,33 +209,35 @@ impl Room {
             return;
         };
         if member.resume.is_none() {
-            return self.remove(id, LeaveReason::Lost);
+            return self.remove(id, LeaveReason::Lost, now);
         }
         member.lost_at = Some(now);
         Arc::make_mut(&mut member.view).presence = Presence::Reconnecting;
         self.set_tracks_of(id, Vec::new());
+        self.forget_viewer(id, now);
         self.changed();
     }
 
     /// Puts a member out.
-    pub fn kick(&mut self, id: ParticipantId) {
+    pub fn kick(&mut self, id: ParticipantId, now: RoomTime) {
         if self.members.contains_key(&id) {
             self.effects
                 .push_back(Effect::Tell(id, Control::Ended(LeaveReason::Removed)));
-            self.remove(id, LeaveReason::Removed);
+            self.remove(id, LeaveReason::Removed, now);
         }
     }
 
-    /// The complete list of what a member sends.
+    /// The complete list of what a member sends. Tracks that are named for somebody else, or twice, are left out.
     pub fn set_tracks(&mut self, id: ParticipantId, epoch: u64, tracks: Vec<(TrackInfo, Arc<Track>)>) {
         if self.is_current(id, epoch) {
-            self.set_tracks_of(
-                id,
-                tracks
-                    .into_iter()
-                    .map(|(info, track)| TrackView { info, track })
-                    .collect(),
-            );
+            let mut views: Vec<TrackView> = Vec::with_capacity(tracks.len());
+            for (info, track) in tracks {
+                let track_id = track.id();
+                if track_id.source == id && views.iter().all(|view| view.track.id() != track_id) {
+                    views.push(TrackView { info, track });
+                }
+            }
+            self.set_tracks_of(id, views);
             self.changed();
         }
     }
@@ -251,7 +254,7 @@ impl Room {
     }
 
     /// A member changed its media transport.
-    pub fn set_door(&mut self, id: ParticipantId, epoch: u64, door: crate::room::member::Door) {
+    pub fn set_door(&mut self, id: ParticipantId, epoch: u64, door: Door) {
         if self.is_current(id, epoch)
             && let Some(member) = self.members.get_mut(&id)
             && member.view.door != door
@@ -261,8 +264,9 @@ impl Room {
         }
     }
 
-    /// Who talks, loudest first.
-    pub fn set_speakers(&mut self, speakers: Vec<ParticipantId>) {
+    /// Who talks, loudest first. Those who are not in the room are left out.
+    pub fn set_speakers(&mut self, mut speakers: Vec<ParticipantId>) {
+        speakers.retain(|id| self.members.contains_key(id));
         if *self.speakers != *speakers {
             self.speakers = speakers.into();
             self.changed();
@@ -286,62 +290,59 @@ impl Room {
         let mut loudest: Vec<_> = self.levels.iter().map(|(id, (level, _))| (*level, *id)).collect();
         // Who spoke first before stays first unless somebody is clearly louder: 6 dB.
         let first = self.speakers.first().copied();
-        loudest.sort_by_key(|(level, id)| (if Some(*id) == first { level.saturating_sub(6) } else { *level }, *id));
+        loudest.sort_by_key(|(level, id)| {
+            (
+                if Some(*id) == first {
+                    level.saturating_sub(6)
+                } else {
+                    *level
+                },
+                *id,
+            )
+        });
         self.set_speakers(loudest.into_iter().map(|(_, id)| id).collect());
     }
 
     /// A receiver needs a keyframe of a video track newer than what came at `since`.
     pub fn request_keyframe(&mut self, id: TrackId, since: RoomTime, _reason: keyframes::Reason, now: RoomTime) {
         let Some(video) = self.videos.get_mut(&id) else { return };
-        match video.owner.request(since, video.track.keyframe_at(), now) {
+        let verdict = video.owner.request(since, video.track.keyframe_at(), now);
+        video.track.set_silent(video.owner.is_silent());
+        match verdict {
             Verdict::Ask => self.ask(id),
             Verdict::Suppress(why) => self.keyframes_suppressed[why as usize] += 1,
         }
     }
 
-    /// A receiver can take about `bits_per_second` of a video track (`u32::MAX`: no bound seen). Publishers are limited to
-    /// what their best receiver can take, so that no one is worse off for another's bad network.
-    pub fn report_capacity(&mut self, viewer: ParticipantId, id: TrackId, bits_per_second: u32, now: RoomTime) {
-        let Some(video) = self.videos.get_mut(&id) else { return };
-        video.capacities.insert(viewer, (bits_per_second, now));
-        video.capacities.retain(|_, (_, at)| now.since(*at) <= CAPACITY_AGE);
-        let best = video
-            .capacities
-            .values()
-            .map(|(bits, _)| *bits)
-            .max()
-            .unwrap_or(u32::MAX);
-        let limit = if best == u32::MAX {
-            u32::MAX
-        } else {
-            best.max(LIMIT_FLOOR)
-        };
-        let old = video.limit.unwrap_or(u32::MAX);
-        let changed = limit.abs_diff(old) > old / 10;
-        let due = video.limited_at.is_none_or(|at| now.since(at) >= LIMIT_INTERVAL);
-        if changed && due {
-            video.limit = Some(limit);
-            video.limited_at = Some(now);
-            let control = Control::Limit {
-                slot: id.slot,
-                max_bitrate: limit,
-                reason: LimitReason::Viewers,
-            };
-            self.effects.push_back(Effect::Tell(id.source, control));
+    /// A receiver can take about `bits_per_second` of a video track (`u32::MAX`: no bound seen), to be repeated while it has
+    /// a bound: a report counts for [`limits::CAPACITY_AGE`]. Publishers are limited to what their best receiver can take, so
+    /// that no one is worse off for another's bad network; a member that does not report has no bound.
+    pub fn report_capacity(
+        &mut self,
+        viewer: ParticipantId,
+        epoch: u64,
+        id: TrackId,
+        bits_per_second: u32,
+        now: RoomTime,
+    ) {
+        if viewer == id.source || !self.is_current(viewer, epoch) {
+            return;
+        }
+        if let Some(video) = self.videos.get_mut(&id) {
+            video.limits.report(viewer, bits_per_second, now);
+            self.weigh(now);
         }
     }
 
-    /// A frame of this track was too large for some receivers: ask its source for less.
-    pub fn report_oversize(&mut self, id: TrackId, max_bitrate: u32, now: RoomTime) {
-        let Some(video) = self.videos.get_mut(&id) else { return };
-        if video.limited_at.is_none_or(|at| now.since(at) >= LIMIT_INTERVAL) {
-            video.limited_at = Some(now);
-            let control = Control::Limit {
-                slot: id.slot,
-                max_bitrate,
-                reason: LimitReason::FrameTooLarge,
-            };
-            self.effects.push_back(Effect::Tell(id.source, control));
+    /// A frame of this track was too large for a receiver; `max_bitrate` would have made it fit. Its source is asked for
+    /// that, until [`limits::OVERSIZE_AGE`] have passed without another.
+    pub fn report_oversize(&mut self, viewer: ParticipantId, epoch: u64, id: TrackId, max_bitrate: u32, now: RoomTime) {
+        if !self.is_current(viewer, epoch) {
+            return;
+        }
+        if let Some(video) = self.videos.get_mut(&id) {
+            video.limits.report_oversize(max_bitrate, now);
+            self.weigh(now);
         }
     }
 
@@ -357,7 +358,8 @@ impl Room {
             .values()
             .filter_map(|member| Some(member.lost_at?.plus(RESUME_GRACE)));
         let owners = self.videos.values().filter_map(|video| video.owner.poll_timeout());
-        graces.chain(owners).min()
+        let limits = self.videos.values().filter_map(|video| video.limits.poll_timeout());
+        graces.chain(owners).chain(limits).min()
     }
 
     /// Does what is due at `now`.
@@ -367,19 +369,19 @@ impl Room {
             .map(|(id, _)| *id)
             .collect();
         for id in over {
-            self.remove(id, LeaveReason::Lost);
+            self.remove(id, LeaveReason::Lost, now);
         }
         let due: Vec<_> = (self.videos.iter_mut())
             .filter_map(|(id, video)| {
-                video
-                    .owner
-                    .handle_timeout(video.track.keyframe_at(), now)
-                    .then_some(*id)
+                let due = video.owner.handle_timeout(video.track.keyframe_at(), now);
+                video.track.set_silent(video.owner.is_silent());
+                due.then_some(*id)
             })
             .collect();
         for id in due {
             self.ask(id);
         }
+        self.weigh(now);
     }
 
     /// The room as its members see it now.
@@ -400,6 +402,38 @@ impl Room {
     /// Whether the source of this track has stopped answering keyframe requests.
     pub fn is_silent(&self, id: TrackId) -> bool {
         self.videos.get(&id).is_some_and(|video| video.owner.is_silent())
+    }
+
+    fn weigh(&mut self, now: RoomTime) {
+        let due = |video: &VideoTrack| video.limits.poll_timeout().is_some_and(|at| at <= now);
+        if !self.videos.values().any(due) {
+            return;
+        }
+        // All who are connected, but for the source itself.
+        let connected = self.members.values().filter(|member| member.lost_at.is_none()).count();
+        for (id, video) in &mut self.videos {
+            if let Some((max_bitrate, reason)) = video.limits.weigh(connected.saturating_sub(1), now) {
+                let control = Control::Limit {
+                    slot: id.slot,
+                    max_bitrate,
+                    reason,
+                };
+                self.effects.push_back(Effect::Tell(id.source, control));
+            }
+        }
+    }
+
+    fn forget_viewer(&mut self, id: ParticipantId, now: RoomTime) {
+        for video in self.videos.values_mut() {
+            video.limits.forget(id);
+        }
+        self.viewers_changed(now);
+    }
+
+    fn viewers_changed(&mut self, now: RoomTime) {
+        for video in self.videos.values_mut() {
+            video.limits.viewers_changed(now);
+        }
     }
 
     fn ask(&mut self, id: TrackId) {
@@ -439,9 +473,7 @@ impl Room {
                 let video = VideoTrack {
                     track: view.track.clone(),
                     owner: KeyframeOwner::default(),
-                    capacities: BTreeMap::new(),
-                    limit: None,
-                    limited_at: None,
+                    limits: Limits::default(),
                 };
                 self.videos.insert(track_id, video);
             }
@@ -451,15 +483,10 @@ impl Room {
         }
     }
 
-    fn remove(&mut self, id: ParticipantId, reason: LeaveReason) {
-        if reason == LeaveReason::Replaced {
-            self.effects.push_back(Effect::Tell(id, Control::Ended(reason)));
-        }
+    fn remove(&mut self, id: ParticipantId, reason: LeaveReason, now: RoomTime) {
         self.set_tracks_of(id, Vec::new());
-        for video in self.videos.values_mut() {
-            video.capacities.remove(&id);
-        }
         self.levels.remove(&id);
+        self.forget_viewer(id, now);
         if self.members.remove(&id).is_some() {
             if self.departed.len() == DEPARTED {
                 self.departed.pop_front();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use crate::media::frame::{Frame, Kind};
+use crate::media::frame::{Frame, Kind, RoomTime};
 use crate::room::track::{Log, Track};
 
 /// What a cursor has for its receiver.
@@ -15,6 +15,7 @@ pub enum Next {
     /// Nothing new yet: wait for the wake-up.
     Empty,
     /// Nothing that this receiver could decode: a keyframe is needed, and [`Cursor::next`] goes on at the next one by itself.
+    /// Comes anew at every call while that lasts; one request to the keyframe owner is enough, it repeats by itself.
     NeedsKeyframe,
     /// The track has ended and everything was read.
     Ended,
@@ -34,16 +35,21 @@ pub enum Start {
         /// Within the soft bounds: no fresh keyframe is needed.
         fresh: bool,
     },
-    /// Nothing to start from: ask for a keyframe.
+    /// Nothing to start from that this receiver does not have already: ask for a keyframe.
     NeedsKeyframe,
 }
 
 /// How a receiver's cursor may lag, and where it goes on after that.
+///
+/// A receiver that replays, or goes on at a cached keyframe after lagging, reads older frames than that on purpose: it may,
+/// as long as it reads at twice the source's speed or faster. A frame is therefore never delivered with more lag than the
+/// keyframe had when catching up began, plus [`Lag::most`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lag {
     /// A frame that is this much older than the newest one is not sent any more, µs of media time.
     pub most: u64,
-    /// After lagging, the newest keyframe is used if it is not older than this, else a fresh one is needed, µs.
+    /// After lagging, the newest keyframe is used if it is not older than this (or than [`Lag::most`]), else a fresh one is
+    /// needed, µs.
     pub resync_age: u64,
 }
 
@@ -52,23 +58,41 @@ pub struct Lag {
 pub struct Cursor {
     track: Arc<Track>,
     waker: Arc<Notify>,
+    place: Place,
+}
+
+#[derive(Debug)]
+struct Place {
     next: u64,
-    /// Frames before this index are catching up: no lag is counted for them.
-    caught_up_at: u64,
+    /// One more than the last index that was delivered. Nothing before it is delivered again.
+    floor: u64,
     waiting: bool,
+    catching_up: Option<CatchingUp>,
     dropped: u64,
 }
 
+/// Frames are read late on purpose, until one is within the lag that is allowed.
+#[derive(Debug, Clone, Copy)]
+struct CatchingUp {
+    first: RoomTime,
+    newest: RoomTime,
+}
+
 impl Cursor {
-    /// A cursor at the track's end; [`Cursor::start`] puts it where a newcomer begins. `waker` is notified after every append.
+    /// A cursor at the track's end; [`Cursor::start`] puts it where a newcomer begins. `waker` is notified after every append:
+    /// one task waits for it, and reads all its cursors that share it until they are empty before it waits again.
     pub fn new(track: &Arc<Track>, waker: &Arc<Notify>) -> Self {
+        // The waker comes first: an append between the two lines is then either before the end or wakes.
         track.add_waker(waker);
         let end = track.log().end();
         Self {
-            waiting: track.id().kind == Kind::Video,
-            next: end,
-            caught_up_at: end,
-            dropped: 0,
+            place: Place {
+                next: end,
+                floor: 0,
+                waiting: track.id().kind == Kind::Video,
+                catching_up: None,
+                dropped: 0,
+            },
             track: track.clone(),
             waker: waker.clone(),
         }
@@ -81,32 +105,34 @@ impl Cursor {
 
     /// Frames that this receiver did not get although they were in the log.
     pub fn dropped(&self) -> u64 {
-        self.dropped
+        self.place.dropped
     }
 
     /// A video cursor that stands before a keyframe it does not have yet.
     pub fn is_waiting(&self) -> bool {
-        self.waiting
+        self.place.waiting
     }
 
-    /// Moves to the last keyframe for a late join or a resumption.
+    /// Moves to the last keyframe for a late join or a resumption. Nothing that this cursor has delivered comes again: a
+    /// receiver whose decoder begins anew, and may be given old frames once more, takes a new cursor.
     pub fn start(&mut self) -> Start {
         let log = self.track.log();
-        self.next = log.end();
-        self.caught_up_at = log.end();
+        self.place.next = log.end();
         if self.track.id().kind == Kind::Audio {
             return Start::Live;
         }
-        let bounds = *self.track.bounds();
+        let bounds = self.track.bounds();
         let replay = bounds.hard_age > 0 && bounds.hard_bytes > 0;
-        let (Some(keyframe), Some(newest), true) = (log.keyframe(), log.newest(), replay) else {
-            self.waiting = true;
+        let keyframe = log.keyframe().filter(|keyframe| keyframe.index >= self.place.floor);
+        let (Some(keyframe), Some(newest), true) = (keyframe, log.newest(), replay) else {
+            self.place.waiting = true;
             return Start::NeedsKeyframe;
         };
         let age = newest.time.since(keyframe.time);
         let bytes = log.bytes_from(keyframe.index);
-        self.next = keyframe.index;
-        self.waiting = false;
+        self.place.next = keyframe.index;
+        self.place.waiting = false;
+        self.place.catching_up = CatchingUp::from(&log, keyframe.time);
         Start::Replay {
             age,
             bytes,
@@ -116,112 +142,156 @@ impl Cursor {
 
     /// The next frame for this receiver. `lag` bounds how old it may be; frames left out are counted.
     pub fn next(&mut self, lag: &Lag) -> Next {
-        let track = self.track.clone();
-        let log = track.log();
-        match track.id().kind {
-            Kind::Audio => self.next_audio(&log, lag),
-            Kind::Video => self.next_video(&log, lag),
+        // The end of the track is looked at first: what it had until then is seen after that.
+        let ended = self.track.has_ended();
+        let nothing = if ended { Next::Ended } else { Next::Empty };
+        if self.place.waiting {
+            if !self.track.has_keyframe_from(self.place.next) {
+                return if ended { Next::Ended } else { Next::NeedsKeyframe };
+            }
+        } else if self.track.end() <= self.place.next {
+            return nothing;
+        }
+        let log = self.track.log();
+        let found = match self.track.id().kind {
+            Kind::Audio => self.place.next_audio(&log, lag),
+            Kind::Video => self.place.next_video(&log, lag),
+        };
+        match found {
+            Some(frame) => {
+                self.place.next += 1;
+                self.place.floor = self.place.next;
+                Next::Frame(frame)
+            }
+            None if self.place.waiting && !ended => Next::NeedsKeyframe,
+            None => nothing,
         }
     }
 
-    /// Goes back (or on) to the frame under `index`, as far as the log has it; sound only. How many frames that were read
-    /// already come again.
+    /// Goes back (or on) to the frame under `index`, as far as the log has it; sound only, for a receiver that let go of
+    /// frames because it heard them otherwise. How many frames come again.
     pub fn rewind(&mut self, index: u64) -> u64 {
         if self.track.id().kind == Kind::Video {
             return 0;
         }
-        let target = index.min(self.track.log().end());
-        let again = self.next.saturating_sub(target);
-        self.next = target;
+        let target = index.min(self.track.end());
+        let again = self.place.next.saturating_sub(target);
+        self.place.next = target;
         again
     }
 
     /// Leaves out everything up to the newest keyframe that is younger than `lag.resync_age`, or waits for a new one.
     pub fn resync(&mut self, lag: &Lag) {
-        let track = self.track.clone();
-        self.jump(&track.log(), lag);
+        self.place.jump(&self.track.log(), lag);
     }
 
-    fn next_audio(&mut self, log: &Log, lag: &Lag) -> Next {
-        while self.next < log.end() {
-            if let (Some(frame), Some(newest)) = (log.get(self.next), log.newest())
-                && newest.time.since(frame.time) <= lag.most
-            {
-                self.next += 1;
-                return Next::Frame(frame.clone());
+    /// Index of the frame that comes next if nothing is left out.
+    pub(super) fn position(&self) -> u64 {
+        self.place.next
+    }
+
+    /// Goes to the newest keyframe if its index is `index` or a later one.
+    pub(super) fn skip_to_keyframe_from(&mut self, index: u64) -> bool {
+        if !self.track.has_keyframe_from(index) {
+            return false;
+        }
+        let log = self.track.log();
+        let newest = log
+            .keyframe()
+            .filter(|keyframe| keyframe.index >= index.max(self.place.next));
+        if let Some(keyframe) = newest {
+            self.place.go_to(&log, keyframe);
+        }
+        newest.is_some()
+    }
+
+    /// Everything that is in the log now may be read late, from here on.
+    pub(super) fn catch_up_from_here(&mut self) {
+        let log = self.track.log();
+        if let Some(frame) = log.get(self.place.next) {
+            self.place.catching_up = CatchingUp::from(&log, frame.time);
+        }
+    }
+}
+
+impl Place {
+    fn next_audio(&mut self, log: &Log, lag: &Lag) -> Option<Arc<Frame>> {
+        let newest = log.newest()?.time;
+        // What the log has let go of is over the bound as well.
+        let first = self.next.max(log.first());
+        self.dropped += first - self.next;
+        self.next = first;
+        while let Some(frame) = log.get(self.next) {
+            if newest.since(frame.time) <= lag.most {
+                return Some(frame.clone());
             }
             self.next += 1;
             self.dropped += 1;
         }
-        self.empty_or_ended()
+        None
     }
 
-    fn next_video(&mut self, log: &Log, lag: &Lag) -> Next {
-        if self.waiting {
-            // A keyframe at or after where we stand ends the wait; a cached one before it was judged by start or resync.
-            match log.keyframe() {
-                Some(keyframe) if keyframe.index >= self.next => self.go_to(log, keyframe.index),
-                _ if self.track.has_ended() => return Next::Ended,
-                _ => return Next::NeedsKeyframe,
-            }
-        }
-        if self.next >= log.end() {
-            return self.empty_or_ended();
-        }
-        let behind = match (log.get(self.next), log.newest()) {
-            (Some(frame), Some(newest)) => {
-                let catching_up = self.next < self.caught_up_at || frame.keyframe;
-                !catching_up && newest.time.since(frame.time) > lag.most
-            }
-            // Overrun: the log has let go of what this cursor wanted.
-            _ => true,
-        };
-        if behind {
+    fn next_video(&mut self, log: &Log, lag: &Lag) -> Option<Arc<Frame>> {
+        let newest = log.newest()?.time;
+        let may_go = !self.waiting
+            && log
+                .get(self.next)
+                .is_some_and(|frame| self.may_go(frame, newest, lag.most));
+        if !may_go && self.next < log.end() {
             self.jump(log, lag);
-            if self.waiting {
-                return Next::NeedsKeyframe;
-            }
         }
-        match log.get(self.next) {
-            Some(frame) => {
-                self.next += 1;
-                Next::Frame(frame.clone())
-            }
-            None => self.empty_or_ended(),
+        if self.waiting {
+            None
+        } else {
+            log.get(self.next).cloned()
         }
+    }
+
+    fn may_go(&mut self, frame: &Frame, newest: RoomTime, most: u64) -> bool {
+        if newest.since(frame.time) <= most {
+            self.catching_up = None;
+            return true;
+        }
+        self.catching_up
+            .is_some_and(|catching_up| catching_up.keeps_pace(frame, newest, most))
     }
 
     fn jump(&mut self, log: &Log, lag: &Lag) {
-        let usable = log.keyframe().filter(|keyframe| {
-            keyframe.index >= self.next
-                && log
-                    .newest()
-                    .is_some_and(|newest| newest.time.since(keyframe.time) <= lag.resync_age)
-        });
-        match usable.map(|keyframe| keyframe.index) {
-            Some(index) => self.go_to(log, index),
+        let oldest = lag.resync_age.max(lag.most);
+        let usable = log
+            .newest()
+            .zip(log.keyframe())
+            .filter(|(newest, keyframe)| keyframe.index >= self.next && newest.time.since(keyframe.time) <= oldest);
+        match usable {
+            Some((_, keyframe)) => self.go_to(log, keyframe),
             None => {
                 self.dropped += log.end().saturating_sub(self.next);
                 self.next = log.end();
-                self.caught_up_at = log.end();
                 self.waiting = true;
             }
         }
     }
 
-    fn go_to(&mut self, log: &Log, index: u64) {
-        self.dropped += index.saturating_sub(self.next);
-        self.next = index;
-        self.caught_up_at = log.end();
+    fn go_to(&mut self, log: &Log, keyframe: &Frame) {
+        self.dropped += keyframe.index.saturating_sub(self.next);
+        self.next = keyframe.index;
         self.waiting = false;
+        self.catching_up = CatchingUp::from(log, keyframe.time);
+    }
+}
+
+impl CatchingUp {
+    /// Catching up begins now, at the frame of this time.
+    fn from(log: &Log, first: RoomTime) -> Option<Self> {
+        let newest = log.newest()?.time;
+        Some(Self { first, newest })
     }
 
-    fn empty_or_ended(&self) -> Next {
-        if self.track.has_ended() {
-            Next::Ended
-        } else {
-            Next::Empty
-        }
+    /// Reading has been at least twice as fast as the source since it began.
+    fn keeps_pace(&self, frame: &Frame, newest: RoomTime, most: u64) -> bool {
+        let gone = newest.since(self.newest);
+        let read = frame.time.since(self.first);
+        gone <= most.saturating_add(read / 2)
     }
 }
 

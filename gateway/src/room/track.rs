@@ -7,18 +7,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
-use crate::media::frame::{Draft, Frame, Kind, RoomTime, TrackId};
+use crate::media::frame::{Draft, Forms, Frame, Kind, MAX_FRAME, RoomTime, TrackId};
 
-/// How much a track keeps, and up to when a newcomer is served from it.
+/// Frames that are not needed any more leave this many per append, so that no append holds the lock for a whole group of
+/// pictures, and a replay that is faster than this many times the source's speed never loses the ground it reads from.
+const SPARED_PER_APPEND: usize = 4;
+
+/// Bytes of a log that keeps nothing for newcomers.
+const TAIL_BYTES: usize = 1 << 20;
+
+/// How much a track keeps, and up to when a newcomer is served from it. A hard bound of 0 turns replay off: newcomers wait
+/// for the next keyframe, and only the tail is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
     /// Up to this age of the keyframe (µs of media time) and [`Bounds::soft_bytes`], a newcomer gets everything at once.
     pub soft_age: u64,
     /// Bytes from the keyframe on, for [`Bounds::soft_age`].
     pub soft_bytes: usize,
-    /// The log never spans more media time than this, µs.
+    /// The log never spans more media time than this, or than [`Bounds::tail`], µs.
     pub hard_age: u64,
-    /// The log never costs more than this, bytes.
+    /// The log never costs more than this after an append, bytes (payloads, bookkeeping, and every form that a door has
+    /// made of a frame so far, see [`Forms`]); the newest frame alone is kept whatever it costs.
     pub hard_bytes: usize,
     /// Frames before the last keyframe are kept this long for receivers that are a little behind, µs.
     pub tail: u64,
@@ -52,7 +61,7 @@ pub struct TrackCounters {
     pub bytes: AtomicU64,
     /// Keyframes appended.
     pub keyframes: AtomicU64,
-    /// Frames refused because the ingress lost what they refer to.
+    /// Frames refused: the ingress lost what they refer to, or they were larger than any door can send.
     pub refused: AtomicU64,
 }
 
@@ -62,10 +71,16 @@ pub struct Track {
     id: TrackId,
     bounds: Bounds,
     log: Mutex<Log>,
-    wakers: ArcSwap<Vec<Arc<Notify>>>,
+    /// Each waker once, with the number of cursors that use it: a worker with a thousand receivers is woken once.
+    wakers: ArcSwap<Vec<(Arc<Notify>, usize)>>,
     ended: AtomicBool,
+    silent: AtomicBool,
+    /// The log's end and one more than the index of its newest keyframe (0: none yet), to be read without the lock.
+    end: AtomicU64,
+    keyframe_index: AtomicU64,
     /// Arrival of the newest keyframe, room time in µs plus one; 0: none yet.
     keyframe_at: AtomicU64,
+    forms: Arc<Forms>,
     counters: TrackCounters,
 }
 
@@ -76,13 +91,13 @@ pub(super) struct Log {
     end: u64,
     last_keyframe: Option<u64>,
     message_seq: u32,
-    cost: usize,
+    payload_bytes: usize,
     /// Set when a frame was lost before the log: deltas are refused until a keyframe.
     broken: bool,
 }
 
 impl Log {
-    fn first(&self) -> u64 {
+    pub(super) fn first(&self) -> u64 {
         self.end - self.frames.len() as u64
     }
 
@@ -109,19 +124,33 @@ impl Log {
         self.frames.iter().skip(skip).map(|frame| frame.payload.len()).sum()
     }
 
-    fn trim(&mut self, bounds: &Bounds) {
+    fn cost(&self, forms: &Forms) -> usize {
+        forms.cost(self.frames.len(), self.payload_bytes)
+    }
+
+    /// Lets go of what is over the bounds at once, and of what nobody needs any more little by little: frames older than the
+    /// tail that stand before the newest keyframe, or that come after one which has left the log itself.
+    fn trim(&mut self, bounds: &Bounds, forms: &Forms) {
         let Some(newest) = self.frames.back().map(|frame| frame.time) else {
             return;
         };
-        let keep_from = self.last_keyframe.unwrap_or(u64::MAX);
+        // Without replay there is still a tail to read from.
+        let hard_age = bounds.hard_age.max(bounds.tail);
+        let hard_bytes = match bounds.hard_bytes {
+            0 => TAIL_BYTES,
+            bytes => bytes,
+        };
+        let keep_from = self.keyframe().map_or(u64::MAX, |keyframe| keyframe.index);
+        let mut spared = 0;
         while let Some(front) = self.frames.front() {
             let age = newest.since(front.time);
-            let over = age > bounds.hard_age || self.cost > bounds.hard_bytes;
-            let spare = front.index < keep_from && age > bounds.tail;
+            let over = age > hard_age || self.cost(forms) > hard_bytes;
+            let spare = front.index < keep_from && age > bounds.tail && spared < SPARED_PER_APPEND;
             if self.frames.len() == 1 || !(over || spare) {
                 return;
             }
-            self.cost -= front.cost();
+            spared += 1;
+            self.payload_bytes -= front.payload.len();
             self.frames.pop_front();
         }
     }
@@ -130,6 +159,7 @@ impl Log {
 impl Track {
     /// A new, empty track and its only writer.
     pub fn create(id: TrackId, bounds: Bounds, first_message_seq: u32) -> (Arc<Self>, TrackWriter) {
+        let forms = Arc::new(Forms::new(id.kind));
         let track = Arc::new(Self {
             id,
             bounds,
@@ -138,12 +168,16 @@ impl Track {
                 end: 0,
                 last_keyframe: None,
                 message_seq: first_message_seq,
-                cost: 0,
+                payload_bytes: 0,
                 broken: false,
             }),
             wakers: ArcSwap::default(),
             ended: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
+            end: AtomicU64::new(0),
+            keyframe_index: AtomicU64::new(0),
             keyframe_at: AtomicU64::new(0),
+            forms,
             counters: TrackCounters::default(),
         });
         (track.clone(), TrackWriter { track })
@@ -174,10 +208,29 @@ impl Track {
         self.keyframe_at.load(Ordering::Acquire).checked_sub(1).map(RoomTime)
     }
 
+    /// The source is known not to answer keyframe requests: nobody should wait for it. Kept by the room.
+    pub fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
+    }
+
     /// Frames and bytes (payload and memoized forms) that the log holds now.
     pub fn held(&self) -> (usize, usize) {
         let log = self.log();
-        (log.frames.len(), log.cost)
+        (log.frames.len(), log.cost(&self.forms))
+    }
+
+    /// Index of the next frame. May be behind the log by an append whose wake-up is still to come.
+    pub(super) fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    /// A keyframe with this index or a later one was appended; may be behind like [`Track::end`].
+    pub(super) fn has_keyframe_from(&self, index: u64) -> bool {
+        self.keyframe_index.load(Ordering::Acquire) > index
     }
 
     pub(super) fn log(&self) -> MutexGuard<'_, Log> {
@@ -189,7 +242,10 @@ impl Track {
     pub(super) fn add_waker(&self, waker: &Arc<Notify>) {
         self.wakers.rcu(|wakers| {
             let mut wakers = Vec::clone(wakers);
-            wakers.push(waker.clone());
+            match wakers.iter_mut().find(|(other, _)| Arc::ptr_eq(other, waker)) {
+                Some((_, cursors)) => *cursors += 1,
+                None => wakers.push((waker.clone(), 1)),
+            }
             wakers
         });
     }
@@ -197,22 +253,19 @@ impl Track {
     pub(super) fn remove_waker(&self, waker: &Arc<Notify>) {
         self.wakers.rcu(|wakers| {
             let mut wakers = Vec::clone(wakers);
-            if let Some(at) = wakers.iter().position(|other| Arc::ptr_eq(other, waker)) {
-                wakers.swap_remove(at);
+            if let Some(at) = wakers.iter().position(|(other, _)| Arc::ptr_eq(other, waker)) {
+                wakers[at].1 -= 1;
+                if wakers[at].1 == 0 {
+                    wakers.swap_remove(at);
+                }
             }
             wakers
         });
     }
 
     fn wake(&self) {
-        let wakers = self.wakers.load();
-        let mut last: Option<&Arc<Notify>> = None;
-        for waker in wakers.iter() {
-            // Cursors of one worker stand side by side more often than not: one wake-up serves them all.
-            if last.is_none_or(|last| !Arc::ptr_eq(last, waker)) {
-                waker.notify_one();
-            }
-            last = Some(waker);
+        for (waker, _) in self.wakers.load().iter() {
+            waker.notify_one();
         }
     }
 }
@@ -228,7 +281,8 @@ pub struct TrackWriter {
 pub enum Appended {
     /// It is in the log under this index.
     At(u64),
-    /// It refers to a frame that was lost; deltas are refused until the next keyframe.
+    /// Not taken: it refers to a frame that was lost, has another codec than its predecessor, or is larger than
+    /// [`MAX_FRAME`]. Deltas are refused until the next keyframe.
     NeedsKeyframe,
 }
 
@@ -245,11 +299,16 @@ impl TrackWriter {
         let index = {
             let mut log = track.log();
             let keyframe = draft.keyframe;
-            if keyframe {
+            if track.id.kind == Kind::Video {
+                let decodable = !log.broken && log.newest().is_some_and(|newest| newest.codec == draft.codec);
+                if draft.payload.len() > MAX_FRAME || !(keyframe || decodable) {
+                    log.broken = true;
+                    // A form may have been made since the last append, which the bounds count.
+                    log.trim(&track.bounds, &track.forms);
+                    track.counters.refused.fetch_add(1, Ordering::Relaxed);
+                    return Appended::NeedsKeyframe;
+                }
                 log.broken = false;
-            } else if log.broken || (log.end == 0 && track.id.kind == Kind::Video) {
-                track.counters.refused.fetch_add(1, Ordering::Relaxed);
-                return Appended::NeedsKeyframe;
             }
             let floor = log
                 .newest()
@@ -263,16 +322,18 @@ impl TrackWriter {
                 .counters
                 .bytes
                 .fetch_add(draft.payload.len() as u64, Ordering::Relaxed);
-            let frame = Arc::new(Frame::new(track.id, index, seq, time, now, draft));
-            log.cost += frame.cost();
-            log.frames.push_back(frame);
+            log.payload_bytes += draft.payload.len();
+            let frame = Frame::new(track.id, index, seq, time, now, draft, track.forms.clone());
+            log.frames.push_back(Arc::new(frame));
             log.end += 1;
             if keyframe && track.id.kind == Kind::Video {
                 log.last_keyframe = Some(index);
-                track.keyframe_at.store(now.0 + 1, Ordering::Release);
+                track.keyframe_at.store(now.0.saturating_add(1), Ordering::Release);
+                track.keyframe_index.store(index + 1, Ordering::Release);
                 track.counters.keyframes.fetch_add(1, Ordering::Relaxed);
             }
-            log.trim(&track.bounds);
+            log.trim(&track.bounds, &track.forms);
+            track.end.store(log.end, Ordering::Release);
             index
         };
         track.wake();

@@ -33,7 +33,9 @@ pub fn plan(lines: &[Line], before: &BTreeMap<Mid, TrackId>, wanted: &[(TrackId,
     let fits = |line: &Line, track: &TrackId, codec: Codec| line.kind == track.kind && line.codecs.contains(&codec);
     let mut open: Vec<(TrackId, Codec)> = Vec::new();
     for (track, codec) in wanted {
-        let kept = lines.iter().find(|line| before.get(&line.mid) == Some(track) && fits(line, track, *codec));
+        let kept = lines
+            .iter()
+            .find(|line| before.get(&line.mid) == Some(track) && fits(line, track, *codec));
         match kept {
             Some(line) => {
                 plan.assigned.insert(line.mid, *track);
@@ -43,18 +45,24 @@ pub fn plan(lines: &[Line], before: &BTreeMap<Mid, TrackId>, wanted: &[(TrackId,
     }
     for (track, codec) in open {
         let free = || {
-            lines.iter().filter(|line| !plan.assigned.contains_key(&line.mid) && fits(line, &track, codec))
+            lines
+                .iter()
+                .filter(|line| !plan.assigned.contains_key(&line.mid) && fits(line, &track, codec))
         };
         // The partner is the other kind of the same source and slot: microphone and camera.
         let holds_partner = |pair: usize| {
             lines.iter().filter(|line| line.pair == pair).any(|line| {
-                plan.assigned
-                    .get(&line.mid)
-                    .is_some_and(|other| other.source == track.source && other.slot == track.slot && other.kind != track.kind)
+                plan.assigned.get(&line.mid).is_some_and(|other| {
+                    other.source == track.source && other.slot == track.slot && other.kind != track.kind
+                })
             })
         };
-        let is_empty =
-            |pair: usize| lines.iter().filter(|line| line.pair == pair).all(|line| !plan.assigned.contains_key(&line.mid));
+        let is_empty = |pair: usize| {
+            lines
+                .iter()
+                .filter(|line| line.pair == pair)
+                .all(|line| !plan.assigned.contains_key(&line.mid))
+        };
         let best = free()
             .find(|line| holds_partner(line.pair))
             .or_else(|| free().find(|line| is_empty(line.pair)))
@@ -65,7 +73,11 @@ pub fn plan(lines: &[Line], before: &BTreeMap<Mid, TrackId>, wanted: &[(TrackId,
                 plan.assigned.insert(mid, track);
             }
             // Without any line of its kind the codec cannot be judged yet: the new lines will tell.
-            None if lines.iter().filter(|line| line.kind == track.kind).all(|line| line.codecs.contains(&codec)) => {
+            None if lines
+                .iter()
+                .filter(|line| line.kind == track.kind)
+                .all(|line| line.codecs.contains(&codec)) =>
+            {
                 match track.kind {
                     Kind::Audio => plan.short.0 += 1,
                     Kind::Video => plan.short.1 += 1,
@@ -90,15 +102,30 @@ mod tests {
         (0..pairs)
             .flat_map(|pair| {
                 [
-                    Line { mid: mid(&format!("a{pair}")), kind: Kind::Audio, pair, codecs: vec![Codec::Opus] },
-                    Line { mid: mid(&format!("v{pair}")), kind: Kind::Video, pair, codecs: vec![Codec::H264] },
+                    Line {
+                        mid: mid(&format!("a{pair}")),
+                        kind: Kind::Audio,
+                        pair,
+                        codecs: vec![Codec::Opus],
+                    },
+                    Line {
+                        mid: mid(&format!("v{pair}")),
+                        kind: Kind::Video,
+                        pair,
+                        codecs: vec![Codec::H264],
+                    },
                 ]
             })
             .collect()
     }
 
     fn track(source: u32, kind: Kind, slot: u8) -> TrackId {
-        TrackId { source: ParticipantId(source), kind, slot, layer: 0 }
+        TrackId {
+            source: ParticipantId(source),
+            kind,
+            slot,
+            layer: 0,
+        }
     }
 
     #[test]
@@ -123,15 +150,24 @@ mod tests {
         let first = plan(
             &lines(2),
             &BTreeMap::new(),
-            &[(track(1, Kind::Audio, 0), Codec::Opus), (track(2, Kind::Audio, 0), Codec::Opus)],
+            &[
+                (track(1, Kind::Audio, 0), Codec::Opus),
+                (track(2, Kind::Audio, 0), Codec::Opus),
+            ],
         );
         let second = plan(
             &lines(2),
             &first.assigned,
-            &[(track(2, Kind::Audio, 0), Codec::Opus), (track(3, Kind::Audio, 0), Codec::Opus)],
+            &[
+                (track(2, Kind::Audio, 0), Codec::Opus),
+                (track(3, Kind::Audio, 0), Codec::Opus),
+            ],
         );
         let at = |plan: &Plan, source| {
-            plan.assigned.iter().find(|(_, track)| track.source == ParticipantId(source)).map(|(mid, _)| *mid)
+            plan.assigned
+                .iter()
+                .find(|(_, track)| track.source == ParticipantId(source))
+                .map(|(mid, _)| *mid)
         };
         assert_eq!(at(&second, 2), at(&first, 2));
         assert_eq!(at(&second, 3), at(&first, 1));

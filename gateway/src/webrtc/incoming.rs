@@ -69,7 +69,11 @@ pub fn rtp_codec(codec: WzpCodec) -> Option<Codec> {
 impl Incoming {
     /// For a track of this kind and slot.
     pub fn new(kind: Kind, slot: u8, writer: TrackWriter) -> Self {
-        let limits = if kind == Kind::Video { Limits::VIDEO } else { Limits::AUDIO };
+        let limits = if kind == Kind::Video {
+            Limits::VIDEO
+        } else {
+            Limits::AUDIO
+        };
         Self {
             kind,
             slot,
@@ -135,7 +139,15 @@ impl Incoming {
             let ntp = ntp_us.wrapping_add(media.wrapping_sub(media_us));
             shared.room_time(ntp, room_now);
         }
-        self.reorder.push(now, meta.seq, Packet { timestamp: meta.timestamp, marker: meta.marker, payload });
+        self.reorder.push(
+            now,
+            meta.seq,
+            Packet {
+                timestamp: meta.timestamp,
+                marker: meta.marker,
+                payload,
+            },
+        );
         self.advance(now, room_now)
     }
 
@@ -164,7 +176,8 @@ impl Incoming {
         while let Some(out) = self.reorder.pop(now) {
             // What is lost shows as a gap in the numbers.
             if let Out::Packet { seq, packet } = out {
-                self.depacketizer.push(seq, packet.timestamp, packet.marker, &packet.payload);
+                self.depacketizer
+                    .push(seq, packet.timestamp, packet.marker, &packet.payload);
             }
             while let Some(output) = self.depacketizer.poll() {
                 self.frame(output, room_now, &mut outcome);
@@ -188,7 +201,10 @@ impl Incoming {
         let Some(codec) = self.codec else { return };
         let ticks = self.extend.extend(unit.timestamp);
         let size = unit.size.and_then(|(width, height)| {
-            Some(FrameSize { width: u16::try_from(width).ok()?, height: u16::try_from(height).ok()? })
+            Some(FrameSize {
+                width: u16::try_from(width).ok()?,
+                height: u16::try_from(height).ok()?,
+            })
         });
         let codec = wzp_codec(codec);
         let draft = Draft {

@@ -11,6 +11,7 @@ use crate::media::rtp::packetize;
 use crate::media::rtp::rewrite::Rewriter;
 use crate::room::keyframes::Reason;
 use crate::room::registry::RoomHandle;
+use crate::room::replay::Replay;
 use crate::room::subscription::{Cursor, Lag, Next, Start};
 use crate::room::track::Track;
 use crate::webrtc::assign::Line;
@@ -18,9 +19,15 @@ use crate::webrtc::engine::{Codec, MAX_PAYLOAD, Mid, OutgoingRtp, ReportTime};
 use crate::webrtc::incoming::rtp_codec;
 
 /// Pictures that waited longer than this are left out.
-const VIDEO_LAG: Lag = Lag { most: 500_000, resync_age: 1_000_000 };
+const VIDEO_LAG: Lag = Lag {
+    most: 500_000,
+    resync_age: 1_000_000,
+};
 /// Sound that waited longer than this is left out.
-const AUDIO_LAG: Lag = Lag { most: 200_000, resync_age: 0 };
+const AUDIO_LAG: Lag = Lag {
+    most: 200_000,
+    resync_age: 0,
+};
 /// A replay goes out no faster than this: 50 Mbit/s.
 const PACE_BYTES_PER_MS: u64 = 6_250;
 /// What may go out at once.
@@ -46,6 +53,8 @@ pub struct Outgoing {
 
 struct Feed {
     cursor: Cursor,
+    waker: Arc<Notify>,
+    replay: Option<Replay>,
     codec: Option<Codec>,
     asked_at: Option<RoomTime>,
     /// Not sent for now: the path is too slow.
@@ -76,7 +85,10 @@ impl Outgoing {
             line,
             feed: None,
             run: 0,
-            paced: Paced { level: PACE_BURST, at: None },
+            paced: Paced {
+                level: PACE_BURST,
+                at: None,
+            },
             last: None,
             bytes: 0,
             dropped: 0,
@@ -115,7 +127,14 @@ impl Outgoing {
         }
         let Some(track) = track else { return };
         self.run += 1;
-        let mut feed = Feed { cursor: Cursor::new(track, waker), codec: None, asked_at: None, paused: false };
+        let mut feed = Feed {
+            cursor: Cursor::new(track, waker),
+            waker: waker.clone(),
+            replay: None,
+            codec: None,
+            asked_at: None,
+            paused: false,
+        };
         feed.start(room);
         self.feed = Some(feed);
         waker.notify_one();
@@ -126,6 +145,9 @@ impl Outgoing {
         let Some(feed) = &mut self.feed else { return };
         if feed.paused && !paused {
             self.run += 1;
+            self.dropped += feed.cursor.dropped();
+            // A cursor never goes back; a viewer that resumes wants the last keyframe again.
+            feed.cursor = Cursor::new(&feed.cursor.track().clone(), &feed.waker);
             feed.start(room);
         }
         feed.paused = paused;
@@ -139,7 +161,11 @@ impl Outgoing {
         room_now: RoomTime,
         mut write: impl FnMut(Mid, &OutgoingRtp),
     ) -> Fed {
-        let lag = if self.line.kind == Kind::Video { &VIDEO_LAG } else { &AUDIO_LAG };
+        let lag = if self.line.kind == Kind::Video {
+            &VIDEO_LAG
+        } else {
+            &AUDIO_LAG
+        };
         loop {
             let Some(feed) = &mut self.feed else { return Fed::All };
             if feed.paused {
@@ -148,7 +174,7 @@ impl Outgoing {
             if self.line.kind == Kind::Video && !self.paced.may_send(now) {
                 return Fed::Paced;
             }
-            match feed.cursor.next(lag) {
+            match feed.next(lag, room_now) {
                 Next::Frame(frame) => {
                     feed.codec = rtp_codec(frame.codec);
                     if let Some(codec) = feed.codec.filter(|codec| self.line.codecs.contains(codec)) {
@@ -162,6 +188,7 @@ impl Outgoing {
                     }
                     return Fed::All;
                 }
+                Next::Empty if feed.is_holding() => return Fed::Paced,
                 Next::Empty | Next::Ended => return Fed::All,
             }
         }
@@ -169,7 +196,9 @@ impl Outgoing {
 
     /// The packets among `seqs` that can be repeated.
     pub fn repeat(&mut self, seqs: &[u16], now: Instant) -> Vec<OutgoingRtp> {
-        seqs.iter().filter_map(|seq| self.history.repeat(now, *seq).ok().cloned()).collect()
+        seqs.iter()
+            .filter_map(|seq| self.history.repeat(now, *seq).ok().cloned())
+            .collect()
     }
 
     /// The times of a sender report about now.
@@ -205,9 +234,33 @@ impl Outgoing {
 }
 
 impl Feed {
+    fn next(&mut self, lag: &Lag, now: RoomTime) -> Next {
+        match &mut self.replay {
+            Some(replay) => {
+                let silent = self.cursor.track().is_silent();
+                replay.next(&mut self.cursor, lag, silent, now)
+            }
+            None => self.cursor.next(lag),
+        }
+    }
+
+    /// Deltas wait for a fresh keyframe.
+    fn is_holding(&self) -> bool {
+        self.replay
+            .as_ref()
+            .is_some_and(|replay| replay.poll_timeout().is_some())
+    }
+
     fn start(&mut self, room: &RoomHandle) {
-        if !matches!(self.cursor.start(), Start::Live | Start::Replay { fresh: true, .. }) {
-            let now = room.now();
+        let now = room.now();
+        let start = self.cursor.start();
+        if start == Start::Live {
+            return;
+        }
+        let replay = Replay::new(start, now);
+        let wants_keyframe = replay.wants_keyframe();
+        self.replay = Some(replay);
+        if wants_keyframe {
             self.asked_at = Some(now);
             room.request_keyframe(self.cursor.track().id(), now, Reason::Join);
         }

@@ -14,9 +14,7 @@ use crate::room::peer::{Follow, PeerContext, PeerEvent, Sending};
 use crate::room::snapshot::Snapshot;
 use crate::room::track::Track;
 use crate::webrtc::assign::{self, Line};
-use crate::webrtc::engine::{
-    self, Codec, Engine, MediaLine, Mid, OutgoingRtp, ReportTime, RtpMeta, SessionId,
-};
+use crate::webrtc::engine::{self, Codec, Engine, MediaLine, Mid, OutgoingRtp, ReportTime, RtpMeta, SessionId};
 use crate::webrtc::incoming::{Incoming, Outcome, rtp_codec};
 use crate::webrtc::outgoing::{Fed, Outgoing, carried};
 use crate::webrtc::worker::room_time;
@@ -95,7 +93,11 @@ impl Peer {
         receiving_mids(sdp)
             .into_iter()
             .map(|(mid, kind)| {
-                let count = if kind == Kind::Audio { &mut counts.0 } else { &mut counts.1 };
+                let count = if kind == Kind::Audio {
+                    &mut counts.0
+                } else {
+                    &mut counts.1
+                };
                 let name = format!("wzp-{count}");
                 *count += 1;
                 (mid, name)
@@ -119,27 +121,46 @@ impl Peer {
                 continue;
             }
             let kind = kind_of(line);
-            let named = self.sends.iter().position(|send| send.mid.as_deref() == Some(line.mid.as_str()));
-            let any = || self.sends.iter().position(|send| send.mid.is_none() && send.kind == kind);
+            let named = self
+                .sends
+                .iter()
+                .position(|send| send.mid.as_deref() == Some(line.mid.as_str()));
+            let any = || {
+                self.sends
+                    .iter()
+                    .position(|send| send.mid.is_none() && send.kind == kind)
+            };
             if let Some(at) = named.or_else(any) {
                 let send = self.sends.remove(at);
                 if send.kind == kind {
-                    self.incoming.insert(line.mid, Incoming::new(kind, send.slot, send.writer));
+                    self.incoming
+                        .insert(line.mid, Incoming::new(kind, send.slot, send.writer));
                 }
             }
         }
         // A line that is not received on any more ends its track.
-        self.incoming.retain(|mid, _| lines.iter().any(|line| line.mid == *mid && line.direction.recv));
+        self.incoming
+            .retain(|mid, _| lines.iter().any(|line| line.mid == *mid && line.direction.recv));
         let mut counts = (0, 0);
         let mut now_lines = Vec::new();
         for line in lines.iter().filter(|line| line.direction.send) {
             let kind = kind_of(line);
-            let count = if kind == Kind::Audio { &mut counts.0 } else { &mut counts.1 };
+            let count = if kind == Kind::Audio {
+                &mut counts.0
+            } else {
+                &mut counts.1
+            };
             let codecs: Vec<Codec> = line.codecs.iter().map(|agreed| agreed.codec).collect();
-            now_lines.push(Line { mid: line.mid, kind, pair: *count, codecs });
+            now_lines.push(Line {
+                mid: line.mid,
+                kind,
+                pair: *count,
+                codecs,
+            });
             *count += 1;
         }
-        self.outgoing.retain(|leg| now_lines.iter().any(|line| line.mid == leg.line().mid));
+        self.outgoing
+            .retain(|leg| now_lines.iter().any(|line| line.mid == leg.line().mid));
         for line in now_lines {
             match self.outgoing.iter_mut().find(|leg| leg.line().mid == line.mid) {
                 Some(leg) => leg.set_line(line),
@@ -186,7 +207,11 @@ impl Peer {
             }
         }
         let lines: Vec<Line> = self.outgoing.iter().map(|leg| leg.line().clone()).collect();
-        let before = self.outgoing.iter().filter_map(|leg| Some((leg.line().mid, carried(leg)?))).collect();
+        let before = self
+            .outgoing
+            .iter()
+            .filter_map(|leg| Some((leg.line().mid, carried(leg)?)))
+            .collect();
         let plan = assign::plan(&lines, &before, &wanted);
         for leg in &mut self.outgoing {
             let track = plan.assigned.get(&leg.line().mid).and_then(|id| tracks.get(id));
@@ -222,14 +247,19 @@ impl Peer {
             let need = (count(Kind::Audio) + plan.short.0, count(Kind::Video) + plan.short.1);
             if need != self.told_need {
                 self.told_need = need;
-                self.tell(PeerEvent::Need { audio: need.0, video: need.1 });
+                self.tell(PeerEvent::Need {
+                    audio: need.0,
+                    video: need.1,
+                });
             }
         }
     }
 
     /// A packet of the peer.
     pub fn packet(&mut self, mid: Mid, meta: &RtpMeta, payload: Bytes, now: Instant, room_now: RoomTime) {
-        let Some(incoming) = self.incoming.get_mut(&mid) else { return };
+        let Some(incoming) = self.incoming.get_mut(&mid) else {
+            return;
+        };
         let outcome = incoming.packet(meta, payload, now, room_now, &mut self.clock);
         self.act(mid, outcome, room_now);
     }
@@ -268,12 +298,21 @@ impl Peer {
     }
 
     fn act(&mut self, mid: Mid, outcome: Outcome, room_now: RoomTime) {
-        let Some(incoming) = self.incoming.get(&mid) else { return };
+        let Some(incoming) = self.incoming.get(&mid) else {
+            return;
+        };
         if let Some((codec, size)) = outcome.described {
-            self.tell(PeerEvent::Described { kind: incoming.kind(), slot: incoming.slot(), codec, size });
+            self.tell(PeerEvent::Described {
+                kind: incoming.kind(),
+                slot: incoming.slot(),
+                codec,
+                size,
+            });
         }
         if outcome.needs_keyframe {
-            self.context.room.request_keyframe(incoming.writer().track().id(), room_now, Reason::Loss);
+            self.context
+                .room
+                .request_keyframe(incoming.writer().track().id(), room_now, Reason::Loss);
         }
     }
 
@@ -303,7 +342,9 @@ impl Peer {
 
     /// The peer's decoder asks for a keyframe.
     pub fn viewer_wants_keyframe(&mut self, mid: Mid, room_now: RoomTime) {
-        let Some(track) = self.outgoing.iter().find(|leg| leg.line().mid == mid).and_then(carried) else { return };
+        let Some(track) = self.outgoing.iter().find(|leg| leg.line().mid == mid).and_then(carried) else {
+            return;
+        };
         // One that was sent within the last 100 ms is on its way to this viewer.
         let since = RoomTime(room_now.0.saturating_sub(100_000));
         self.context.room.request_keyframe(track, since, Reason::Viewer);
@@ -348,7 +389,9 @@ impl Peer {
         self.judge(now);
         for incoming in self.incoming.values_mut() {
             if let Some(level) = incoming.take_level() {
-                self.context.room.report_level(incoming.writer().track().id().source, level);
+                self.context
+                    .room
+                    .report_level(incoming.writer().track().id().source, level);
             }
         }
     }
@@ -356,8 +399,12 @@ impl Peer {
     /// A path that cannot carry the video gives it up for a while, so that the sound goes on.
     fn judge(&mut self, now: Instant) {
         let sent: u64 = self.outgoing.iter().map(Outgoing::bytes).sum();
-        let elapsed = self.judged_at.map(|at| now.saturating_duration_since(at).as_millis() as u64);
-        let rate = elapsed.filter(|ms| *ms > 0).map(|ms| (sent - self.sent_before) * 8 * 1000 / ms);
+        let elapsed = self
+            .judged_at
+            .map(|at| now.saturating_duration_since(at).as_millis() as u64);
+        let rate = elapsed
+            .filter(|ms| *ms > 0)
+            .map(|ms| (sent - self.sent_before) * 8 * 1000 / ms);
         (self.sent_before, self.judged_at) = (sent, Some(now));
         if let Some((track, since)) = self.paused {
             if now.saturating_duration_since(since) >= BANDWIDTH_RETRY {
@@ -366,7 +413,9 @@ impl Peer {
             }
             return;
         }
-        let (Some(rate), Some(estimate)) = (rate, self.estimate) else { return };
+        let (Some(rate), Some(estimate)) = (rate, self.estimate) else {
+            return;
+        };
         if rate < 150_000 || estimate * 5 >= rate * 4 {
             self.short_since = None;
             return;
@@ -398,11 +447,23 @@ fn wanted_tracks(snapshot: &Snapshot, context: &PeerContext) -> Vec<(TrackId, Co
         Follow::Source(source) => Some(source),
         Follow::Speaker => {
             let sends = |id: &ParticipantId| snapshot.member(*id).is_some_and(|member| !member.tracks.is_empty());
-            let speaker = snapshot.speakers.iter().copied().find(|id| *id != context.viewer && sends(id));
+            let speaker = snapshot
+                .speakers
+                .iter()
+                .copied()
+                .find(|id| *id != context.viewer && sends(id));
             let anybody = || {
-                snapshot.members.iter().filter(|member| member.id != context.viewer && !member.tracks.is_empty()).max_by_key(
-                    |member| member.tracks.iter().filter(|track| track.info.kind == Kind::Video).count(),
-                )
+                snapshot
+                    .members
+                    .iter()
+                    .filter(|member| member.id != context.viewer && !member.tracks.is_empty())
+                    .max_by_key(|member| {
+                        member
+                            .tracks
+                            .iter()
+                            .filter(|track| track.info.kind == Kind::Video)
+                            .count()
+                    })
             };
             match speaker.or_else(|| anybody().map(|member| member.id)) {
                 Some(source) => Some(source),

@@ -140,7 +140,11 @@ impl Loop {
         let port = sockets.port();
         let mut ips = config.public_ips.clone();
         if listen.is_unspecified() {
-            ips.extend(net::local_addresses().into_iter().filter(|ip| listen.is_ipv6() || ip.is_ipv4()));
+            ips.extend(
+                net::local_addresses()
+                    .into_iter()
+                    .filter(|ip| listen.is_ipv6() || ip.is_ipv4()),
+            );
             ips.push(IpAddr::from([127, 0, 0, 1]));
         } else {
             ips.push(listen);
@@ -266,7 +270,9 @@ impl Loop {
                 | Event::Estimate { session, .. }
                 | Event::Closed { session, .. } => *session,
             };
-            let Some(peer) = self.peers.get_mut(&session) else { continue };
+            let Some(peer) = self.peers.get_mut(&session) else {
+                continue;
+            };
             let room_now = peer.room_now(now);
             match event {
                 Event::Connected { protocol, .. } => {
@@ -291,7 +297,13 @@ impl Loop {
     fn command(&mut self, command: PeerCommand) {
         let now = Instant::now();
         match command {
-            PeerCommand::Offer { peer, context, sdp, sends, reply } => {
+            PeerCommand::Offer {
+                peer,
+                context,
+                sdp,
+                sends,
+                reply,
+            } => {
                 let answer = self.offer(peer, context, &sdp, sends, now);
                 if reply.send(answer).is_err() {
                     self.close(peer, now);
@@ -342,7 +354,10 @@ impl Loop {
             (Some(peer), _) => peer,
             (None, Some(context)) => Peer::new(*context),
             (None, None) => {
-                return Err(Refused { no_codec: false, message: "this WebRTC session has ended".to_owned() });
+                return Err(Refused {
+                    no_codec: false,
+                    message: "this WebRTC session has ended".to_owned(),
+                });
             }
         };
         let policy = OfferPolicy {

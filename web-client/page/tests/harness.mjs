@@ -27,15 +27,29 @@ const FLAGS = [
 ];
 
 /** Chromium. `devices: false` leaves the machine without microphone and camera; `gesture: true` blocks sound until a click. */
-export function launch({ devices = true, gesture = false } = {}) {
-  return chromium.launch({
+export async function launch({ devices = true, gesture = false, cameras = 1 } = {}) {
+  const browser = await chromium.launch({
     executablePath: process.env.WZP_CHROMIUM ?? "/usr/bin/chromium",
     args: [
       ...FLAGS,
-      ...(devices ? ["--use-fake-device-for-media-stream"] : []),
+      ...(devices ? [`--use-fake-device-for-media-stream=device-count=${cameras}`] : []),
       `--autoplay-policy=${gesture ? "document-user-activation-required" : "no-user-gesture-required"}`,
     ],
   });
+  onExit(() => browser.close());
+  return browser;
+}
+
+const leftovers = [];
+
+/** Something to end when the tests of a file are over, also those that failed half-way. */
+export function onExit(end) {
+  leftovers.push(end);
+}
+
+/** For `after()`: a browser or gateway that is left running would keep the test process from ending. */
+export async function endAll() {
+  for (const end of leftovers.splice(0).reverse()) await end();
 }
 
 /** A fresh profile and one page in it. `errors` collects everything that the console calls an error. */
@@ -55,13 +69,14 @@ export async function open(browser, { size = "desktop", scheme = "light", permis
   const errors = [];
   page.on("console", (message) => message.type() === "error" && errors.push(`${message.text()} (${message.location().url})`));
   page.on("pageerror", (error) => errors.push(String(error)));
-  page.setDefaultTimeout(15_000);
+  page.setDefaultTimeout(30_000);
   return { context, page, errors };
 }
 
 /** Waits until the page is in a state. */
 export async function inState(page, ...states) {
-  await page.waitForFunction((wanted) => wanted.includes(document.body.dataset.state), states);
+  // Not at every frame: a machine that draws slowly would ask slowly.
+  await page.waitForFunction((wanted) => wanted.includes(document.body.dataset.state), states, { polling: 100 });
 }
 
 /** A picture kept as an artefact. */

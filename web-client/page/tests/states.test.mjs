@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { createServer } from "vite";
-import { accessible, inState, launch, open, shot } from "./harness.mjs";
+import { accessible, endAll, inState, launch, open, shot } from "./harness.mjs";
 
 let server;
 let browser;
@@ -25,7 +25,7 @@ before(async () => {
 });
 
 after(async () => {
-  await browser?.close();
+  await endAll();
   await server?.close();
 });
 

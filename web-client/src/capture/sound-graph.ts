@@ -1,5 +1,5 @@
 import type { Capture } from "./capture.js";
-import captureUrl from "./capture.worklet.ts?worker&url";
+import workletUrl from "../workers/audio.worklet.ts?worker&url";
 
 /** Reads a sound track through the audio graph. */
 export async function captureSound(track: MediaStreamTrack, playing: AudioContext): Promise<Capture> {
@@ -13,7 +13,7 @@ export async function captureSound(track: MediaStreamTrack, playing: AudioContex
     context = new AudioContext();
     source = context.createMediaStreamSource(stream);
   }
-  await context.audioWorklet.addModule(captureUrl);
+  await context.audioWorklet.addModule(workletUrl);
   const node = new AudioWorkletNode(context, "wzp-capture", { numberOfInputs: 1, numberOfOutputs: 0 });
   const channel = new MessageChannel();
   node.port.postMessage({ port: channel.port1 }, [channel.port1]);

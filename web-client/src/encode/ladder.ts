@@ -24,8 +24,12 @@ export class SizeLadder {
   static readonly PENALTY_MS = 60_000;
   /** Going up takes this much more than the rung's own rate. */
   static readonly UP_FACTOR = 1.25;
+  /** And it has to last this long, ms: every change of size costs a keyframe. */
+  static readonly UP_WAIT_MS = 4000;
 
   #rung: number | undefined;
+  /** Since when the rate would allow a larger picture. */
+  #upSince: number | undefined;
   #floor = 0;
   #penaltyUntil = 0;
   #reason: "frame_too_large" | "cpu" | undefined;
@@ -59,7 +63,12 @@ export class SizeLadder {
     let rung = Math.max(0, RUNGS.findIndex((candidate) => bitrate >= candidate.minBitrate));
     if (this.#rung !== undefined && rung < this.#rung) {
       const hesitant = RUNGS.findIndex((candidate) => bitrate >= candidate.minBitrate * SizeLadder.UP_FACTOR);
-      rung = Math.min(this.#rung, hesitant < 0 ? RUNGS.length - 1 : hesitant);
+      const up = Math.min(this.#rung, hesitant < 0 ? RUNGS.length - 1 : hesitant);
+      if (up < this.#rung) this.#upSince ??= now;
+      else this.#upSince = undefined;
+      rung = this.#upSince !== undefined && now - this.#upSince >= SizeLadder.UP_WAIT_MS ? up : this.#rung;
+    } else {
+      this.#upSince = undefined;
     }
     rung = Math.max(rung, this.#floor);
     this.#rung = rung;

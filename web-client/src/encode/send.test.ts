@@ -55,9 +55,19 @@ describe("the uplink", () => {
     line.ackAll();
     expect(line.asked).toEqual([0]);
     expect(line.uplink.sendVideo(0, frame(1), false)).toBe(false);
+    line.ackAll();
+    expect(line.asked).toEqual([0]);
     expect(line.uplink.sendVideo(0, frame(1), true)).toBe(true);
     expect(line.uplink.sendVideo(0, frame(1), false)).toBe(true);
     expect(line.uplink.skippedFrames).toBe(2);
+  });
+
+  it("asks again for a keyframe that does not come", () => {
+    const line = new Line();
+    line.uplink.reset([0]);
+    line.uplink.sendVideo(0, frame(1), false);
+    for (line.now = 10; line.now < 1200; line.now += 10) line.ackAll();
+    expect(line.asked).toEqual([0, 0, 0]);
   });
 
   it("drops the rest of a frame that got stuck half way", () => {
@@ -170,7 +180,11 @@ describe("the size ladder", () => {
     const ladder = new SizeLadder("camera");
     ladder.choose(1280, 720, 30, 690_000, 0);
     expect(ladder.choose(1280, 720, 30, 710_000, 1).height).toBe(480);
-    expect(ladder.choose(1280, 720, 30, 880_000, 2).height).toBe(720);
+    expect(ladder.choose(1280, 720, 30, 880_000, 1000).height).toBe(480);
+    expect(ladder.choose(1280, 720, 30, 690_000, 3000).height).toBe(480);
+    expect(ladder.choose(1280, 720, 30, 880_000, 4000).height).toBe(480);
+    expect(ladder.choose(1280, 720, 30, 880_000, 7999).height).toBe(480);
+    expect(ladder.choose(1280, 720, 30, 880_000, 8000).height).toBe(720);
   });
 
   it("takes a step down for a minute after a keyframe over 150 kB", () => {
@@ -180,7 +194,7 @@ describe("the size ladder", () => {
     expect(ladder.onKeyframe(150_001, 0)).toBe(true);
     expect(ladder.choose(1280, 720, 30, 1_200_000, 1).height).toBe(480);
     expect(ladder.reason).toBe("frame_too_large");
-    for (let now = 60_001; now < 200_000; now += 15_001) ladder.choose(1280, 720, 30, 1_200_000, now);
+    for (let now = 60_001; now < 200_000; now += 5000) ladder.choose(1280, 720, 30, 1_200_000, now);
     expect(ladder.choose(1280, 720, 30, 1_200_000, 200_000).height).toBe(720);
     expect(ladder.reason).toBeUndefined();
   });

@@ -17,6 +17,8 @@ export class Uplink {
   static readonly WINDOW_START = 65_536;
   static readonly WINDOW_MIN = 24_576;
   static readonly WINDOW_MAX = 1_048_576;
+  /** An asked keyframe has so long to come before it is asked for again, ms. */
+  static readonly ASK_PAUSE_MS = 500;
 
   /** Video frames left out so far. */
   skippedFrames = 0;
@@ -24,7 +26,8 @@ export class Uplink {
   droppedAudio = 0;
   #audio: ArrayBuffer[] = [];
   #video: Waiting[] = [];
-  #needKeyframe = new Set<number>();
+  /** Slots that go on at a keyframe, and when it was last asked for. */
+  readonly #needKeyframe = new Map<number, number>();
   #byteWindow = Uplink.WINDOW_START;
   #limited = false;
 
@@ -55,9 +58,8 @@ export class Uplink {
     const open = messages.length > 0 && !this.window().videoBlocked(now);
     if (!open || (this.#needKeyframe.has(slot) && !keyframe)) {
       this.skippedFrames++;
-      // While blocked there is no point in asking; pump() asks when the way is open.
-      if (open && !this.#needKeyframe.has(slot)) this.requestKeyframe(slot);
-      this.#needKeyframe.add(slot);
+      if (!this.#needKeyframe.has(slot)) this.#needKeyframe.set(slot, -Infinity);
+      this.#ask(now);
       return false;
     }
     this.#needKeyframe.delete(slot);
@@ -74,14 +76,15 @@ export class Uplink {
     else if (this.#limited) this.#byteWindow = Math.min(Uplink.WINDOW_MAX, this.#byteWindow + 16_384);
     this.#limited = false;
     this.pump();
-    if (!this.window().videoBlocked(now)) for (const slot of this.#needKeyframe) this.requestKeyframe(slot);
+    this.#ask(now);
   }
 
   /** A new connection: nothing waits, every slot begins with a keyframe. */
   reset(slots: Iterable<number>): void {
     this.#audio = [];
     this.#video = [];
-    this.#needKeyframe = new Set(slots);
+    this.#needKeyframe.clear();
+    for (const slot of slots) this.#needKeyframe.set(slot, -Infinity);
     this.#byteWindow = Uplink.WINDOW_START;
   }
 
@@ -111,10 +114,20 @@ export class Uplink {
     if (sent > 0) this.#video.splice(0, sent);
   }
 
+  /** Asks for the keyframes that are needed; while the way is blocked there is no point in it. */
+  #ask(now: number): void {
+    if (this.window().videoBlocked(now)) return;
+    for (const [slot, askedAt] of this.#needKeyframe) {
+      if (now - askedAt < Uplink.ASK_PAUSE_MS) continue;
+      this.#needKeyframe.set(slot, now);
+      this.requestKeyframe(slot);
+    }
+  }
+
   #dropStale(now: number): void {
     const oldest = this.#video[0];
     if (!oldest || (!this.window().videoBlocked(now) && now - oldest.at <= 250)) return;
-    for (const { slot } of this.#video) this.#needKeyframe.add(slot);
+    for (const { slot } of this.#video) this.#needKeyframe.set(slot, -Infinity);
     this.skippedFrames++;
     this.#video = [];
   }

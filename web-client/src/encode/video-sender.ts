@@ -30,6 +30,9 @@ export interface VideoSenderOptions {
 /** Encodes one video track and hands it to the uplink. */
 export class VideoSender {
   static readonly KEYFRAME_MS = 4000;
+  /** The same below SLOW_BITRATE, bit/s, where a keyframe holds up everything for a good part of a second; who needs one asks for it. */
+  static readonly SLOW_KEYFRAME_MS = 10_000;
+  static readonly SLOW_BITRATE = 300_000;
   /** Pictures inside the encoder at one time; more are left out. */
   static readonly MAX_QUEUE = 2;
   /** Share of pictures left out for the encoder's sake in two seconds that makes it "slow". */
@@ -54,6 +57,7 @@ export class VideoSender {
   #configured: (EncodeSize & { bitrate: number }) | undefined;
   #configuredAt = 0;
   #wantKeyframe = true;
+  #keyframeInside = false;
   #lastKeyframe = -Infinity;
   #lastFrame = -Infinity;
   #lastTimestamp = -1;
@@ -85,7 +89,8 @@ export class VideoSender {
   }
 
   requestKeyframe(): void {
-    this.#wantKeyframe = true;
+    // One that is being encoded is newer than the request.
+    if (!this.#keyframeInside) this.#wantKeyframe = true;
   }
 
   setLimit(bitrate: number, reason: string): void {
@@ -121,8 +126,8 @@ export class VideoSender {
     const fps = this.#configured?.fps ?? this.#options.fps;
     if (frame.timestamp <= this.#lastTimestamp || now - this.#lastFrame < (0.8 * 1000) / fps) return false;
     if (!this.#options.uplink.isVideoOpen) {
+      // Nothing that was encoded is lost, so the next picture may be a delta.
       this.skipped++;
-      this.#wantKeyframe = true;
       return false;
     }
     this.#offered++;
@@ -147,7 +152,8 @@ export class VideoSender {
   #encode(frame: VideoFrame): void {
     const now = this.#options.now();
     this.#configure(frame, now);
-    const keyFrame = this.#wantKeyframe || now - this.#lastKeyframe > VideoSender.KEYFRAME_MS;
+    const interval = this.#rate.bitrate < VideoSender.SLOW_BITRATE ? VideoSender.SLOW_KEYFRAME_MS : VideoSender.KEYFRAME_MS;
+    const keyFrame = this.#wantKeyframe || now - this.#lastKeyframe > interval;
     const captured = this.#clock.map(frame.timestamp / 1000, now);
     this.#inside.set(frame.timestamp, captured);
     this.#encoder?.encode(frame, { keyFrame });
@@ -155,6 +161,7 @@ export class VideoSender {
     this.#lastTimestamp = frame.timestamp;
     if (keyFrame) {
       this.#wantKeyframe = false;
+      this.#keyframeInside = true;
       this.#lastKeyframe = now;
     }
   }
@@ -199,6 +206,7 @@ export class VideoSender {
     }
     this.#errors = 0;
     if (keyframe) {
+      this.#keyframeInside = false;
       this.keyframes++;
       this.#lastKeyframe = now;
       if (this.#ladder.onKeyframe(payload.length, now)) this.#options.onChange();
@@ -221,6 +229,7 @@ export class VideoSender {
     if (this.#encoder && this.#encoder.state !== "closed") this.#encoder.close();
     this.#encoder = undefined;
     this.#configured = undefined;
+    this.#keyframeInside = false;
     this.#inside.clear();
   }
 }

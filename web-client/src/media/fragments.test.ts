@@ -133,6 +133,15 @@ describe("reassembly", () => {
     expect(frames.map((frame) => [frame.timestamp, frame.lostBefore])).toEqual([[0, 0], [60, 2]]);
   });
 
+  it("counts nothing as lost across a new connection, and begins it with a keyframe", () => {
+    const { key, delta, delta2, key2 } = stream();
+    const reassembler = new Reassembler("video");
+    pushAll(reassembler, key);
+    reassembler.restart();
+    expect(pushAll(reassembler, [...delta.slice(1), ...delta2, ...key2]).map((frame) => frame.timestamp)).toEqual([99]);
+    expect(reassembler.lost).toBe(0);
+  });
+
   it("does not count a restarted counter as loss", () => {
     const reassembler = new Reassembler("audio");
     pushAll(reassembler, [...parsed(new Fragmenter("audio", 0, 500).cut(bytes(3), 0, 0, false)), ...parsed(new Fragmenter("audio", 0, 7).cut(bytes(3), 20, 0, false))]);

@@ -94,6 +94,12 @@ export class Reassembler {
     this.#discard();
   }
 
+  /** A new connection: numbers may begin anew, so what is missing between the two cannot be counted. */
+  restart(): void {
+    this.#nextSeq = undefined;
+    if (this.kind === "video") this.requireKeyframe();
+  }
+
   /** Takes the next message; gives the frame that it completes, if any. */
   push(message: MediaMessage): ReceivedFrame | undefined {
     const gap = this.#nextSeq === undefined ? 0 : (message.seq - this.#nextSeq) >>> 0;

@@ -1,7 +1,7 @@
 import { Emitter } from "../events.js";
 import { RoomError } from "../error.js";
 import type { RoomAudio } from "../types.js";
-import playoutUrl from "./playout.worklet.ts?worker&url";
+import workletUrl from "../workers/audio.worklet.ts?worker&url";
 
 /** The page's side of playing: the audio context, its worklet, the output device and the volume. */
 export class Playback extends Emitter<{ blocked: [boolean]; failed: [string] }> implements RoomAudio {
@@ -13,6 +13,11 @@ export class Playback extends Emitter<{ blocked: [boolean]; failed: [string] }> 
   #closed = false;
   /** For browsers that choose the device on elements only. */
   #element: HTMLAudioElement | undefined;
+  /** Play WebRTC's sound, one each. */
+  readonly #streams = new Set<HTMLAudioElement>();
+  #volume = 1;
+  #sink: string | undefined;
+  #elementsBlocked = false;
   readonly #onGesture = (): void => void this.resume();
   readonly #onState = (): void => this.#watch();
 
@@ -28,7 +33,7 @@ export class Playback extends Emitter<{ blocked: [boolean]; failed: [string] }> 
   /** Loads the worklet. @returns the port on which the session worker sends sound */
   async start(): Promise<MessagePort | undefined> {
     try {
-      await this.context.audioWorklet.addModule(playoutUrl);
+      await this.context.audioWorklet.addModule(workletUrl);
       if (this.#closed) return undefined;
       this.#node = new AudioWorkletNode(this.context, "wzp-playout", { numberOfInputs: 0, numberOfOutputs: 1, outputChannelCount: [2] });
     } catch (error) {
@@ -54,19 +59,39 @@ export class Playback extends Emitter<{ blocked: [boolean]; failed: [string] }> 
     return 1000 * (this.context.baseLatency + (output ?? 0));
   }
 
-  /** Where other sound (WebRTC's) joins in, to be played by the same rules. */
-  get input(): AudioNode {
-    return this.#gain;
+  /** Plays a stream of WebRTC through an element, as browsers want it, and lets it be measured. */
+  addStream(stream: MediaStream): { analyser: AnalyserNode; stop: () => void } {
+    const element = new Audio();
+    element.srcObject = stream;
+    element.volume = this.#volume;
+    if (this.#sink !== undefined && "setSinkId" in element) void element.setSinkId(this.#sink).catch(() => undefined);
+    this.#streams.add(element);
+    void this.#play(element);
+    const source = this.context.createMediaStreamSource(stream);
+    const analyser = this.context.createAnalyser();
+    // The largest there is: two thirds of a second.
+    analyser.fftSize = 32_768;
+    source.connect(analyser);
+    return {
+      analyser,
+      stop: () => {
+        source.disconnect();
+        element.srcObject = null;
+        this.#streams.delete(element);
+      },
+    };
   }
 
   async resume(): Promise<void> {
     if (this.#closed) return;
-    await this.context.resume();
-    await this.#element?.play();
+    this.#elementsBlocked = false;
+    await Promise.all([this.context.resume(), this.#element?.play(), ...[...this.#streams].map((element) => this.#play(element))]);
     this.#watch();
   }
 
   async setSink(deviceId: string): Promise<void> {
+    this.#sink = deviceId;
+    await Promise.all([...this.#streams].filter((element) => "setSinkId" in element).map((element) => element.setSinkId(deviceId)));
     if (this.context.setSinkId) {
       await this.context.setSinkId(deviceId);
       return;
@@ -78,7 +103,9 @@ export class Playback extends Emitter<{ blocked: [boolean]; failed: [string] }> 
   }
 
   setVolume(volume: number): void {
-    this.#gain.gain.setTargetAtTime(Math.max(0, Math.min(1, volume)), this.context.currentTime, 0.02);
+    this.#volume = Math.max(0, Math.min(1, volume));
+    this.#gain.gain.setTargetAtTime(this.#volume, this.context.currentTime, 0.02);
+    for (const element of this.#streams) element.volume = this.#volume;
   }
 
   async close(): Promise<void> {
@@ -88,6 +115,8 @@ export class Playback extends Emitter<{ blocked: [boolean]; failed: [string] }> 
     this.#node?.disconnect();
     this.#gain.disconnect();
     this.#element?.pause();
+    for (const element of this.#streams) element.srcObject = null;
+    this.#streams.clear();
     if (this.#ownsContext && this.context.state !== "closed") await this.context.close().catch(() => undefined);
   }
 
@@ -100,8 +129,18 @@ export class Playback extends Emitter<{ blocked: [boolean]; failed: [string] }> 
     return element;
   }
 
+  async #play(element: HTMLAudioElement): Promise<void> {
+    try {
+      await element.play();
+    } catch (error) {
+      if (!(error instanceof DOMException) || error.name !== "NotAllowedError") return;
+      this.#elementsBlocked = true;
+      this.#watch();
+    }
+  }
+
   #watch(): void {
-    if (!this.#closed) this.#setBlocked(this.context.state !== "running" && this.context.state !== "closed");
+    if (!this.#closed) this.#setBlocked(this.#elementsBlocked || (this.context.state !== "running" && this.context.state !== "closed"));
   }
 
   #setBlocked(blocked: boolean): void {

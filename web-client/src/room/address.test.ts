@@ -13,6 +13,11 @@ describe("a room's address", () => {
     expect(roomAddress("wss://h/gate/ws/r", base).socketUrl).toBe("wss://h/gate/ws/r");
   });
 
+  it("with a reserved or too long name is refused", () => {
+    for (const input of ["ping", "Version", "_hidden", "call-7", "x".repeat(65)]) expect(() => roomAddress(input, base)).toThrow(/name/);
+    expect(roomAddress("x".repeat(64), base).room).toHaveLength(64);
+  });
+
   it("without a room is refused", () => {
     for (const input of ["", "https://h/", "wss://h", "https://h/a/b"]) expect(() => roomAddress(input, base)).toThrow(/room/);
   });

@@ -24,11 +24,20 @@ export function roomAddress(input: string, base: string): RoomAddress {
   if (encoded === undefined || (parts.length > 1 && parts.at(-2) !== "ws")) {
     throw new RoomError("bad_room", `"${input}" names no room; expected wss://host/ws/room, https://host/room or a room's name.`, true);
   }
+  const room = decodeURIComponent(encoded);
+  const folded = room.trim().toLowerCase();
+  if (folded.length > 64) throw new RoomError("bad_room", "A room's name has at most 64 characters.", true);
+  if (folded === "ping" || folded === "version" || folded.startsWith("_") || folded.startsWith("call-")) {
+    throw new RoomError("bad_room", `The name "${room}" is reserved; choose another one.`, true);
+  }
   // A gateway may live under a path: what comes before the room is kept.
   const prefix = parts.slice(0, parts.at(-2) === "ws" ? -2 : -1).map((part) => `/${part}`).join("");
   const secure = url.protocol === "wss:" || url.protocol === "https:";
-  return { socketUrl: `${secure ? "wss" : "ws"}://${url.host}${prefix}/ws/${encoded}`, room: decodeURIComponent(encoded) };
+  return { socketUrl: `${secure ? "wss" : "ws"}://${url.host}${prefix}/ws/${encoded}`, room };
 }
+
+/** What the gateway says to anybody who asks by HTTP: no reason, only the proof that it is there. */
+const ASKED_BY_HTTP: ReadonlySet<string> = new Set(["subprotocol_required", "not_a_websocket"]);
 
 /**
  * A browser does not tell a page why a WebSocket was refused. Asking the same address by HTTP gives the gateway's answer, if it is reached.
@@ -38,8 +47,7 @@ export async function refusal(socketUrl: string): Promise<{ code: string; messag
   try {
     const response = await fetch(socketUrl.replace(/^ws/, "http"), { signal: AbortSignal.timeout(2000) });
     const body = (await response.json()) as { code?: unknown; message?: unknown };
-    // Any page asking like this lacks the subprotocol: that is no reason, only the proof that the gateway is there.
-    if (typeof body.code !== "string" || body.code === "subprotocol_required") return undefined;
+    if (typeof body.code !== "string" || ASKED_BY_HTTP.has(body.code)) return undefined;
     return { code: body.code, message: typeof body.message === "string" ? body.message : "The gateway refuses this room." };
   } catch {
     return undefined;

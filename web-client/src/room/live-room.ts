@@ -4,6 +4,7 @@ import { RoomError } from "../error.js";
 import { Playback } from "../playout/playback.js";
 import { Room } from "../room.js";
 import type { LocalParticipant, MediaTransport, Participant, Publication, PublishOptions, RoomAudio, RoomState, RoomStats, TrackSource } from "../types.js";
+import { WebRtcRoad } from "../webrtc/road.js";
 import { epochNow, trackKey, type FromSession, type TrackKey, type VideoToPage } from "../workers/messages.js";
 import type { RoomAddress } from "./address.js";
 import { LivePublication, type PublicationOwner } from "./publication.js";
@@ -36,11 +37,14 @@ export class LiveRoom extends Room implements PublicationOwner {
   readonly #threads: Threads;
   readonly #playback: Playback;
   readonly #roster: Roster;
+  readonly #road: WebRtcRoad;
   readonly #publications = new Map<number, { publication: LivePublication; capture: Capture | undefined; pending: number }>();
   readonly #statsWaiting = new Map<number, (answer: StatsAnswer) => void>();
+  readonly #canvases = new WeakMap<LiveTrack, HTMLCanvasElement>();
   readonly #started = epochNow();
   readonly #abort = new AbortController();
   #joinMs = 0;
+  #transport: { media: MediaTransport; reason: string } = { media: "websocket", reason: "" };
   #joinedAt = 0;
   #counter = 0;
   #speakers: number[] = [];
@@ -67,6 +71,19 @@ export class LiveRoom extends Room implements PublicationOwner {
       },
       visibilityChanged: () => this.#sendPaused(),
     });
+    this.#road = new WebRtcRoad(
+      options.transport,
+      {
+        send: (message) => this.#threads.toSession({ type: "control", message }),
+        publications: () => [...this.#publications.values()].map(({ publication }) => publication),
+        carried: (publication, codec) => this.#carried(publication, codec),
+        released: (track) => this.#addElement(track),
+        transport: (media, reason) => this.#setTransport(media, reason),
+        levels: (levels) => this.#hear(levels),
+      },
+      this.#roster,
+      this.#playback,
+    );
     this.#threads = new Threads(
       (message) => this.#fromSession(message),
       (message) => this.#fromVideo(message),
@@ -115,6 +132,7 @@ export class LiveRoom extends Room implements PublicationOwner {
     const { width, height } = track.getSettings();
     const { number, slot, maxBitrate, fps } = publication;
     this.#threads.toSession({ type: "publish", spec: { publication: number, kind, source, slot, maxBitrate, fps, width, height } });
+    this.#road.published(publication);
     await this.trackReplaced(publication);
     return publication;
   }
@@ -127,13 +145,15 @@ export class LiveRoom extends Room implements PublicationOwner {
       setTimeout(() => resolve({ type: "stats", request, rttMs: 0, received: [], sending: [] }), LiveRoom.STATS_MS);
     });
     this.#statsWaiting.delete(request);
+    const rtp = this.#road.sources(this.#joinedAt);
+    const carried = new Set(rtp.map(({ id, kind, slot }) => trackKey({ source: id, kind, slot })));
     return {
-      transport: "websocket",
-      transportReason: "requested",
+      transport: this.#transport.media,
+      transportReason: this.#transport.reason,
       joinMs: this.#joinMs,
-      rttMs: Math.round(answer.rttMs * 10) / 10,
-      sources: sourceStats(answer.received, this.#roster.participants, this.#joinedAt),
-      sending: answer.sending,
+      rttMs: Math.round((this.#road.rttMs ?? answer.rttMs) * 10) / 10,
+      sources: [...rtp, ...sourceStats(answer.received.filter(({ key }) => !carried.has(key)), this.#roster.participants, this.#joinedAt)],
+      sending: [...this.#road.sending(), ...answer.sending],
     };
   }
 
@@ -152,6 +172,7 @@ export class LiveRoom extends Room implements PublicationOwner {
   /** @internal */
   muted(publication: LivePublication): void {
     this.#threads.toSession({ type: "mute", publication: publication.number, on: publication.muted });
+    this.#road.changed(publication);
   }
 
   /** @internal */
@@ -160,6 +181,11 @@ export class LiveRoom extends Room implements PublicationOwner {
     if (!entry) return;
     // Two replacements at once: the later one wins.
     const turn = ++entry.pending;
+    if (this.#road.carries(publication)) {
+      this.#road.changed(publication);
+      // Sound is read all the same, for its level.
+      if (publication.kind === "video") return;
+    }
     try {
       const capture = await openCapture(publication.track, this.#playback.context);
       if (turn !== entry.pending || !this.#publications.has(publication.number)) {
@@ -181,6 +207,7 @@ export class LiveRoom extends Room implements PublicationOwner {
     this.#threads.toSession({ type: "unpublish", publication: publication.number });
     this.#publications.get(publication.number)?.capture?.stop();
     this.#publications.delete(publication.number);
+    this.#road.unpublished(publication);
     if (publication.source === "microphone") this.#roster.local?.hear(0, epochNow());
     this.#listPublications();
     this.#localChanged();
@@ -188,7 +215,10 @@ export class LiveRoom extends Room implements PublicationOwner {
 
   #listen(): void {
     const { signal } = this.#abort;
-    const network = (): void => this.#threads.toSession({ type: "network" });
+    const network = (): void => {
+      this.#threads.toSession({ type: "network" });
+      this.#road.networkChanged();
+    };
     addEventListener("online", network, { signal });
     navigator.connection?.addEventListener("change", network, { signal });
     // The page goes away: the others are to see it at once, not after the time for reconnecting.
@@ -244,10 +274,28 @@ export class LiveRoom extends Room implements PublicationOwner {
     this.#setState("connected");
     this.#settle = undefined;
     first?.resolve(this);
-    if (first) this.emit("transport", { media: "websocket", reason: "requested" });
+    this.#road.begin(message);
+  }
+
+  /** WebRTC took a publication over, or gave it back. */
+  #carried(publication: LivePublication, codec: string | undefined): void {
+    this.#threads.toSession({ type: "carried", publication: publication.number, codec });
+    const entry = this.#publications.get(publication.number);
+    if (!entry || publication.kind !== "video") return;
+    entry.pending++;
+    entry.capture?.stop();
+    entry.capture = undefined;
+    if (codec === undefined && this.state !== "closed") void this.trackReplaced(publication);
+  }
+
+  #setTransport(media: MediaTransport, reason: string): void {
+    if (media === this.#transport.media && reason === this.#transport.reason) return;
+    this.#transport = { media, reason };
+    this.emit("transport", this.#transport);
   }
 
   #fromServer(message: ServerMessage): void {
+    this.#road.message(message);
     switch (message.type) {
       case "member_joined":
       case "member_changed":
@@ -279,10 +327,10 @@ export class LiveRoom extends Room implements PublicationOwner {
     const track = this.#roster.track(Number(id), kind ?? "", Number(slot));
     switch (message.type) {
       case "size":
-        track?.setSize(message.width, message.height);
+        if (track && this.#shows(track)) track.setSize(message.width, message.height);
         break;
       case "first":
-        track?.emit("firstframe");
+        if (track && this.#shows(track)) track.emit("firstframe");
         break;
       case "unsupported":
         this.emit("notice", { code: "codec_unsupported", message: `Somebody sends ${message.codec} video, which this browser cannot show.` });
@@ -292,10 +340,19 @@ export class LiveRoom extends Room implements PublicationOwner {
 
   #addElement(track: LiveTrack): void {
     if (track.kind !== "video") return;
-    const canvas = document.createElement("canvas");
-    const offscreen = canvas.transferControlToOffscreen();
-    this.#threads.toVideo({ type: "canvas", key: keyOf(track), canvas: offscreen }, [offscreen]);
+    let canvas = this.#canvases.get(track);
+    if (!canvas) {
+      canvas = document.createElement("canvas");
+      this.#canvases.set(track, canvas);
+      const offscreen = canvas.transferControlToOffscreen();
+      this.#threads.toVideo({ type: "canvas", key: keyOf(track), canvas: offscreen }, [offscreen]);
+    }
     track.setElement(canvas);
+  }
+
+  /** Whether the canvas is what the page has of a track. */
+  #shows(track: LiveTrack): boolean {
+    return track.element === this.#canvases.get(track);
   }
 
   #sendPaused(): void {
@@ -356,13 +413,15 @@ export class LiveRoom extends Room implements PublicationOwner {
   #close(error: RoomError | undefined): void {
     if (this.state === "closed") return;
     this.closeReason = error;
+    this.state = "closed";
     this.#abort.abort();
+    this.#road.close();
     for (const { capture } of this.#publications.values()) capture?.stop();
     void this.#playback.close();
     // The worker has its goodbye to send first.
     setTimeout(() => this.#threads.terminate(), 250);
     if (error) this.emit("error", error);
-    this.#setState("closed");
+    this.emit("state", "closed");
     this.#settle?.reject(error ?? new RoomError("aborted", "Left before having joined.", true));
     this.#settle = undefined;
   }

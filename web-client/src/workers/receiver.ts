@@ -56,7 +56,7 @@ export class Receiver {
   begin(roomTime: number, maxFrameBytes: number): void {
     this.#roomTime = roomTime;
     this.#maxFrameBytes = maxFrameBytes;
-    for (const track of this.#tracks.values()) track.reassembler.requireKeyframe();
+    for (const track of this.#tracks.values()) track.reassembler.restart();
     this.#toVideo({ type: "clock", timestamp: roomTime, at: epochNow() });
   }
 

@@ -120,7 +120,10 @@ export class Sender {
     if (!outgoing) return;
     outgoing.carried = codec !== undefined;
     if (codec !== undefined) {
-      this.#closeEncoders(outgoing);
+      // Sound is read on, for its level; pictures would be read for nothing.
+      outgoing.video?.close();
+      outgoing.video = undefined;
+      if (outgoing.spec.kind === "video") outgoing.stopFeed?.();
       this.#started(outgoing, codec);
     } else if (outgoing.spec.kind === "video") {
       void chooseVideoCodec().then((own) => {

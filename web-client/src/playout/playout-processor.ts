@@ -1,8 +1,6 @@
 import type { FromPlayout, PlayoutStats, ToPlayout } from "../workers/messages.js";
 import { JitterBuffer, RATE } from "./jitter-buffer.js";
 
-// The worklet that plays all sources: one jitter buffer each, mixed into one stereo output. What is played is kept for a second, for measuring.
-
 interface Source {
   buffer: JitterBuffer;
   /** Ring of what was played in the last second. */
@@ -12,7 +10,8 @@ interface Source {
   started: boolean;
 }
 
-class Playout extends AudioWorkletProcessor {
+/** Plays all sources: one jitter buffer each, mixed into one stereo output. What is played is kept for a second, for measuring. */
+export class Playout extends AudioWorkletProcessor {
   readonly #sources = new Map<number, Source>();
   readonly #block = new Float32Array(128);
   #session: MessagePort | undefined;
@@ -107,5 +106,3 @@ class Playout extends AudioWorkletProcessor {
     this.#session?.postMessage(message, transfer);
   }
 }
-
-registerProcessor("wzp-playout", Playout);

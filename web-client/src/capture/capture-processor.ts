@@ -1,7 +1,8 @@
-// Takes sound from the page's audio graph and hands it to the session worker, 10 ms at a time, one channel: the road of browsers that have no
-// MediaStreamTrackProcessor for sound.
-
-class Capture extends AudioWorkletProcessor {
+/**
+ * Takes sound from the page's audio graph and hands it to the session worker, 10 ms at a time, one channel: the road of browsers that have no
+ * MediaStreamTrackProcessor for sound.
+ */
+export class Capture extends AudioWorkletProcessor {
   readonly #block = new Float32Array(Math.round(sampleRate / 100));
   #filled = 0;
   #out: MessagePort | undefined;
@@ -32,5 +33,3 @@ class Capture extends AudioWorkletProcessor {
     return !this.#ended;
   }
 }
-
-registerProcessor("wzp-capture", Capture);

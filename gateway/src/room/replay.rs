@@ -1,0 +1,101 @@
+//! The replay: how a newcomer gets from the cached keyframe to live.
+//!
+//! Up to the soft bounds everything goes at once. Past them the cached keyframe goes alone, so that there is a picture, and
+//! the source is asked for a fresh one; the deltas, which may take long to send and to decode, follow only if it does not
+//! come. Works on a [`Cursor`], knows no transport and reads no clock.
+
+use crate::media::frame::RoomTime;
+use crate::room::subscription::{Cursor, Lag, Next, Start};
+
+/// How long the deltas of a cached keyframe wait for a fresh one, µs: a source that answers does so within a round trip and
+/// a frame or two.
+pub const FRESH_KEYFRAME_WAIT: u64 = 250_000;
+
+/// One newcomer's replay of one track; goes on as live without an end.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use tokio::sync::Notify;
+/// # use wzp_gateway::media::frame::{Kind, ParticipantId, RoomTime, TrackId};
+/// # use wzp_gateway::room::replay::Replay;
+/// # use wzp_gateway::room::subscription::{Cursor, Lag, Next};
+/// # use wzp_gateway::room::track::{Bounds, Track};
+/// # let id = TrackId { source: ParticipantId(1), kind: Kind::Video, slot: 0, layer: 0 };
+/// # let (track, _writer) = Track::create(id, Bounds::VIDEO, 0);
+/// # let lag = Lag { most: 500_000, resync_age: 2_500_000 };
+/// # let now = RoomTime::from_millis(1000);
+/// let mut cursor = Cursor::new(&track, &Arc::new(Notify::new()));
+/// let mut replay = Replay::new(cursor.start(), now);
+/// if replay.wants_keyframe() {
+///     // Ask the keyframe owner: room.request_keyframe(track.id(), now, Reason::Join).
+/// }
+/// // At every wake-up, and at replay.poll_timeout():
+/// while let Next::Frame(frame) = replay.next(&mut cursor, &lag, track.is_silent(), now) {
+///     // Send it.
+/// }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Replay {
+    wants_keyframe: bool,
+    hold: Option<Hold>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Hold {
+    until: RoomTime,
+    /// Index of the cached keyframe, once it has gone out.
+    sent: Option<u64>,
+}
+
+impl Replay {
+    /// A replay that begins at `now` where [`Cursor::start`] put the cursor.
+    pub fn new(start: Start, now: RoomTime) -> Self {
+        let stale = matches!(start, Start::Replay { fresh: false, .. });
+        Self {
+            wants_keyframe: stale || start == Start::NeedsKeyframe,
+            hold: stale.then_some(Hold {
+                until: now.plus(FRESH_KEYFRAME_WAIT),
+                sent: None,
+            }),
+        }
+    }
+
+    /// What was found will not do, or not for long: ask the keyframe owner, once.
+    pub fn wants_keyframe(&self) -> bool {
+        self.wants_keyframe
+    }
+
+    /// When [`Replay::next`] should be called though nothing was appended: deltas are waiting for their time.
+    pub fn poll_timeout(&self) -> Option<RoomTime> {
+        Some(self.hold?.until)
+    }
+
+    /// Takes the place of [`Cursor::next`]. [`Next::Empty`] is returned as well while deltas wait for a fresh keyframe.
+    /// `source_silent`: the source is known not to answer keyframe requests
+    /// ([`Track::is_silent`](crate::room::track::Track::is_silent)), so that nothing is worth waiting for.
+    pub fn next(&mut self, cursor: &mut Cursor, lag: &Lag, source_silent: bool, now: RoomTime) -> Next {
+        let Some(hold) = &mut self.hold else {
+            return cursor.next(lag);
+        };
+        let cached = hold.sent.unwrap_or(cursor.position());
+        if cursor.skip_to_keyframe_from(cached + 1) {
+            // The fresh one is there: the cached one and its deltas are not worth their bytes any more.
+            self.hold = None;
+        } else if hold.sent.is_none() {
+            let next = cursor.next(lag);
+            match &next {
+                Next::Frame(frame) => hold.sent = Some(frame.index),
+                // The log has let go of it in the meantime.
+                _ => self.hold = None,
+            }
+            return next;
+        } else if now < hold.until && !source_silent && !cursor.track().has_ended() {
+            return Next::Empty;
+        } else {
+            // The wait was ours, not the receiver's: it is not held against it.
+            cursor.catch_up_from_here();
+            self.hold = None;
+        }
+        cursor.next(lag)
+    }
+}

@@ -1,0 +1,10 @@
+//! The room core, driven from outside with time as an argument: the log and its cursors, the replay, the state machine, and
+//! the registry with its tasks.
+
+mod cursor;
+mod log;
+mod property;
+mod registry;
+mod replay;
+mod state;
+mod support;

@@ -1,0 +1,169 @@
+//! The replay's rule between the soft and the hard bound, with time as an argument.
+
+use wzp_gateway::room::replay::{FRESH_KEYFRAME_WAIT, Replay};
+use wzp_gateway::room::subscription::{Cursor, Next, Start};
+
+use crate::support::{LAG, NONE, Source, indices, ms};
+
+/// The indices that a replay gives now.
+fn pump(replay: &mut Replay, cursor: &mut Cursor, silent: bool, now: u64) -> Vec<u64> {
+    let mut got = Vec::new();
+    while let Next::Frame(frame) = replay.next(cursor, &LAG, silent, ms(now)) {
+        got.push(frame.index);
+    }
+    got
+}
+
+/// A source whose keyframe is `deltas` frames of 40 ms old, and a newcomer.
+fn newcomer(deltas: usize) -> (Source, Cursor, Replay) {
+    let mut source = Source::video();
+    source.key();
+    source.deltas(deltas);
+    let mut cursor = source.cursor();
+    let replay = Replay::new(cursor.start(), ms(source.now));
+    (source, cursor, replay)
+}
+
+#[test]
+fn fresh_keyframe_and_its_deltas_go_at_once() {
+    let (source, mut cursor, mut replay) = newcomer(60);
+    assert!(!replay.wants_keyframe());
+    assert_eq!(replay.poll_timeout(), None);
+    assert_eq!(pump(&mut replay, &mut cursor, false, source.now).len(), 61);
+}
+
+#[test]
+fn nothing_in_the_log_asks_for_a_keyframe_and_begins_with_it() {
+    let mut source = Source::video();
+    let mut cursor = source.cursor();
+    let mut replay = Replay::new(cursor.start(), ms(source.now));
+    assert!(replay.wants_keyframe());
+    assert_eq!(replay.poll_timeout(), None);
+    assert!(matches!(
+        replay.next(&mut cursor, &LAG, false, ms(source.now)),
+        Next::NeedsKeyframe
+    ));
+    source.key();
+    source.delta();
+    assert_eq!(pump(&mut replay, &mut cursor, false, source.now), [0, 1]);
+}
+
+#[test]
+fn stale_keyframe_goes_alone_and_a_fresh_one_takes_over() {
+    let (mut source, mut cursor, mut replay) = newcomer(100);
+    assert!(replay.wants_keyframe());
+    let began = source.now;
+    assert_eq!(pump(&mut replay, &mut cursor, false, began), [0]);
+    source.deltas(3);
+    assert_eq!(
+        pump(&mut replay, &mut cursor, false, source.now),
+        NONE,
+        "the deltas wait"
+    );
+    assert_eq!(replay.poll_timeout(), Some(ms(began).plus(FRESH_KEYFRAME_WAIT)));
+    source.key();
+    source.delta();
+    assert_eq!(pump(&mut replay, &mut cursor, false, source.now), [104, 105]);
+    assert_eq!(replay.poll_timeout(), None);
+}
+
+#[test]
+fn deltas_follow_when_no_fresh_keyframe_came_in_time() {
+    let (mut source, mut cursor, mut replay) = newcomer(250);
+    let began = source.now;
+    assert_eq!(pump(&mut replay, &mut cursor, false, began), [0]);
+    assert_eq!(pump(&mut replay, &mut cursor, false, began + 249), NONE);
+    source.deltas(6);
+    assert_eq!(
+        pump(&mut replay, &mut cursor, false, began + 250),
+        (1..257).collect::<Vec<_>>()
+    );
+    source.delta();
+    assert_eq!(
+        pump(&mut replay, &mut cursor, false, source.now),
+        [257],
+        "and live goes on"
+    );
+    assert_eq!(cursor.dropped(), 0);
+}
+
+#[test]
+fn waiting_is_not_held_against_a_receiver_that_then_reads_fast() {
+    // The bound on lag is half of the wait.
+    let lag = wzp_gateway::room::subscription::Lag {
+        most: 125_000,
+        resync_age: 1_000_000,
+    };
+    let (mut source, mut cursor, mut replay) = newcomer(100);
+    let mut got = Vec::new();
+    for _ in 0..80 {
+        source.delta();
+        for _ in 0..5 {
+            if let Next::Frame(frame) = replay.next(&mut cursor, &lag, false, ms(source.now)) {
+                got.push(frame.index);
+            }
+        }
+    }
+    assert_eq!(got, (0..181).collect::<Vec<_>>());
+}
+
+#[test]
+fn nobody_waits_for_a_source_that_is_known_to_be_silent() {
+    let (source, mut cursor, mut replay) = newcomer(100);
+    assert_eq!(
+        pump(&mut replay, &mut cursor, true, source.now),
+        (0..101).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn source_that_turns_silent_meanwhile_is_not_waited_for_any_longer() {
+    let (source, mut cursor, mut replay) = newcomer(100);
+    assert_eq!(pump(&mut replay, &mut cursor, false, source.now), [0]);
+    assert_eq!(pump(&mut replay, &mut cursor, true, source.now + 10).len(), 100);
+}
+
+#[test]
+fn fresh_keyframe_that_came_before_the_cached_one_went_out_goes_instead_of_it() {
+    let (mut source, mut cursor, mut replay) = newcomer(100);
+    source.key();
+    assert_eq!(pump(&mut replay, &mut cursor, false, source.now), [101]);
+}
+
+#[test]
+fn track_that_ends_meanwhile_is_shown_to_its_end() {
+    let (source, mut cursor, mut replay) = newcomer(100);
+    let now = source.now;
+    assert_eq!(pump(&mut replay, &mut cursor, false, now), [0]);
+    drop(source);
+    assert_eq!(pump(&mut replay, &mut cursor, false, now).len(), 100);
+    assert!(matches!(replay.next(&mut cursor, &LAG, false, ms(now)), Next::Ended));
+}
+
+#[test]
+fn log_that_let_go_of_the_deltas_meanwhile_means_a_keyframe_is_needed() {
+    let (mut source, mut cursor, mut replay) = newcomer(299);
+    assert_eq!(pump(&mut replay, &mut cursor, false, source.now), [0]);
+    source.deltas(7);
+    let now = source.now;
+    assert!(matches!(
+        replay.next(&mut cursor, &LAG, false, ms(now)),
+        Next::NeedsKeyframe
+    ));
+    source.key();
+    assert_eq!(pump(&mut replay, &mut cursor, false, now), [307]);
+}
+
+#[test]
+fn sound_is_never_held() {
+    let mut source = Source::audio();
+    source.key();
+    let mut cursor = source.cursor();
+    let start = cursor.start();
+    assert_eq!(start, Start::Live);
+    let mut replay = Replay::new(start, ms(source.now));
+    assert!(!replay.wants_keyframe());
+    source.key();
+    assert_eq!(pump(&mut replay, &mut cursor, false, source.now), [1]);
+    assert_eq!(indices(&mut cursor), NONE);
+}

@@ -1,0 +1,95 @@
+// WebRTC over bad networks: loss is repaired, and a blocked port is walked around.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { joinPage, received, startChromium, stats } from './chromium.mjs';
+import { joinNative, pass, startGateway, until } from './gateway.mjs';
+import { lossyLink } from './link.mjs';
+import { h264 } from './media.mjs';
+
+/** Video statistics of all peer connections that a page has made, from the browser itself. */
+async function inbound(page) {
+  return page.evaluate(async () => {
+    for (const connection of globalThis.peerConnections ?? []) {
+      for (const report of (await connection.getStats()).values()) {
+        if (report.type === 'inbound-rtp' && report.kind === 'video' && report.packetsReceived > 0) {
+          const { packetsLost, packetsReceived, retransmittedPacketsReceived, framesDecoded, keyFramesDecoded, freezeCount, totalFreezesDuration, pliCount, nackCount } = report;
+          return { packetsLost, packetsReceived, retransmittedPacketsReceived, framesDecoded, keyFramesDecoded, freezeCount, totalFreezesDuration, pliCount, nackCount };
+        }
+      }
+    }
+    return null;
+  });
+}
+
+/** Remembers the page's peer connections, so that a test can read the browser's own statistics. */
+const remember = () => {
+  const Original = globalThis.RTCPeerConnection;
+  globalThis.peerConnections = [];
+  globalThis.RTCPeerConnection = class extends Original {
+    constructor(...args) {
+      super(...args);
+      globalThis.peerConnections.push(this);
+    }
+  };
+};
+
+async function viewerBehind(t, link, gateway, query = {}) {
+  const browser = await startChromium(t, { executablePath: link.chromium });
+  const context = { init: remember, query: { camera: 'off', mic: 'off', ...query } };
+  return joinPage(t, browser, gateway, 'lossy', 'Ana', context);
+}
+
+function publisher(t, link, gateway) {
+  return joinNative(t, gateway.native, 'lossy', { alias: 'Bo', wrap: link.near, args: ['--audio', 'tone:880', '--video', h264(300), '--fps', '30'] });
+}
+
+test('5 % loss at 50 ms: RTX repairs it, and the picture hardly freezes', async (t) => {
+  const link = await lossyLink(t, '--delay', '50');
+  const gateway = await startGateway(t, { host: link.host, tls: true, wrap: link.near });
+  const native = publisher(t, link, gateway);
+  const page = await viewerBehind(t, link, gateway, { transport: 'webrtc' });
+  await received(page, 'Bo', 'video', (source) => source.framesDecoded > 60);
+  link.set('loss=5');
+  await pass(1000);
+  const before = await inbound(page);
+  await pass(20_000);
+  const after = await inbound(page);
+  const gained = Object.fromEntries(Object.keys(after).map((key) => [key, after[key] - before[key]]));
+  const summary = await native.leave();
+  t.diagnostic(JSON.stringify({ ...gained, pliToSource: summary.pli.received }));
+  assert.ok(gained.retransmittedPacketsReceived > 20, 'nothing was repaired');
+  const missing = Math.max(0, gained.packetsLost);
+  const lost = missing + gained.retransmittedPacketsReceived;
+  assert.ok(gained.retransmittedPacketsReceived >= 0.99 * lost, `${gained.retransmittedPacketsReceived} of ${lost} repaired`);
+  assert.ok(gained.framesDecoded > 25 * 20, `${gained.framesDecoded} pictures in 20 s`);
+  assert.ok(gained.totalFreezesDuration < 0.2, `frozen for ${gained.totalFreezesDuration} s of 20`);
+  assert.ok(gained.keyFramesDecoded < 10, `${gained.keyFramesDecoded} keyframes in 20 s`);
+  await link.stop();
+});
+
+test('5 % loss at 150 ms: the picture keeps moving', async (t) => {
+  const link = await lossyLink(t, '--delay', '150');
+  const gateway = await startGateway(t, { host: link.host, tls: true, wrap: link.near });
+  publisher(t, link, gateway);
+  const page = await viewerBehind(t, link, gateway, { transport: 'webrtc' });
+  await received(page, 'Bo', 'video', (source) => source.framesDecoded > 60);
+  link.set('loss=5');
+  for (let second = 0; second < 10; second += 1) {
+    const before = (await inbound(page)).framesDecoded;
+    await pass(2000);
+    const shown = (await inbound(page)).framesDecoded - before;
+    assert.ok(shown > 10, `${shown} pictures within 2 s`);
+  }
+  await link.stop();
+});
+
+test('UDP blocked: a picture within 4 s, without a click', async (t) => {
+  const link = await lossyLink(t, '--delay', '10', '--block-udp');
+  const gateway = await startGateway(t, { host: link.host, tls: true, wrap: link.near });
+  publisher(t, link, gateway);
+  const page = await viewerBehind(t, link, gateway);
+  const seen = await received(page, 'Bo', 'video', (source) => source.framesDecoded > 30);
+  t.diagnostic(`first frame after ${seen.firstFrameMs} ms by ${(await stats(page)).transport}`);
+  assert.ok(seen.firstFrameMs <= 4000, `first frame after ${seen.firstFrameMs} ms`);
+  await link.stop();
+});

@@ -1,0 +1,30 @@
+import { byId } from "./dom.js";
+
+/** So long the gateway keeps one's place; after that the others see that one has left. */
+const KEPT_MS = 10_000;
+
+/** Says that the connection is lost, and what becomes of it. */
+export class Banner {
+  private readonly element = byId("banner");
+  private timer: ReturnType<typeof setTimeout> | undefined;
+
+  get shown(): boolean {
+    return !this.element.hidden;
+  }
+
+  show(): void {
+    if (this.shown) return;
+    byId("banner-title").textContent = "Connection lost.";
+    byId("banner-words").textContent = "Coming back by itself as soon as the network does. The others see that you are away.";
+    this.element.hidden = false;
+    this.timer = setTimeout(() => {
+      byId("banner-title").textContent = "Still no connection.";
+      byId("banner-words").textContent = "This page goes on trying and brings you back into the room. Look after your network, or leave.";
+    }, KEPT_MS);
+  }
+
+  hide(): void {
+    clearTimeout(this.timer);
+    this.element.hidden = true;
+  }
+}

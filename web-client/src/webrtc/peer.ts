@@ -1,0 +1,239 @@
+import type { ClientMessage } from "../control/messages.js";
+import type { TrackKind } from "../types.js";
+import { codecOfMime, preferVideo } from "./codecs.js";
+import { RtpStats } from "./rtp-stats.js";
+
+/** A local track to be sent. */
+export interface Outbound {
+  number: number;
+  kind: TrackKind;
+  slot: number;
+  maxBitrate: number;
+  fps: number;
+  source: string;
+}
+
+export interface PeerEvents {
+  send(message: ClientMessage): void;
+  connected(): void;
+  /** It will not work, or works no more. */
+  failed(reason: string): void;
+}
+
+/** One peer connection with the gateway (protocol, section 7): always offers, keeps a pool of receiving m-lines, restarts ICE. */
+export class Peer {
+  /** How long an interrupted connection may take to come back by itself before ICE is restarted, ms. */
+  static readonly RESTART_MS = 2000;
+  /** How long a restart may take before the connection is given up, ms. */
+  static readonly GIVE_UP_MS = 8000;
+
+  readonly stats = new RtpStats();
+  readonly #pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+  readonly #senders = new Map<number, { outbound: Outbound; transceiver: RTCRtpTransceiver; limit: number }>();
+  #negotiating = false;
+  #again = false;
+  #restart = false;
+  #wasConnected = false;
+  #closed = false;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  readonly #statsTimer: ReturnType<typeof setInterval>;
+
+  constructor(readonly events: PeerEvents) {
+    this.#pc.onicecandidate = ({ candidate }) => {
+      if (candidate?.candidate) events.send({ type: "candidate", candidate: candidate.candidate });
+    };
+    this.#pc.onconnectionstatechange = () => this.#watch();
+    this.#pc.oniceconnectionstatechange = () => this.#watch();
+    this.#statsTimer = setInterval(() => void this.#readStats(), 1000);
+  }
+
+  get isConnected(): boolean {
+    return this.#pc.connectionState === "connected";
+  }
+
+  /** Makes the first offer, with room for so many tracks. */
+  start(audio: number, video: number, outbound: readonly Outbound[]): void {
+    this.#grow("audio", audio);
+    this.#grow("video", video);
+    for (const one of outbound) this.#addSender(one);
+    void this.#negotiate();
+  }
+
+  publish(outbound: Outbound): void {
+    this.#addSender(outbound);
+    void this.#negotiate();
+  }
+
+  unpublish(number: number): void {
+    const sender = this.#senders.get(number);
+    if (!sender) return;
+    this.#senders.delete(number);
+    sender.transceiver.stop();
+    void this.#negotiate();
+  }
+
+  /** Sends this track (or, with `null`, nothing) for a publication. */
+  async feed(number: number, track: MediaStreamTrack | null): Promise<void> {
+    const sender = this.#senders.get(number);
+    await sender?.transceiver.sender.replaceTrack(track);
+    if (sender && track) await this.#bound(number);
+  }
+
+  limit(slot: number, bitrate: number): void {
+    for (const [number, sender] of this.#senders) {
+      if (sender.outbound.kind !== "video" || sender.outbound.slot !== slot) continue;
+      sender.limit = bitrate;
+      void this.#bound(number);
+    }
+  }
+
+  /** The codec that a publication is sent with; `undefined` while it is not negotiated. */
+  codec(number: number): string | undefined {
+    const sender = this.#senders.get(number);
+    if (!sender || sender.transceiver.currentDirection !== "sendonly") return undefined;
+    const mime = sender.transceiver.sender.getParameters().codecs[0]?.mimeType;
+    const name = mime === undefined ? "" : codecOfMime(mime);
+    return name === "" ? undefined : name;
+  }
+
+  midOf(number: number): string | undefined {
+    return this.#senders.get(number)?.transceiver.mid ?? undefined;
+  }
+
+  /** The track that a receiving m-line carries. */
+  track(mid: string): MediaStreamTrack | undefined {
+    return this.#pc.getTransceivers().find((transceiver) => transceiver.mid === mid)?.receiver.track;
+  }
+
+  async answer(sdp: string): Promise<void> {
+    if (this.#closed || this.#pc.signalingState !== "have-local-offer") return;
+    try {
+      await this.#pc.setRemoteDescription({ type: "answer", sdp });
+    } catch (error) {
+      this.#fail(`the gateway's answer was not understood: ${error instanceof Error ? error.message : String(error)}`);
+      return;
+    }
+    this.#negotiating = false;
+    if (this.#again) void this.#negotiate();
+    // Codecs are known only now.
+    else if (this.isConnected) this.events.connected();
+  }
+
+  /** The gateway has more tracks than we have receiving m-lines. */
+  need(audio: number, video: number): void {
+    if (this.#grow("audio", audio) + this.#grow("video", video) > 0) void this.#negotiate();
+  }
+
+  /** The network changed. */
+  restartIce(): void {
+    if (this.#closed || !this.#wasConnected) return;
+    this.#restart = true;
+    void this.#negotiate();
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    clearInterval(this.#statsTimer);
+    this.#pc.onicecandidate = this.#pc.onconnectionstatechange = this.#pc.oniceconnectionstatechange = null;
+    this.#pc.close();
+  }
+
+  #addSender(outbound: Outbound): void {
+    // Without a track, nothing is sent before the other road has stopped sending.
+    const transceiver = this.#pc.addTransceiver(outbound.kind, { direction: "sendonly" });
+    preferCodecs(transceiver, outbound.kind, "send");
+    this.#senders.set(outbound.number, { outbound, transceiver, limit: Infinity });
+  }
+
+  /** Sees to it that there are so many receiving m-lines of a kind. @returns how many were added */
+  #grow(kind: TrackKind, count: number): number {
+    const have = this.#pc.getTransceivers().filter((transceiver) => transceiver.direction === "recvonly" && transceiver.receiver.track.kind === kind).length;
+    for (let i = have; i < count; i++) preferCodecs(this.#pc.addTransceiver(kind, { direction: "recvonly" }), kind, "receive");
+    return Math.max(0, count - have);
+  }
+
+  async #negotiate(): Promise<void> {
+    if (this.#closed) return;
+    if (this.#negotiating) {
+      this.#again = true;
+      return;
+    }
+    this.#negotiating = true;
+    this.#again = false;
+    const iceRestart = this.#restart;
+    this.#restart = false;
+    try {
+      await this.#pc.setLocalDescription(await this.#pc.createOffer({ iceRestart }));
+    } catch (error) {
+      this.#fail(`no offer could be made: ${error instanceof Error ? error.message : String(error)}`);
+      return;
+    }
+    const sdp = this.#pc.localDescription?.sdp ?? "";
+    const send = [...this.#senders.values()].flatMap(({ outbound, transceiver }) =>
+      transceiver.mid === null ? [] : [{ mid: transceiver.mid, kind: outbound.kind, slot: outbound.slot }],
+    );
+    this.events.send({ type: "offer", sdp, send });
+  }
+
+  async #bound(number: number): Promise<void> {
+    const found = this.#senders.get(number);
+    if (!found) return;
+    const { outbound, transceiver, limit } = found;
+    const parameters = transceiver.sender.getParameters();
+    const encoding = parameters.encodings[0];
+    if (!encoding) return;
+    encoding.maxBitrate = Math.min(outbound.maxBitrate, limit);
+    if (outbound.kind === "video") {
+      encoding.maxFramerate = outbound.fps;
+      parameters.degradationPreference = outbound.source === "screen" ? "maintain-resolution" : "balanced";
+    }
+    // Some browsers refuse what they do not know; the server's own bound then has to do.
+    await transceiver.sender.setParameters(parameters).catch(() => undefined);
+  }
+
+  #watch(): void {
+    if (this.#closed) return;
+    const { connectionState, iceConnectionState } = this.#pc;
+    if (connectionState === "connected" && iceConnectionState !== "disconnected") {
+      clearTimeout(this.#timer);
+      this.#timer = undefined;
+      this.#wasConnected = true;
+      this.events.connected();
+    } else if (connectionState === "failed" && !this.#wasConnected) {
+      this.#fail("no connection could be made");
+    } else if ((iceConnectionState === "disconnected" || connectionState === "failed") && this.#timer === undefined) {
+      this.#timer = setTimeout(
+        () => {
+          this.restartIce();
+          this.#timer = setTimeout(() => this.#fail("the connection was lost"), Peer.GIVE_UP_MS);
+        },
+        connectionState === "failed" ? 0 : Peer.RESTART_MS,
+      );
+    }
+  }
+
+  async #readStats(): Promise<void> {
+    const report = await this.#pc.getStats().catch(() => undefined);
+    if (report && !this.#closed) this.stats.read(report.values(), performance.now());
+  }
+
+  #fail(reason: string): void {
+    if (this.#closed) return;
+    this.close();
+    this.events.failed(reason);
+  }
+}
+
+function preferCodecs(transceiver: RTCRtpTransceiver, kind: TrackKind, direction: "send" | "receive"): void {
+  if (kind !== "video") return;
+  const capabilities = direction === "send" ? RTCRtpSender.getCapabilities("video") : RTCRtpReceiver.getCapabilities("video");
+  const preferred = preferVideo(capabilities?.codecs ?? []);
+  if (preferred.length === 0) return;
+  try {
+    transceiver.setCodecPreferences(preferred);
+  } catch {
+    // Then the browser's own order it is; the gateway takes what it knows.
+  }
+}

@@ -1,0 +1,118 @@
+import type { MidInfo } from "../control/messages.js";
+import { dominantHz, rms } from "../playout/spectrum.js";
+import type { Playback } from "../playout/playback.js";
+import type { LiveTrack } from "../room/remote-track.js";
+import { epochNow } from "../workers/messages.js";
+
+/** What one receiving m-line shows or plays at the moment. */
+interface Bound {
+  mid: string;
+  participant: number;
+  kind: "audio" | "video";
+  slot: number;
+  firstAt: number;
+  video: HTMLVideoElement | undefined;
+  sound: { analyser: AnalyserNode; stop: () => void } | undefined;
+}
+
+/** Shows and plays what arrives by WebRTC, by the gateway's word about which m-line carries what. */
+export class RemoteMedia {
+  readonly #bound = new Map<string, Bound>();
+
+  constructor(
+    readonly playback: Playback,
+    readonly track: (mid: string) => MediaStreamTrack | undefined,
+    readonly find: (participant: number, kind: "audio" | "video", slot: number) => LiveTrack | undefined,
+    /** The track is not carried here any more: back to the canvas. */
+    readonly released: (track: LiveTrack) => void,
+  ) {}
+
+  /** Takes the complete list. @returns the m-lines whose source changed */
+  update(mids: readonly MidInfo[]): string[] {
+    const wanted = new Map(mids.filter((info) => info.source !== null).map((info) => [info.mid, info]));
+    const changed: string[] = [];
+    for (const [mid, bound] of this.#bound) {
+      const info = wanted.get(mid);
+      if (info && info.source === bound.participant && info.kind === bound.kind && info.slot === bound.slot) continue;
+      this.#release(bound);
+    }
+    for (const [mid, info] of wanted) {
+      if (this.#bound.has(mid) || info.source === null) continue;
+      this.#bind(mid, info.source, info.kind, info.slot);
+      changed.push(mid);
+    }
+    return changed;
+  }
+
+  /** What is carried: m-line, whose, and when the first of it was shown or heard. */
+  get carried(): readonly Readonly<Bound>[] {
+    return [...this.#bound.values()];
+  }
+
+  /** Level and strongest frequency of what a m-line plays now. */
+  measure(mid: string): { audioLevel: number; dominantHz: number } {
+    const analyser = this.#bound.get(mid)?.sound?.analyser;
+    if (!analyser) return { audioLevel: 0, dominantHz: 0 };
+    const samples = new Float32Array(analyser.fftSize);
+    analyser.getFloatTimeDomainData(samples);
+    return { audioLevel: rms(samples), dominantHz: dominantHz(samples, this.playback.context.sampleRate) };
+  }
+
+  /** Levels over the last tenth of a second. */
+  levels(): [participant: number, level: number][] {
+    const count = Math.round(this.playback.context.sampleRate / 10);
+    return [...this.#bound.values()].flatMap((bound): [number, number][] => {
+      if (!bound.sound) return [];
+      const samples = new Float32Array(bound.sound.analyser.fftSize);
+      bound.sound.analyser.getFloatTimeDomainData(samples);
+      const level = rms(samples.subarray(samples.length - count));
+      if (bound.firstAt === 0 && level > 0) bound.firstAt = epochNow();
+      return [[bound.participant, level]];
+    });
+  }
+
+  close(): void {
+    for (const bound of [...this.#bound.values()]) this.#release(bound);
+  }
+
+  #bind(mid: string, participant: number, kind: "audio" | "video", slot: number): void {
+    const media = this.track(mid);
+    if (!media) return;
+    const bound: Bound = { mid, participant, kind, slot, firstAt: 0, video: undefined, sound: undefined };
+    this.#bound.set(mid, bound);
+    if (kind === "audio") bound.sound = this.playback.addStream(new MediaStream([media]));
+    else bound.video = this.#show(bound, media);
+  }
+
+  #show(bound: Bound, media: MediaStreamTrack): HTMLVideoElement {
+    const video = document.createElement("video");
+    // Sound comes from elsewhere, and a muted element may always play.
+    video.muted = true;
+    video.autoplay = true;
+    video.playsInline = true;
+    video.srcObject = new MediaStream([media]);
+    const track = (): LiveTrack | undefined => (this.#bound.get(bound.mid) === bound ? this.find(bound.participant, "video", bound.slot) : undefined);
+    video.addEventListener("resize", () => track()?.setSize(video.videoWidth, video.videoHeight));
+    const first = (): void => {
+      bound.firstAt = epochNow();
+      const live = track();
+      // Not before there is a picture, so that the canvas, if it has one, stays until then.
+      live?.setElement(video);
+      live?.setSize(video.videoWidth, video.videoHeight);
+      live?.emit("firstframe");
+    };
+    if ("requestVideoFrameCallback" in video) video.requestVideoFrameCallback(first);
+    else (video as HTMLVideoElement).addEventListener("loadeddata", first, { once: true });
+    void video.play().catch(() => undefined);
+    return video;
+  }
+
+  #release(bound: Bound): void {
+    this.#bound.delete(bound.mid);
+    bound.sound?.stop();
+    if (!bound.video) return;
+    const track = this.find(bound.participant, "video", bound.slot);
+    if (track?.element === bound.video) this.released(track);
+    bound.video.srcObject = null;
+  }
+}

@@ -1,0 +1,188 @@
+import type { ClientMessage, Joined, ServerMessage } from "../control/messages.js";
+import type { Playback } from "../playout/playback.js";
+import type { LivePublication } from "../room/publication.js";
+import type { LiveTrack } from "../room/remote-track.js";
+import type { Roster } from "../room/roster.js";
+import type { MediaTransport, SendStats, SourceStats } from "../types.js";
+import { Peer, type Outbound } from "./peer.js";
+import { RemoteMedia } from "./remote-media.js";
+
+/** What the WebRTC road needs of its room. */
+export interface RoadHost {
+  send(message: ClientMessage): void;
+  publications(): Iterable<LivePublication>;
+  /** WebRTC carries this publication (`codec`), or does so no more (`undefined`): only one road sends at a time. */
+  carried(publication: LivePublication, codec: string | undefined): void;
+  /** Back to the canvas. */
+  released(track: LiveTrack): void;
+  transport(media: MediaTransport, reason: string): void;
+  levels(levels: readonly [participant: number, level: number][]): void;
+}
+
+/** Media by WebRTC for one room: begins at every join, gives way to the WebSocket where it does not work. */
+export class WebRtcRoad {
+  /** Not connected within this time: the WebSocket goes on carrying media, ms. */
+  static readonly AUTO_MS = 3000;
+  /** The same when the caller asked for WebRTC and nothing else, ms. */
+  static readonly FORCED_MS = 10_000;
+  /** Receiving m-lines to begin with beyond the tracks that are there: somebody may join. */
+  static readonly SPARE = 1;
+
+  #peer: Peer | undefined;
+  #remote: RemoteMedia | undefined;
+  #active = false;
+  readonly #carried = new Set<number>();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #levels: ReturnType<typeof setInterval> | undefined;
+
+  constructor(
+    readonly mode: "auto" | MediaTransport,
+    readonly host: RoadHost,
+    readonly roster: Roster,
+    readonly playback: Playback,
+  ) {}
+
+  /** Joined, for the first time or again. */
+  begin(joined: Joined): void {
+    this.#stop();
+    if (this.mode === "websocket") return this.host.transport("websocket", "requested");
+    if (!joined.webrtc) return this.host.transport("websocket", "this gateway offers no WebRTC");
+    if (typeof RTCPeerConnection === "undefined") return this.host.transport("websocket", "this browser has no WebRTC");
+    this.host.transport("websocket", "until WebRTC is connected");
+    const peer = new Peer({
+      send: (message) => this.host.send(message),
+      connected: () => this.#connected(),
+      failed: (reason) => this.#giveUp(reason),
+    });
+    this.#peer = peer;
+    this.#remote = new RemoteMedia(this.playback, (mid) => peer.track(mid), (id, kind, slot) => this.roster.track(id, kind, slot), (track) => this.host.released(track));
+    const tracks = this.roster.tracks;
+    const count = (kind: string): number => tracks.filter((track) => track.kind === kind).length + WebRtcRoad.SPARE;
+    peer.start(count("audio"), count("video"), [...this.host.publications()].map(outbound));
+    this.#timer = setTimeout(() => this.#giveUp("WebRTC did not connect in time (UDP may be blocked)"), this.mode === "auto" ? WebRtcRoad.AUTO_MS : WebRtcRoad.FORCED_MS);
+    this.#levels = setInterval(() => this.host.levels(this.#remote?.levels() ?? []), 100);
+  }
+
+  message(message: ServerMessage): void {
+    switch (message.type) {
+      case "answer":
+        void this.#peer?.answer(message.sdp);
+        break;
+      case "mids":
+        for (const mid of this.#remote?.update(message.mids) ?? []) this.#peer?.stats.rebase(mid);
+        break;
+      case "need_mids":
+        this.#peer?.need(message.audio, message.video);
+        break;
+      case "limit":
+        this.#peer?.limit(message.slot, message.max_bitrate);
+        break;
+      case "error":
+        if (message.code === "webrtc_failed" || message.code === "webrtc_unavailable") this.#giveUp(message.message || message.code);
+        break;
+    }
+  }
+
+  /** Whether WebRTC sends this publication. */
+  carries(publication: LivePublication): boolean {
+    return this.#carried.has(publication.number);
+  }
+
+  published(publication: LivePublication): void {
+    this.#peer?.publish(outbound(publication));
+  }
+
+  unpublished(publication: LivePublication): void {
+    this.#carried.delete(publication.number);
+    this.#peer?.unpublish(publication.number);
+  }
+
+  /** The track or its mute changed. */
+  changed(publication: LivePublication): void {
+    if (this.carries(publication)) void this.#peer?.feed(publication.number, publication.muted ? null : publication.track).catch(() => undefined);
+  }
+
+  networkChanged(): void {
+    this.#peer?.restartIce();
+  }
+
+  get rttMs(): number | undefined {
+    return this.#active && this.#peer && this.#peer.stats.rttMs > 0 ? this.#peer.stats.rttMs : undefined;
+  }
+
+  sources(joinedAt: number): SourceStats[] {
+    return (this.#remote?.carried ?? []).flatMap((bound): SourceStats[] => {
+      const figures = this.#peer?.stats.inbound(bound.mid);
+      const participant = this.roster.participants.get(bound.participant);
+      if (!figures || !participant) return [];
+      const measured = bound.kind === "audio" ? this.#remote?.measure(bound.mid) : undefined;
+      return [
+        {
+          id: participant.id, alias: participant.name, kind: bound.kind, slot: bound.slot, ...figures,
+          width: bound.video?.videoWidth ?? figures.width, height: bound.video?.videoHeight ?? figures.height,
+          firstFrameMs: bound.firstAt === 0 ? 0 : Math.max(0, Math.round(bound.firstAt - joinedAt)),
+          audioLevel: measured?.audioLevel ?? 0, dominantHz: measured?.dominantHz ?? 0,
+        },
+      ];
+    });
+  }
+
+  sending(): SendStats[] {
+    return [...this.host.publications()].flatMap((publication): SendStats[] => {
+      const mid = this.carries(publication) ? this.#peer?.midOf(publication.number) : undefined;
+      const figures = mid === undefined ? undefined : this.#peer?.stats.outbound(mid);
+      if (!figures) return [];
+      const { kind, source, slot, codec } = publication;
+      return [{ kind, source, slot, skipped: 0, ...figures, codec: figures.codec || codec }];
+    });
+  }
+
+  close(): void {
+    this.#stop();
+  }
+
+  #connected(): void {
+    const peer = this.#peer;
+    if (!peer) return;
+    clearTimeout(this.#timer);
+    if (!this.#active) {
+      this.#active = true;
+      this.host.send({ type: "transport", media: "webrtc" });
+      this.host.transport("webrtc", "connected");
+    }
+    for (const publication of this.host.publications()) {
+      if (this.#carried.has(publication.number)) continue;
+      const codec = peer.codec(publication.number);
+      if (codec === undefined) continue;
+      this.#carried.add(publication.number);
+      // First the encoders stop, then RTP begins: never both at once.
+      this.host.carried(publication, codec);
+      this.changed(publication);
+    }
+  }
+
+  #giveUp(reason: string): void {
+    if (!this.#peer) return;
+    const wasActive = this.#active;
+    this.#stop();
+    if (wasActive) this.host.send({ type: "transport", media: "websocket" });
+    this.host.transport("websocket", reason);
+  }
+
+  #stop(): void {
+    clearTimeout(this.#timer);
+    clearInterval(this.#levels);
+    this.#active = false;
+    this.#remote?.close();
+    this.#remote = undefined;
+    this.#peer?.close();
+    this.#peer = undefined;
+    const carried = new Set(this.#carried);
+    this.#carried.clear();
+    for (const publication of this.host.publications()) if (carried.has(publication.number)) this.host.carried(publication, undefined);
+  }
+}
+
+function outbound({ number, kind, slot, maxBitrate, fps, source }: LivePublication): Outbound {
+  return { number, kind, slot, maxBitrate, fps, source };
+}
