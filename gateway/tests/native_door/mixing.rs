@@ -228,6 +228,42 @@ async fn mix_begins_and_ends_with_the_second_talker_without_a_gap() {
     assert!(samples.chunks_exact(48_000).any(|part| amplitude(part, 660.0) > 0.17));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mix_delays_a_voice_by_60_ms_at_most() {
+    let door = Door::open();
+    let mut anna = door.join("general", "anna").await;
+    let mut bert = door.join("general", "bert").await;
+    let mut cleo = door.join("general", "cleo").await;
+    let time = Duration::from_secs(8);
+    // Bert says something for 200 ms of every 600, which keeps the mix running.
+    let loud = |n: u32| n % 30 < 10;
+    let begin = Instant::now();
+    let (_, _, heard) = tokio::join!(
+        talk(&mut anna, |_| Some(440.0), time),
+        talk(&mut bert, |n| Some(if loud(n) { 660.0 } else { 0.0 }), time),
+        talk(&mut cleo, |_| None, time),
+    );
+    assert_contiguous(&heard);
+    let samples = decode(&heard);
+    let mut delays = Vec::new();
+    let mut before = true;
+    // Windows of 10 ms, of which the voice fills half when it begins in the middle.
+    for start in (0..samples.len() - 480).step_by(120) {
+        let now = amplitude(&samples[start..start + 480], 660.0) > 0.12;
+        let middle = start + 240;
+        let arrived = heard[middle / 960].0.duration_since(begin).as_secs_f64() * 1000.0;
+        let sounds = arrived + (middle % 960) as f64 / 48.0;
+        if now && !before && sounds > 2_000.0 && sounds % 600.0 < 300.0 {
+            // The sender's own encoder looks 6.5 ms ahead.
+            delays.push(sounds % 600.0 - 6.5);
+        }
+        before = now;
+    }
+    delays.sort_unstable_by(f64::total_cmp);
+    assert!(delays.len() >= 8, "{delays:?}");
+    assert!(delays[delays.len() / 2] <= 60.0, "{delays:?}");
+}
+
 fn header(seq: u32, codec: Codec, ms: u32) -> MediaHeader {
     MediaHeader {
         codec,
