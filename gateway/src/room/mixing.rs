@@ -247,9 +247,10 @@ impl Task {
 
     /// Looks at the room again; false if nobody needs the mix any more.
     fn replan(&mut self) -> bool {
-        let snapshot = self.snapshots.borrow_and_update().clone();
         {
             let mut inner = self.room.mixing().inner();
+            // Looked at under the lock that [`Mixing::begin`] takes after a change: either we see it, or it sees that we end.
+            let snapshot = self.snapshots.borrow_and_update().clone();
             self.plan = Plan::new(&snapshot, &inner.listeners);
             if !self.plan.is_needed() {
                 inner.running = false;

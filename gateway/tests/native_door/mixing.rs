@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use wzp_gateway::native::client::Event;
+use wzp_gateway::native::transport::close;
 use wzp_proto::codec::Codec;
 use wzp_proto::header::{MediaHeader, MediaType};
 use wzp_proto::packet::{MediaPacket, QualityReport};
+use wzp_proto::room_name::RoomName;
 use wzp_proto::signal::Signal;
 
-use crate::support::{Door, Member, sound_header};
+use crate::support::{DEADLINE, Door, Member, sound_header};
 
 /// A sine in Opus, 20 ms at a time.
 struct Tone {
@@ -226,6 +228,38 @@ async fn mix_begins_and_ends_with_the_second_talker_without_a_gap() {
     let after = weakest(&samples[paused + 14_400..samples.len() - 4_800]);
     assert!(before > 0.05 && after > 0.1, "{before} before, {after} after");
     assert!(samples.chunks_exact(48_000).any(|part| amplitude(part, 660.0) > 0.17));
+}
+
+#[tokio::test]
+async fn room_is_mixed_only_while_somebody_has_two_others_to_hear() {
+    let door = Door::open();
+    let anna = door.join("general", "anna").await;
+    let bert = door.join("general", "bert").await;
+    let cleo = door.join("general", "cleo").await;
+    let room = door.registry.get(RoomName::parse("general").unwrap().key()).unwrap();
+    let wait = async |running: bool| {
+        let waiting = async {
+            while room.mixing().is_running() != running {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(DEADLINE, waiting).await.expect("the mix to begin or end");
+    };
+    let mut tone = Tone::new(440.0);
+    anna.send_sound(0, &tone.packet());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!room.mixing().is_running(), "one source is passed through");
+    bert.send_sound(0, &tone.packet());
+    wait(true).await;
+    bert.client.close(close::NORMAL, "").await;
+    wait(false).await;
+    cleo.send_sound(0, &tone.packet());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!room.mixing().is_running(), "of two, each hears the other's packets");
+    let dora = door.join("general", "dora").await;
+    wait(true).await;
+    drop((anna, cleo, dora));
+    wait(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
