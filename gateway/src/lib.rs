@@ -13,6 +13,7 @@ pub mod join;
 pub mod media;
 pub mod native;
 pub mod net;
+pub mod pcm;
 pub mod room;
 pub mod serve;
 pub mod state;

@@ -113,6 +113,7 @@ impl Gateway {
                 peers: Some(worker.peers()),
             },
             whip: whip::table::Sessions::new(config.max_connections),
+            pcm: Arc::default(),
             pages: config.static_dir.clone().map_or(Pages::Embedded, Pages::Folder),
             allowed_origins: config.allowed_origins.clone().into(),
             shutdown: stop.clone(),

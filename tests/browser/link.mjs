@@ -16,6 +16,7 @@ export async function lossyLink(t, ...options) {
   const child = spawn(join(repository, 'tests/lossy-link'), [
     '--near-name', near, '--far-name', far, ...options, '--', 'sh', '-c', `echo "$LOSSY_LINK" > ${ready}.new; mv ${ready}.new ${ready}; exec sleep 3600`,
   ], { stdio: ['ignore', 'ignore', 'pipe'] });
+  const closed = once(child, 'close').catch(() => {});
   let report = '';
   child.stderr.on('data', (data) => { report += data; });
   t.after(() => end(child));
@@ -35,6 +36,6 @@ export async function lossyLink(t, ...options) {
     chromium: script,
     nearChromium: nearScript,
     set: (line) => execFileSync('nc', ['-N', '-U', socket], { input: `${line}\n` }),
-    stop: async () => { await end(child); await once(child, 'close').catch(() => {}); return report; },
+    stop: async () => { await end(child); await closed; return report; },
   };
 }

@@ -19,6 +19,7 @@ use crate::browser::session;
 use crate::http::pages::Pages;
 use crate::http::problem::Problem;
 use crate::http::whip;
+use crate::pcm;
 use crate::room::member::Door;
 use crate::room::snapshot::MemberView;
 
@@ -29,6 +30,8 @@ pub struct App {
     pub session: session::Config,
     /// WHIP and WHEP sessions.
     pub whip: whip::table::Sessions,
+    /// What the PCM door does.
+    pub pcm: Arc<pcm::Counters>,
     /// The page.
     pub pages: Pages,
     /// Origins that may connect, besides our own.
@@ -71,13 +74,27 @@ async fn websocket(
     let room = parse_room(&room)?;
     check_origin(&app, &headers)?;
     let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
+    if offered.iter().next().is_none() {
+        // Pages of older bridges name no subprotocol: they send and expect bare samples.
+        let config = pcm::Config {
+            registry: app.session.registry,
+            auth: app.session.auth,
+            counters: app.pcm,
+        };
+        return Ok(upgrade
+            .max_message_size(MAX_TEXT)
+            .max_frame_size(MAX_TEXT)
+            .write_buffer_size(0)
+            .max_write_buffer_size(1 << 20)
+            .on_upgrade(move |socket| pcm::session::run(socket, room, config, app.shutdown)));
+    }
     let speaks = offered
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|name| name.trim() == SUBPROTOCOL);
     if !speaks {
-        let message = format!("the WebSocket subprotocol must be {SUBPROTOCOL}");
+        let message = format!("the WebSocket subprotocol must be {SUBPROTOCOL}, or none for bare samples");
         return Err(Problem::new(StatusCode::BAD_REQUEST, "subprotocol_required", message));
     }
     // One byte over our own bound: the session then names the cause instead of the library's bare close.

@@ -3,6 +3,7 @@
 //! In: payloads that a door received. Out: [`frame::Frame`]s with times on the room's clock, and the forms in which each
 //! door sends them. Nothing in here opens a socket or reads a clock.
 
+pub mod audio;
 pub mod av1;
 pub mod clock;
 pub mod frame;

@@ -77,6 +77,14 @@ counters! {
     audio_late_in,
     /// Repair packets, comfort noise and empty packets.
     audio_skipped_in,
+    /// Sound packets made anew as Opus, because browsers cannot decode their codec.
+    audio_transcoded_in,
+    /// Sound packets that are not what their codec says.
+    audio_malformed_in,
+    /// Quality reports received.
+    quality_reports_in,
+    /// Members asked to use another profile, because their own path is bad or good again.
+    quality_directives_out,
     /// Video frames appended.
     video_in,
     /// Video packets that never came.
@@ -107,6 +115,10 @@ counters! {
     limits_ignored,
     /// Sound packets sent.
     audio_out,
+    /// Sound packets sent that are a mix of several talkers.
+    audio_mixed_out,
+    /// Silent sound packets left out, because what an app has to play had become too long.
+    audio_silence_skipped,
     /// Sound packets not sent: no space in the queue.
     audio_dropped_space,
     /// Sound packets not sent: larger than a datagram.

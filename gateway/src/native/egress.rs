@@ -11,11 +11,13 @@ use wzp_proto::header::MediaHeader;
 use wzp_proto::packet::encode_datagram;
 use wzp_proto::video::{FRAGMENT_PAYLOAD, MAX_FRAGMENTS, fragment_header};
 
+use crate::media::audio::mix::TALKING_LEVEL;
 use crate::media::frame::{Frame, RoomTime, TrackId};
 use crate::native::counters::Counters;
 use crate::native::transport::DATAGRAM_SEND_BUFFER;
-use crate::native::view::{Stamp, View};
+use crate::native::view::{Sound, Stamp, View};
 use crate::room::keyframes::Reason;
+use crate::room::mixing::Listener;
 use crate::room::snapshot::Snapshot;
 use crate::room::subscription::{Cursor, Lag, Next, Start};
 use crate::room::track::Track;
@@ -25,6 +27,9 @@ const AUDIO_LAG: Lag = Lag {
     most: 200_000,
     resync_age: 0,
 };
+/// So many packets may be ahead of their time after changes of the sound's source before silence makes up for them: what an
+/// app plays from is a queue that only pauses drain.
+const AHEAD: u64 = 2;
 /// Longer than the longest keyframe may take ([`KEYFRAME_DEADLINE`]), so that what follows it can catch up.
 const VIDEO_LAG: Lag = Lag {
     most: 800_000,
@@ -103,6 +108,11 @@ pub struct Egress {
     waker: Arc<Notify>,
     counters: Arc<Counters>,
     audio: Vec<Cursor>,
+    mix: Option<Listener>,
+    /// Packets that went out ahead of their time when the sound changed from mix to source.
+    ahead: u64,
+    /// The source that goes through is silent now.
+    quiet: bool,
     shown: Option<Leg>,
     pending: Option<Leg>,
     sending: Option<Sending>,
@@ -148,6 +158,9 @@ impl Egress {
             waker,
             counters,
             audio: Vec::new(),
+            mix: None,
+            ahead: 0,
+            quiet: false,
             shown: None,
             pending: None,
             sending: None,
@@ -161,6 +174,11 @@ impl Egress {
                 dropped: false,
             },
         }
+    }
+
+    /// Takes the room's mix when several talk. Without it, the last talker keeps the sound.
+    pub fn listen(&mut self, mix: Listener) {
+        self.mix = Some(mix);
     }
 
     /// The selection.
@@ -201,25 +219,73 @@ impl Egress {
     }
 
     fn pump_audio(&mut self, out: &impl Datagrams, room: &mut SendRoom, now: RoomTime) {
+        self.pump_mix(out, room, now);
         let Self {
-            view, audio, counters, ..
+            view,
+            audio,
+            counters,
+            ahead,
+            quiet,
+            ..
         } = self;
         for cursor in audio {
             while let Next::Frame(frame) = cursor.next(&AUDIO_LAG) {
                 if !view.hear(&frame, now) {
                     continue;
                 }
+                if *ahead > AHEAD && *quiet {
+                    *ahead -= 1;
+                    counters.audio_silence_skipped.one();
+                    continue;
+                }
                 let len = MediaHeader::LEN + frame.payload.len();
-                if len > room.max_size {
-                    counters.audio_dropped_size.one();
-                } else if len > room.space {
-                    counters.audio_dropped_space.one();
-                } else if out.send(encode_datagram(&view.audio(&frame).header(&frame), &frame.payload)) {
-                    room.take(len);
-                    counters.audio_out.one();
-                } else {
+                if !fits(len, room, counters) {
+                    continue;
+                }
+                if !out.send(encode_datagram(&view.audio(&frame).header(&frame), &frame.payload)) {
                     return;
                 }
+                room.take(len);
+                counters.audio_out.one();
+            }
+        }
+    }
+
+    /// Follows the room's mix: which source goes through from now on, or the mix itself.
+    fn pump_mix(&mut self, out: &impl Datagrams, room: &mut SendRoom, now: RoomTime) {
+        let Self {
+            view,
+            audio,
+            mix,
+            counters,
+            ahead,
+            quiet,
+            ..
+        } = self;
+        let Some(mix) = mix else { return };
+        while let Some(tick) = mix.next_tick() {
+            if let Some(source) = view.follow_mix(&tick, now)
+                && let Some(index) = tick.next_index(source)
+                && let Some(cursor) = audio.iter_mut().find(|cursor| cursor.track().id().source == source)
+            {
+                *ahead += cursor.rewind(index);
+            }
+            match view.sound(now) {
+                Some(Sound::Through(source)) => *quiet = tick.level(source) > TALKING_LEVEL,
+                Some(Sound::Mix) => {
+                    let Some(packet) = tick.opus(view.me()) else { continue };
+                    let len = MediaHeader::LEN + packet.len();
+                    if !fits(len, room, counters) {
+                        continue;
+                    }
+                    if !out.send(encode_datagram(&view.mixed(&tick), packet)) {
+                        return;
+                    }
+                    room.take(len);
+                    counters.audio_out.one();
+                    counters.audio_mixed_out.one();
+                }
+                None => {}
             }
         }
     }
@@ -402,6 +468,18 @@ impl SendRoom {
         self.budget = self.budget.saturating_sub(len);
         self.idle = false;
     }
+}
+
+/// Whether a sound packet of `len` bytes can go out; counted if not.
+fn fits(len: usize, room: &SendRoom, counters: &Counters) -> bool {
+    if len > room.max_size {
+        counters.audio_dropped_size.one();
+    } else if len > room.space {
+        counters.audio_dropped_space.one();
+    } else {
+        return true;
+    }
+    false
 }
 
 enum Progress {

@@ -9,11 +9,14 @@ use wzp_proto::header::MediaType;
 use wzp_proto::packet::MediaPacket;
 use wzp_proto::video::{AssembledFrame, FrameSize, Reassembler};
 
+use crate::media::audio::transcode::Transcoder;
+use crate::media::audio::{BLOCK, BLOCK_TIME};
 use crate::media::clock::{Extend32, SourceClock};
 use crate::media::frame::{Draft, Kind, ParticipantId, RoomTime, TrackId};
 use crate::media::h264::AccessUnitError;
 use crate::media::video_in::{Unit, VideoError, VideoIn};
 use crate::native::counters::Counters;
+use crate::native::quality::{Quality, Tier};
 use crate::native::rate::{Bound, Meter, Rates, Verdict};
 use crate::native::reorder::{Ordered, Patience, Reorder};
 use crate::room::member::{Origin, TrackInfo};
@@ -42,6 +45,8 @@ pub struct Ingress {
     tracks_changed: bool,
     wish: bool,
     wished_at: Option<RoomTime>,
+    quality: Quality,
+    directive: Option<Tier>,
 }
 
 #[derive(Debug)]
@@ -50,7 +55,11 @@ struct AudioIngress {
     timestamps: Extend32,
     clock: SourceClock,
     writer: Option<TrackWriter>,
+    /// Codec of the track, which is Opus whatever the member sends.
     codec: Option<Codec>,
+    transcoder: Option<Transcoder>,
+    /// Where what was transcoded ends, ticks.
+    transcoded_to: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -95,6 +104,8 @@ impl Ingress {
                 clock: SourceClock::default(),
                 writer: None,
                 codec: None,
+                transcoder: None,
+                transcoded_to: None,
             },
             video: VideoIngress {
                 stream: None,
@@ -110,6 +121,8 @@ impl Ingress {
             tracks_changed: false,
             wish: false,
             wished_at: None,
+            quality: Quality::default(),
+            directive: None,
         }
     }
 
@@ -131,6 +144,10 @@ impl Ingress {
             self.counters.malformed_in.one();
             return Ok(());
         };
+        if let Some(report) = &packet.quality {
+            self.counters.quality_reports_in.one();
+            self.directive = self.quality.report(report).or(self.directive);
+        }
         match packet.header.media_type {
             MediaType::Audio if !packet.header.codec.is_video() => self.take_audio(packet, now),
             MediaType::Video if packet.header.codec.is_video() => self.take_video(&packet, now),
@@ -193,6 +210,11 @@ impl Ingress {
         self.video.writer.as_ref().map(|writer| writer.track().id())
     }
 
+    /// How good the member's own path is, if that has changed since the last call.
+    pub fn take_directive(&mut self) -> Option<Tier> {
+        self.directive.take()
+    }
+
     /// The stream id of the member's video as it sends it.
     pub fn video_stream(&self) -> Option<u8> {
         self.video.stream.map(|(stream, _)| stream)
@@ -228,10 +250,6 @@ impl Ingress {
                 self.counters.audio_skipped_in.one();
                 continue;
             };
-            if self.audio.codec != Some(item.codec) {
-                self.audio.codec = Some(item.codec);
-                self.tracks_changed = true;
-            }
             let media_ms = self.audio.timestamps.extend(item.timestamp);
             let time = self.audio.clock.room_time(media_ms * 1000, item.arrived);
             let draft = Draft {
@@ -242,11 +260,66 @@ impl Ingress {
                 size: None,
                 payload,
             };
-            let (source, seq) = (self.source, self.first_seqs[0]);
-            let writer = self.audio.writer.get_or_insert_with(|| open(source, Kind::Audio, seq));
-            writer.append(draft, now);
             self.counters.audio_in.one();
+            if Transcoder::is_needed(item.codec) {
+                self.transcode(draft, now);
+            } else {
+                self.audio.transcoder = None;
+                self.audio.transcoded_to = None;
+                self.append_audio(draft, now);
+            }
         }
+    }
+
+    /// Codec2 becomes Opus here, once for everybody: browsers cannot decode it, apps change codecs in mid-stream without harm,
+    /// and for the mix it has to be decoded anyway.
+    fn transcode(&mut self, draft: Draft, now: RoomTime) {
+        // By time, not by number: repair packets have numbers too.
+        let gap = self
+            .audio
+            .transcoded_to
+            .map_or(0, |end| draft.ticks.saturating_sub(end));
+        let missing = usize::try_from(gap / BLOCK as u64).unwrap_or(usize::MAX);
+        if self.audio.transcoder.is_none() {
+            match Transcoder::new(self.source.0) {
+                Ok(transcoder) => self.audio.transcoder = Some(transcoder),
+                Err(error) => return tracing::error!(%error, "a voice cannot be transcoded"),
+            }
+        }
+        let Some(transcoder) = &mut self.audio.transcoder else {
+            return;
+        };
+        let (packets, stand_in) = match transcoder.push(draft.codec, &draft.payload, missing) {
+            Ok(made) => made,
+            Err(error) => {
+                tracing::debug!(%error, source = %self.source, "sound packet not taken");
+                return self.counters.audio_malformed_in.one();
+            }
+        };
+        self.counters.audio_transcoded_in.one();
+        let sounding = packets.len().saturating_sub(stand_in) as u64;
+        self.audio.transcoded_to = Some(draft.ticks + sounding * BLOCK as u64);
+        for (n, payload) in packets.into_iter().enumerate() {
+            let (before, after) = (stand_in.saturating_sub(n) as u64, n.saturating_sub(stand_in) as u64);
+            let part = Draft {
+                codec: Codec::Opus24k,
+                ticks: (draft.ticks + after * BLOCK as u64).saturating_sub(before * BLOCK as u64),
+                time: RoomTime((draft.time.0 + after * BLOCK_TIME).saturating_sub(before * BLOCK_TIME)),
+                payload,
+                ..draft.clone()
+            };
+            self.append_audio(part, now);
+        }
+    }
+
+    fn append_audio(&mut self, draft: Draft, now: RoomTime) {
+        if self.audio.codec != Some(draft.codec) {
+            self.audio.codec = Some(draft.codec);
+            self.tracks_changed = true;
+        }
+        let (source, seq) = (self.source, self.first_seqs[0]);
+        let writer = self.audio.writer.get_or_insert_with(|| open(source, Kind::Audio, seq));
+        writer.append(draft, now);
     }
 
     fn take_video(&mut self, packet: &MediaPacket, now: RoomTime) {

@@ -25,6 +25,7 @@ use crate::native::transport::close;
 use crate::native::view::{Playable, View};
 use crate::room::keyframes::Reason;
 use crate::room::member::{Control, Door, Join, JoinError, LeaveReason};
+use crate::room::mixer::Wants;
 use crate::room::registry::{Membership, Registry};
 use crate::room::snapshot::Snapshot;
 
@@ -224,6 +225,8 @@ impl Session {
         let audio_seq = rand::random::<u32>() | 1 << 31;
         let view = View::new(membership.id(), playable, audio_seq);
         let outbox = Arc::new(Outbox::default());
+        let mut egress = Egress::new(view, waker.clone(), counters.clone(), now);
+        egress.listen(membership.room().listen(membership.id(), Wants::Opus, &waker));
         let mut tasks = JoinSet::new();
         tasks.spawn(outbox.clone().run(connection.clone(), counters.clone()));
         Self {
@@ -234,7 +237,7 @@ impl Session {
                 counters.clone(),
                 now,
             ),
-            egress: Egress::new(view, waker.clone(), counters.clone(), now),
+            egress,
             connection,
             membership,
             counters,
@@ -308,6 +311,11 @@ impl Session {
             self.ingress.handle_timeout(now);
             if let Some(tracks) = self.ingress.take_tracks() {
                 self.membership.set_tracks(tracks).await;
+            }
+            if let Some(tier) = self.ingress.take_directive() {
+                self.counters.quality_directives_out.one();
+                let reason = "your own path".to_owned();
+                self.say(Signal::quality_directive(tier.profile(), Some(reason)));
             }
             if let Some(track) = self.ingress.take_keyframe_wish(now) {
                 self.membership.room().request_keyframe(track, now, Reason::Loss);

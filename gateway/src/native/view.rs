@@ -1,6 +1,9 @@
 //! The native view: of everything in a room, the one sound and the one picture that an app can play, each as one stream
 //! (WZP wire v2, sections 6.5 and 7.4). Without IO; time is an argument.
 //!
+//! One talker's packets go through untouched; when several talk, the room's mix takes their place ([`View::follow_mix`]).
+//! While the room is not mixed, because there is only one source to hear, packet sizes tell who talks.
+//!
 //! An app has one decoder and one sequence tracker for sound and one of each for pictures, whatever comes from whomever.
 //! So this selects, and numbers what it selects: sequence numbers without holes, timestamps that are distinct, increasing
 //! and spaced like the source's own, also across a change of source.
@@ -11,8 +14,10 @@ use std::sync::Arc;
 use wzp_proto::codec::Codec;
 use wzp_proto::header::{Flags, MediaHeader, MediaType};
 
+use crate::media::audio::BLOCK;
 use crate::media::frame::{Frame, Kind, ParticipantId, RoomTime};
 use crate::room::member::Origin;
+use crate::room::mixer::Tick;
 use crate::room::snapshot::{MemberView, Snapshot};
 use crate::room::track::Track;
 
@@ -20,6 +25,8 @@ use crate::room::track::Track;
 pub const AUDIO_HOLD: u64 = 1_000_000;
 /// A picture stays for at least this long before another takes its place, µs.
 pub const VIDEO_HOLD: u64 = 1_500_000;
+/// The room is no longer mixed when no tick came for this long, µs.
+const MIX_SILENCE: u64 = 100_000;
 /// Opus packets of up to this many bytes are taken for silence: DTX, and digital silence at any bit rate.
 const SILENCE: usize = 16;
 /// Codec2 frames are always small, so their size says nothing.
@@ -94,6 +101,15 @@ struct Source {
     video: Option<Arc<Track>>,
 }
 
+/// Which sound goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sound {
+    /// One source's packets.
+    Through(ParticipantId),
+    /// The room's mix.
+    Mix,
+}
+
 /// The selection for one receiver.
 #[derive(Debug)]
 pub struct View {
@@ -102,6 +118,10 @@ pub struct View {
     sources: BTreeMap<ParticipantId, Source>,
     /// Whose sound goes out, and when it last was not silent.
     talker: Option<(ParticipantId, Option<RoomTime>)>,
+    /// What the room's mix says goes out, and when it last did.
+    mix: Option<(Sound, RoomTime)>,
+    /// Who talks, loudest first, as the room says.
+    speakers: Arc<[ParticipantId]>,
     audio_out: Numbering,
     /// The track whose frames go out, since when, and under which stream id.
     shown: Option<(Arc<Track>, RoomTime, u8)>,
@@ -117,6 +137,8 @@ impl View {
             playable,
             sources: BTreeMap::new(),
             talker: None,
+            mix: None,
+            speakers: Arc::default(),
             audio_out: Numbering::new(audio_seq),
             shown: None,
             video_out: Numbering::new(0),
@@ -126,6 +148,7 @@ impl View {
 
     /// Takes note of who is in the room and sends what.
     pub fn set_room(&mut self, snapshot: &Snapshot) {
+        self.speakers = snapshot.speakers.clone();
         self.sources = (snapshot.members.iter())
             .filter(|member| member.id != self.me)
             .map(|member| (member.id, self.source(member)))
@@ -147,9 +170,84 @@ impl View {
         self.sources.values().filter_map(|source| source.audio.as_ref())
     }
 
+    /// Who the receiver is.
+    pub fn me(&self) -> ParticipantId {
+        self.me
+    }
+
+    /// Acts on the next 20 ms of the room's mix. `Some` if from now on another source's packets go through: they begin at the
+    /// first frame that was not in the mix, so that nothing of what was said is left out.
+    pub fn follow_mix(&mut self, tick: &Tick, now: RoomTime) -> Option<ParticipantId> {
+        let before = self.sound(now);
+        let mut others = tick.talkers.iter().copied().filter(|talker| *talker != self.me);
+        let sound = match (tick.opus(self.me), others.next()) {
+            (Some(_), _) => Sound::Mix,
+            (None, Some(talker)) => Sound::Through(talker),
+            // Whose sound went out last keeps it until somebody else talks.
+            (None, None) => match before {
+                Some(Sound::Through(source)) if self.has_sound(source) => Sound::Through(source),
+                _ => {
+                    let last = self
+                        .talker
+                        .map(|(talker, _)| talker)
+                        .filter(|talker| self.has_sound(*talker));
+                    let any = || self.sources.keys().copied().find(|source| self.has_sound(*source));
+                    Sound::Through(last.or_else(any)?)
+                }
+            },
+        };
+        self.mix = Some((sound, now));
+        if before != Some(sound) {
+            self.audio_out.change_source();
+            self.switches += 1;
+        }
+        match sound {
+            Sound::Through(source) => {
+                let last_voice = tick.talkers.contains(&source).then_some(now);
+                let known = self.talker.filter(|(talker, _)| *talker == source);
+                self.talker = Some((source, last_voice.or(known.and_then(|(_, at)| at))));
+                (before != Some(sound)).then_some(source)
+            }
+            Sound::Mix => None,
+        }
+    }
+
+    /// What goes out at `now`; `None` before there is anything.
+    pub fn sound(&self, now: RoomTime) -> Option<Sound> {
+        match self.mix {
+            Some((sound, at)) if now.since(at) <= MIX_SILENCE => Some(sound),
+            _ => self.talker.map(|(talker, _)| Sound::Through(talker)),
+        }
+    }
+
+    /// The header of the next packet of the mix.
+    pub fn mixed(&mut self, tick: &Tick) -> MediaHeader {
+        let ticks = tick.index * BLOCK as u64;
+        let (seq, timestamp) = self.audio_out.next(Kind::Audio, tick.time, ticks, 1);
+        MediaHeader {
+            flags: Flags::empty(),
+            media_type: MediaType::Audio,
+            codec: Codec::Opus24k,
+            stream_id: 0,
+            fec_ratio: 0,
+            seq,
+            timestamp,
+            fec_block: 0,
+        }
+    }
+
+    fn has_sound(&self, source: ParticipantId) -> bool {
+        self.sources.get(&source).is_some_and(|source| source.audio.is_some())
+    }
+
     /// Listens to a sound frame of any source; whether it is one to be heard. If so, send it under [`View::audio`].
     pub fn hear(&mut self, frame: &Frame, now: RoomTime) -> bool {
         let source = frame.track.source;
+        if let Some((sound, at)) = self.mix
+            && now.since(at) <= MIX_SILENCE
+        {
+            return sound == Sound::Through(source);
+        }
         let voice = is_voice(frame.codec, frame.payload.len());
         let takes_over = match self.talker {
             Some((talker, _)) if talker == source => false,
@@ -175,7 +273,7 @@ impl View {
 
     /// The numbers to send a sound frame under.
     pub fn audio(&mut self, frame: &Frame) -> Stamp {
-        let (seq, timestamp) = self.audio_out.next(frame, 1);
+        let (seq, timestamp) = self.audio_out.next(Kind::Audio, frame.time, frame.ticks, 1);
         Stamp {
             seq,
             timestamp,
@@ -191,10 +289,12 @@ impl View {
         {
             return Some(track);
         }
-        let of_talker = self
-            .talker
-            .and_then(|(talker, _)| self.sources.get(&talker)?.video.as_ref());
-        of_talker
+        let picture = |source: &ParticipantId| self.sources.get(source)?.video.as_ref();
+        // The room measures loudness; where nobody does, who is heard is who talks.
+        let of_speaker = self.speakers.iter().find_map(picture);
+        let of_talker = || self.talker.as_ref().and_then(|(talker, _)| picture(talker));
+        of_speaker
+            .or_else(of_talker)
             .or(shown.map(|(track, ..)| track))
             .or_else(|| self.sources.values().find_map(|source| source.video.as_ref()))
     }
@@ -222,7 +322,7 @@ impl View {
 
     /// The numbers of a frame of the shown track that goes out in `packets` packets.
     pub fn video(&mut self, frame: &Frame, packets: u32) -> Stamp {
-        let (seq, timestamp) = self.video_out.next(frame, packets);
+        let (seq, timestamp) = self.video_out.next(Kind::Video, frame.time, frame.ticks, packets);
         Stamp {
             seq,
             timestamp,
@@ -298,12 +398,13 @@ impl Numbering {
         self.base = None;
     }
 
-    /// Sequence number and timestamp of a frame that takes `packets` packets.
-    fn next(&mut self, frame: &Frame, packets: u32) -> (u32, u32) {
-        let room_ms = frame.time.as_millis() as i64;
-        let per_ms = i64::from(frame.track.kind.clock_rate() / 1000);
+    /// Sequence number and timestamp of a frame that takes `packets` packets; `time` is on the room's clock, `ticks` on the
+    /// source's.
+    fn next(&mut self, kind: Kind, time: RoomTime, ticks: u64, packets: u32) -> (u32, u32) {
+        let room_ms = time.as_millis() as i64;
+        let per_ms = i64::from(kind.clock_rate() / 1000);
         let own = |(base_ms, base_ticks): (i64, u64)| {
-            base_ms + (frame.ticks as i64).wrapping_sub(base_ticks as i64).div_euclid(per_ms)
+            base_ms + (ticks as i64).wrapping_sub(base_ticks as i64).div_euclid(per_ms)
         };
         let (base_ms, base_ticks) = match self.base {
             // A step of one now and then keeps the source's clock with the room's without anyone seeing it.
@@ -312,7 +413,7 @@ impl Numbering {
                 let step = if drift.abs() > DRIFT { drift.signum() } else { 0 };
                 (base.0 + step, base.1)
             }
-            _ => (room_ms, frame.ticks),
+            _ => (room_ms, ticks),
         };
         let floor = self.last.map_or(0, |last| last as i64 + 1);
         let wanted = own((base_ms, base_ticks));
@@ -329,37 +430,9 @@ impl Numbering {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::media::frame::{Draft, TrackId};
-
-    fn frame(kind: Kind, ticks: u64, ms: u64) -> Frame {
-        let track = TrackId {
-            source: ParticipantId(1),
-            kind,
-            slot: 0,
-            layer: 0,
-        };
-        let draft = Draft {
-            codec: Codec::Opus24k,
-            keyframe: true,
-            ticks,
-            time: RoomTime::from_millis(ms),
-            size: None,
-            payload: Bytes::from_static(&[0; 20]),
-        };
-        Frame::new(
-            track,
-            0,
-            0,
-            draft.time,
-            draft.time,
-            draft,
-            Arc::new(crate::media::frame::Forms::new(track.kind)),
-        )
-    }
 
     #[test]
     fn numbers_of_a_drifting_source_stay_near_the_room_clock() {
@@ -368,7 +441,7 @@ mod tests {
         for n in 0..200_000u64 {
             // 100 ppm fast, over 67 minutes.
             let room_ms = 1_000 + n * 20 + n * 20 / 10_000;
-            let (seq, timestamp) = numbering.next(&frame(Kind::Audio, n * 960, room_ms), 1);
+            let (seq, timestamp) = numbering.next(Kind::Audio, RoomTime::from_millis(room_ms), n * 960, 1);
             assert_eq!(seq, 7 + n as u32);
             assert!(u64::from(timestamp).abs_diff(room_ms) <= DRIFT as u64 + 1);
             let step = last.replace(timestamp).map_or(20, |last| timestamp - last);
@@ -380,7 +453,11 @@ mod tests {
     fn thirty_pictures_a_second_fill_the_second() {
         let mut numbering = Numbering::new(0);
         let stamps: Vec<_> = (0..31)
-            .map(|n| numbering.next(&frame(Kind::Video, n * 3000, n * 1000 / 30), 4).1)
+            .map(|n| {
+                numbering
+                    .next(Kind::Video, RoomTime::from_millis(n * 1000 / 30), n * 3000, 4)
+                    .1
+            })
             .collect();
         assert_eq!(stamps[30] - stamps[0], 1000);
         assert!(stamps.windows(2).all(|pair| (33..=34).contains(&(pair[1] - pair[0]))));
@@ -397,7 +474,7 @@ mod tests {
                 if change {
                     numbering.change_source();
                 }
-                let (seq, timestamp) = numbering.next(&frame(Kind::Video, ticks.into(), ms), packets);
+                let (seq, timestamp) = numbering.next(Kind::Video, RoomTime::from_millis(ms), ticks.into(), packets);
                 if let Some((expected, last)) = before {
                     prop_assert_eq!(seq, expected);
                     prop_assert!(timestamp > last);

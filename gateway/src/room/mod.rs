@@ -4,11 +4,15 @@
 //! [`track::TrackWriter`] and read by every receiver through a [`subscription::Cursor`]. Out: a coalesced
 //! [`snapshot::Snapshot`] of the room after every change, and [`member::Control`] messages to single members.
 //!
+//! [`mixing`] makes one sound of many for members that can play only one.
+//!
 //! [`state::Room`] is the state machine without IO; [`registry`] runs one task for each.
 
 pub mod keyframes;
 pub mod limits;
 pub mod member;
+pub mod mixer;
+pub mod mixing;
 pub mod peer;
 pub mod registry;
 pub mod replay;

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use wzp_proto::room_name::{RoomKey, RoomName};
 
 use crate::media::frame::{ParticipantId, RoomTime, TrackId};
 use crate::room::keyframes::Reason;
 use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, Muted, ResumeToken, TrackInfo};
+use crate::room::mixer::Wants;
+use crate::room::mixing::{Listener, Mixing};
 use crate::room::snapshot::Snapshot;
 use crate::room::state::{Effect, Room};
 use crate::room::track::Track;
@@ -57,6 +59,7 @@ pub struct RoomHandle {
     /// The first plain name that somebody joined by; the hash form until then.
     display: watch::Receiver<Arc<str>>,
     epoch: Instant,
+    mixing: Arc<Mixing>,
 }
 
 enum Command {
@@ -182,6 +185,7 @@ impl Registry {
         let (snapshot_sender, snapshots) = watch::channel(Arc::new(Snapshot::default()));
         let (display_sender, display) = watch::channel(Arc::from(key.to_string()));
         let epoch = Instant::now();
+        let mixing = Arc::<Mixing>::default();
         let task = RoomTask {
             listing: Listing {
                 key,
@@ -193,6 +197,8 @@ impl Registry {
             snapshots: snapshot_sender,
             display: display_sender,
             named: false,
+            commands: commands.downgrade(),
+            mixing: mixing.clone(),
         };
         // The task owns itself: it ends when the room has emptied, and with the runtime.
         tokio::spawn(task.run(receiver));
@@ -201,6 +207,7 @@ impl Registry {
             snapshots,
             display,
             epoch,
+            mixing,
         }
     }
 }
@@ -224,6 +231,23 @@ impl RoomHandle {
     /// The name to show.
     pub fn display(&self) -> Arc<str> {
         self.display.borrow().clone()
+    }
+
+    /// Snapshots as they come; only the newest is kept.
+    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshots.clone()
+    }
+
+    /// The room's mix.
+    pub fn mixing(&self) -> &Arc<Mixing> {
+        &self.mixing
+    }
+
+    /// Listens to the room's mix, which runs while somebody needs it. `waker` is notified when there is something new.
+    pub fn listen(&self, id: ParticipantId, wants: Wants, waker: &Arc<Notify>) -> Listener {
+        let listener = self.mixing.listen(id, wants, waker);
+        Mixing::begin(self, &self.snapshot());
+        listener
     }
 
     /// Puts a member out.
@@ -403,6 +427,9 @@ struct RoomTask {
     snapshots: watch::Sender<Arc<Snapshot>>,
     display: watch::Sender<Arc<str>>,
     named: bool,
+    /// For a handle of our own room, without keeping it open.
+    commands: mpsc::WeakSender<Command>,
+    mixing: Arc<Mixing>,
 }
 
 impl RoomTask {
@@ -515,7 +542,18 @@ impl RoomTask {
         if changed {
             let snapshot = self.room.snapshot();
             self.controls.retain(|id, _| snapshot.member(*id).is_some());
-            self.snapshots.send_replace(Arc::new(snapshot));
+            let snapshot = Arc::new(snapshot);
+            self.snapshots.send_replace(snapshot.clone());
+            if let Some(commands) = self.commands.upgrade() {
+                let handle = RoomHandle {
+                    commands,
+                    snapshots: self.snapshots.subscribe(),
+                    display: self.display.subscribe(),
+                    epoch: self.epoch,
+                    mixing: self.mixing.clone(),
+                };
+                Mixing::begin(&handle, &snapshot);
+            }
         }
     }
 }

@@ -168,6 +168,18 @@ impl Cursor {
         }
     }
 
+    /// Goes back (or on) to the frame under `index`, as far as the log has it; sound only, for a receiver that let go of
+    /// frames because it heard them otherwise. How many frames come again.
+    pub fn rewind(&mut self, index: u64) -> u64 {
+        if self.track.id().kind == Kind::Video {
+            return 0;
+        }
+        let target = index.min(self.track.end());
+        let again = self.place.next.saturating_sub(target);
+        self.place.next = target;
+        again
+    }
+
     /// Leaves out everything up to the newest keyframe that is younger than `lag.resync_age`, or waits for a new one.
     pub fn resync(&mut self, lag: &Lag) {
         self.place.jump(&self.track.log(), lag);

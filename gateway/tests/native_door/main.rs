@@ -2,5 +2,6 @@
 
 mod limits;
 mod media;
+mod mixing;
 mod rooms;
 mod support;

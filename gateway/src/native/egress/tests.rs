@@ -567,3 +567,5 @@ fn keyframe_request_of_an_app_finds_its_source() {
     assert_eq!(meant(12), Some(2));
     assert_eq!(meant(77), Some(1), "falls back to what is shown");
 }
+
+mod mixed;

@@ -117,6 +117,45 @@ fn sound_comes_in_order_without_repair_noise_or_repetition() {
 }
 
 #[test]
+fn codec2_becomes_opus_of_20_ms_and_what_was_lost_is_concealed() {
+    let (mut ingress, mut cursor) = listening();
+    let mut made = Vec::new();
+    for (n, codec, ms, len) in [
+        (0u32, Codec::Codec2_1200, 40, 6),
+        (1, Codec::Codec2_1200, 40, 6),
+        // The third is lost.
+        (3, Codec::Codec2_1200, 40, 6),
+        (8, Codec::Codec2_3200, 20, 8),
+        (9, Codec::Codec2_3200, 20, 7),
+        (10, Codec::Opus24k, 20, 2),
+    ] {
+        let header = MediaHeader {
+            flags: Flags::empty(),
+            media_type: MediaType::Audio,
+            codec,
+            stream_id: 0,
+            fec_ratio: 0,
+            seq: n,
+            timestamp: n * ms,
+            fec_block: 0,
+        };
+        let now = RoomTime(u64::from(n) * 40_000);
+        ingress
+            .datagram(encode_datagram(&header, &[0xf8; 8][..len]), now)
+            .unwrap();
+        ingress.handle_timeout(now.plus(30_000));
+        while let Next::Frame(frame) = cursor.next(&LAG) {
+            assert!(frame.codec == Codec::Opus24k && frame.payload.len() > 1);
+            made.push((frame.ticks & 0xffff_ffff) / 48);
+        }
+    }
+    assert_eq!(made[..8], [0, 20, 40, 60, 80, 100, 120, 140]);
+    assert_eq!((made.len(), ingress.counters.audio_malformed_in.get()), (10, 1));
+    assert_eq!(ingress.counters.audio_transcoded_in.get(), 4);
+    assert_eq!(ingress.take_tracks().unwrap()[0].0.codec, Codec::Opus24k);
+}
+
+#[test]
 fn missing_sound_holds_the_rest_for_20_ms() {
     let (mut ingress, mut cursor) = listening();
     ingress
