@@ -8,7 +8,7 @@ ARGS ?=
 # Where the picture of the page and the screenshots of the tests go.
 export ARTIFACTS ?= $(CURDIR)/artifacts
 
-.PHONY: run build web test tools test-tools format lint test-rust test-web test-browser bench bench-join soak clean
+.PHONY: picture run build web test tools test-tools format lint test-rust test-web test-browser bench clean
 
 run: build
 	./target/release/wzp-gateway $(ARGS)
@@ -68,6 +68,14 @@ test-browser: web test-tools tests/node_modules/.stamp
 	$(CARGO) build --locked -p wzp-gateway
 	mkdir -p $(ARTIFACTS)
 	cd tests && $(NPM) test --silent
+	cd web-client && WZP_GATEWAY=$(CURDIR)/target/debug/wzp-gateway WZP_ARTIFACTS=$(ARTIFACTS)/page node --test --test-concurrency=1 --test-timeout=240000 page/tests/
+
+# The picture in the README, from the tests' screenshots.
+picture: test-browser
+	cp $(ARTIFACTS)/page/gateway-four-desktop-light.png docs/page.png
+
+bench:
+	$(CARGO) bench -p wzp-gateway
 
 clean:
 	rm -rf target web-client/dist web-client/node_modules tests/node_modules artifacts
