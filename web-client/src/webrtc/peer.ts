@@ -1,6 +1,7 @@
 import type { ClientMessage } from "../control/messages.js";
 import type { TrackKind } from "../types.js";
 import { codecOfMime, preferVideo } from "./codecs.js";
+import { RepairDelay } from "./repair-delay.js";
 import { RtpStats } from "./rtp-stats.js";
 
 /** A local track to be sent. */
@@ -28,6 +29,7 @@ export class Peer {
   static readonly GIVE_UP_MS = 8000;
 
   readonly stats = new RtpStats();
+  readonly #repairDelay = new RepairDelay();
   readonly #pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
   readonly #senders = new Map<number, { outbound: Outbound; transceiver: RTCRtpTransceiver; limit: number }>();
   #negotiating = false;
@@ -216,7 +218,18 @@ export class Peer {
 
   async #readStats(): Promise<void> {
     const report = await this.#pc.getStats().catch(() => undefined);
-    if (report && !this.#closed) this.stats.read(report.values(), performance.now());
+    if (!report || this.#closed) return;
+    this.stats.read(report.values(), performance.now());
+    this.#holdForRepair();
+  }
+
+  /** Sound and picture are held back alike, so that they stay together. */
+  #holdForRepair(): void {
+    const { packets, lost } = this.stats.received();
+    const target = this.#repairDelay.next(packets, lost, this.stats.rttMs, performance.now());
+    for (const { receiver } of this.#pc.getTransceivers()) {
+      if ("jitterBufferTarget" in receiver && receiver.jitterBufferTarget !== target) receiver.jitterBufferTarget = target;
+    }
   }
 
   #fail(reason: string): void {

@@ -54,6 +54,7 @@ export class RtpStats {
   #last = new Map<string, Counters>();
   #inbound = new Map<string, InboundFigures>();
   #outbound = new Map<string, OutboundFigures>();
+  readonly #video = new Set<string>();
   /** What an m-line had counted when it took up its present source. */
   readonly #base = new Map<string, InboundFigures>();
 
@@ -74,6 +75,17 @@ export class RtpStats {
     };
   }
 
+  /** Video packets received and lost since the beginning, over all m-lines. */
+  received(): { packets: number; lost: number } {
+    let [packets, lost] = [0, 0];
+    for (const [mid, figures] of this.#inbound) {
+      if (!this.#video.has(mid)) continue;
+      packets += figures.packets;
+      lost += figures.lost;
+    }
+    return { packets, lost };
+  }
+
   outbound(mid: string): OutboundFigures | undefined {
     return this.#outbound.get(mid);
   }
@@ -85,6 +97,7 @@ export class RtpStats {
     for (const report of all) {
       if (report.type === "candidate-pair" && report.nominated && report.currentRoundTripTime !== undefined) this.rttMs = report.currentRoundTripTime * 1000;
       if (report.mid === undefined) continue;
+      if (report.type === "inbound-rtp" && report.kind === "video") this.#video.add(report.mid);
       if (report.type === "inbound-rtp") this.#inbound.set(report.mid, this.#readInbound(report, report.mid, codec(report), now));
       if (report.type === "outbound-rtp") this.#outbound.set(report.mid, this.#readOutbound(report, report.mid, codec(report), now));
     }
