@@ -187,9 +187,9 @@ mod tests {
     }
 
     #[test]
-    fn an_estimate_grows_while_all_arrives_but_not_without_end() {
+    fn a_path_that_loses_nothing_is_no_bound() {
         let bps = run(0);
-        assert!((1_700_000..=3_300_000).contains(&bps), "{bps}");
+        assert!(bps as f64 >= MAX_BPS * 0.9, "{bps}");
     }
 
     #[test]
