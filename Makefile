@@ -8,7 +8,7 @@ ARGS ?=
 # Where the picture of the page and the screenshots of the tests go.
 export ARTIFACTS ?= $(CURDIR)/artifacts
 
-.PHONY: picture run build web test tools test-tools format lint test-rust test-web test-browser bench clean
+.PHONY: picture run build web test tools test-tools format lint test-rust test-web test-browser bench soak clean
 
 run: build
 	./target/release/wzp-gateway $(ARGS)
@@ -73,6 +73,10 @@ test-browser: web test-tools tests/node_modules/.stamp
 # The picture in the README, from the tests' screenshots.
 picture: test-browser
 	cp $(ARTIFACTS)/page/gateway-four-desktop-light.png docs/page.png
+
+# Hours, not minutes: every property test with many more cases.
+soak: tools
+	PROPTEST_CASES=$${PROPTEST_CASES:-100000} $(CARGO) test --release -p wzp-proto -p wzp-gateway
 
 bench:
 	$(CARGO) bench -p wzp-gateway

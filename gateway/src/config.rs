@@ -19,7 +19,7 @@ pub struct Settings {
     /// WebRTC media, UDP and TCP [default: [::]:8444]
     #[arg(long, env = "WZP_WEBRTC", value_name = "ADDRESS")]
     pub webrtc: Option<SocketAddr>,
-    /// RTMP; off unless given
+    /// RTMP; not in this version yet: given, the gateway refuses to start
     #[arg(long, env = "WZP_RTMP", value_name = "ADDRESS")]
     pub rtmp: Option<SocketAddr>,
     /// Folder for the certificate and the identity key [default: state]
@@ -40,7 +40,7 @@ pub struct Settings {
     /// Answer WebRTC offers as an ICE-lite agent
     #[arg(long, env = "WZP_ICE_LITE", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub ice_lite: Option<bool>,
-    /// Existing WZP relay whose rooms are joined on behalf of members; may be repeated
+    /// Existing WZP relay whose rooms are joined; not in this version yet: given, the gateway refuses to start
     #[arg(long, env = "WZP_RELAY", value_name = "HOST:PORT", value_delimiter = ',')]
     pub relay: Option<Vec<String>>,
     /// Serve the page from this folder in place of the built-in one

@@ -76,6 +76,15 @@ impl Gateway {
     /// # Errors
     /// A port is taken, a file is missing or wrong: the text names it.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        // Better no start than a setting that silently does nothing.
+        anyhow::ensure!(
+            config.relay.is_empty(),
+            "relay: joining rooms of another relay is not in this version yet; leave it out"
+        );
+        anyhow::ensure!(
+            config.rtmp.is_none(),
+            "rtmp: RTMP is not in this version yet; leave it out"
+        );
         let state = StateDir::open(&config.state_dir)?;
         let registry = Registry::new(RoomLimits {
             rooms: config.max_rooms,

@@ -64,6 +64,8 @@ async fn websocket(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
+    let room = parse_room(&room)?;
+    check_origin(&app, &headers)?;
     let upgrade = upgrade.map_err(|rejection| {
         Problem::new(
             rejection.status(),
@@ -71,8 +73,6 @@ async fn websocket(
             format!("this address is for WebSockets: {rejection}"),
         )
     })?;
-    let room = parse_room(&room)?;
-    check_origin(&app, &headers)?;
     let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
     if offered.iter().next().is_none() {
         // Pages of older bridges name no subprotocol: they send and expect bare samples.
