@@ -1,0 +1,446 @@
+//! The control channel `wzp.v2` against a real gateway: order, limits and errors of docs/browser-protocol.md.
+
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use wzp_gateway::config::Settings;
+use wzp_gateway::serve::Gateway;
+use wzp_proto::codec::Codec;
+use wzp_proto::header::{Flags, MediaHeader, MediaType};
+
+const DEADLINE: Duration = Duration::from_secs(5);
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+struct Server {
+    gateway: Gateway,
+    _state: tempfile::TempDir,
+}
+
+impl Server {
+    async fn start(settings: Settings) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let any = Some(([127, 0, 0, 1], 0).into());
+        let settings = Settings {
+            http: any,
+            native: any,
+            webrtc: any,
+            no_tls: Some(true),
+            state_dir: Some(state.path().to_owned()),
+            ..settings
+        };
+        let gateway = Gateway::start(&settings.resolve().unwrap()).await.unwrap();
+        Self { gateway, _state: state }
+    }
+
+    /// The HTTP answer to an upgrade that is refused: status and code.
+    async fn refused(&self, path: &str, headers: &[(&'static str, &str)]) -> (u16, String) {
+        let url = format!("ws://{}{path}", self.gateway.addresses().http);
+        let mut request = url.into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        match connect_async(request).await {
+            Err(Error::Http(response)) => {
+                let body: Value = serde_json::from_slice(response.body().as_deref().unwrap_or_default()).unwrap();
+                (response.status().as_u16(), body["code"].as_str().unwrap().to_owned())
+            }
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    async fn connect(&self, room: &str) -> Client {
+        let url = format!("ws://{}/ws/{room}", self.gateway.addresses().http);
+        let mut request = url.into_client_request().unwrap();
+        request
+            .headers_mut()
+            .insert("Sec-WebSocket-Protocol", "wzp.v2".parse().unwrap());
+        let (socket, response) = connect_async(request).await.unwrap();
+        assert_eq!(response.headers()["sec-websocket-protocol"], "wzp.v2");
+        Client { socket }
+    }
+
+    async fn join(&self, room: &str, name: &str) -> Client {
+        let mut client = self.connect(room).await;
+        client.send(json!({"type": "hello", "versions": [2]})).await;
+        client.send(join(name)).await;
+        client.until("joined").await;
+        client
+    }
+}
+
+fn join(name: &str) -> Value {
+    json!({"type": "join", "name": name, "id": format!("0123456789abcdef-{name}")})
+}
+
+struct Client {
+    socket: Socket,
+}
+
+impl Client {
+    async fn send(&mut self, message: Value) {
+        self.socket.send(Message::text(message.to_string())).await.unwrap();
+    }
+
+    async fn binary(&mut self, bytes: Vec<u8>) {
+        self.socket.send(Message::binary(bytes)).await.unwrap();
+    }
+
+    /// The next control message of this type; others are passed over.
+    async fn until(&mut self, kind: &str) -> Value {
+        let read = async {
+            loop {
+                match self.socket.next().await {
+                    Some(Ok(Message::Text(text))) => {
+                        let message: Value = serde_json::from_str(&text).unwrap();
+                        if message["type"] == kind {
+                            return message;
+                        }
+                    }
+                    Some(Ok(Message::Close(frame))) => panic!("closed before {kind}: {frame:?}"),
+                    Some(Ok(_)) => {}
+                    other => panic!("ended before {kind}: {other:?}"),
+                }
+            }
+        };
+        timeout(DEADLINE, read).await.unwrap_or_else(|_| panic!("no {kind}"))
+    }
+
+    /// The fatal error and the close code that end the session.
+    async fn fatal(&mut self) -> (String, u16) {
+        self.fatal_within(DEADLINE).await
+    }
+
+    async fn fatal_within(&mut self, deadline: Duration) -> (String, u16) {
+        let read = async {
+            let mut code = String::new();
+            loop {
+                match self.socket.next().await {
+                    Some(Ok(Message::Text(text))) => {
+                        let message: Value = serde_json::from_str(&text).unwrap();
+                        if message["type"] == "error" && message["fatal"] == true {
+                            assert!(
+                                message["message"].as_str().unwrap().len() > 10,
+                                "no sentence: {message}"
+                            );
+                            code = message["code"].as_str().unwrap().to_owned();
+                        }
+                    }
+                    Some(Ok(Message::Close(frame))) => return (code, frame.map_or(0, |frame| frame.code.into())),
+                    Some(Ok(_)) => {}
+                    other => panic!("ended without a close: {other:?}"),
+                }
+            }
+        };
+        timeout(deadline, read).await.expect("no end")
+    }
+}
+
+fn media(kind: MediaType, codec: Codec, stream: u8, fragment: u16, payload: &[u8]) -> Vec<u8> {
+    let header = MediaHeader {
+        flags: Flags::KEYFRAME | Flags::FRAME_END,
+        media_type: kind,
+        codec,
+        stream_id: stream,
+        fec_ratio: 0,
+        seq: 0,
+        timestamp: 0,
+        fec_block: fragment,
+    };
+    [&[1, 0, 0, 0, 0][..], &header.encode(), payload].concat()
+}
+
+fn error(code: &str, close: u16) -> (String, u16) {
+    (code.to_owned(), close)
+}
+
+#[tokio::test]
+async fn upgrades_are_refused_with_status_and_code() {
+    let server = Server::start(Settings {
+        allow_origin: Some(vec!["https://a.example".into()]),
+        ..Settings::default()
+    })
+    .await;
+    let protocol = ("Sec-WebSocket-Protocol", "wzp.v2");
+    let other = ("Sec-WebSocket-Protocol", "chat");
+    assert_eq!(
+        server.refused("/ws/demo", &[other]).await,
+        (400, "subprotocol_required".into())
+    );
+    for room in ["_signal", "ping", "call-1", "a%2Fb", &"x".repeat(65)] {
+        assert_eq!(
+            server.refused(&format!("/ws/{room}"), &[protocol]).await,
+            (400, "bad_room".into()),
+            "{room}"
+        );
+    }
+    let foreign = server
+        .refused("/ws/demo", &[protocol, ("Origin", "https://b.example")])
+        .await;
+    assert_eq!(foreign, (403, "origin_not_allowed".into()));
+}
+
+#[tokio::test]
+async fn wrong_first_messages_name_their_cause() {
+    let server = Server::start(Settings::default()).await;
+    let hello = json!({"type": "hello", "versions": [2]});
+    let cases = [
+        (
+            vec![json!({"type": "hello", "versions": [1, 3]})],
+            error("version_mismatch", 4400),
+        ),
+        (
+            vec![json!({"type": "mute", "audio": true, "video": true})],
+            error("not_joined", 4400),
+        ),
+        (vec![join("Ana")], error("not_joined", 4400)),
+        (vec![hello.clone(), join("")], error("bad_name", 4400)),
+        (vec![hello.clone(), join(&"n".repeat(65))], error("bad_name", 4400)),
+        (
+            vec![hello.clone(), json!({"type": "join", "name": "Ana", "id": "short"})],
+            error("bad_id", 4400),
+        ),
+        (vec![json!({"type": "join", "name": 7})], error("bad_message", 4400)),
+        (vec![json!([1])], error("bad_message", 4400)),
+    ];
+    for (messages, expected) in cases {
+        let mut client = server.connect("first").await;
+        for message in &messages {
+            client.send(message.clone()).await;
+        }
+        assert_eq!(client.fatal().await, expected, "{messages:?}");
+    }
+    let mut client = server.connect("first").await;
+    client.binary(vec![1; 40]).await;
+    assert_eq!(client.fatal().await, error("not_joined", 4400));
+    assert!(
+        server.gateway.registry().is_empty(),
+        "a refused client left a room behind"
+    );
+}
+
+#[tokio::test]
+async fn client_that_never_joins_is_closed() {
+    let server = Server::start(Settings::default()).await;
+    let begun = Instant::now();
+    let mut client = server.connect("never").await;
+    assert_eq!(
+        client.fatal_within(Duration::from_secs(13)).await,
+        error("join_timeout", 4408)
+    );
+    assert!(begun.elapsed() >= Duration::from_secs(9));
+}
+
+#[tokio::test]
+async fn every_limit_of_a_member_has_its_error() {
+    let server = Server::start(Settings::default()).await;
+    let too_many: Vec<_> = (0..17)
+        .map(|slot| json!({"slot": slot % 16, "kind": "video", "source": "camera", "codec": "h264"}))
+        .collect();
+    let texts = [
+        (
+            json!({"type": "bye", "reason": "x".repeat(65_536)}),
+            error("too_large", 4413),
+        ),
+        (json!({"type": "ack", "media": 1_000_000}), error("bad_message", 4400)),
+        (
+            json!({"type": "publish", "tracks": too_many}),
+            error("bad_message", 4400),
+        ),
+        (
+            json!({"type": "publish", "tracks": [{"slot": 0, "kind": "audio", "source": "microphone", "codec": "mp3"}]}),
+            error("bad_message", 4400),
+        ),
+        (
+            json!({"type": "publish", "tracks": [{"slot": 16, "kind": "video", "source": "camera", "codec": "av1"}]}),
+            error("bad_message", 4400),
+        ),
+    ];
+    for (message, expected) in texts {
+        let mut client = server.join("limits", "Ana").await;
+        let shown: String = message.to_string().chars().take(80).collect();
+        client.send(message).await;
+        assert_eq!(client.fatal().await, expected, "{shown}");
+    }
+    let binaries = [
+        (vec![1; 16_385], error("too_large", 4413)),
+        (vec![1; 10], error("bad_message", 4400)),
+        (
+            media(MediaType::Video, Codec::H264Baseline, 0, 0x0101, &[1]),
+            error("bad_message", 4400),
+        ),
+        (
+            media(MediaType::Audio, Codec::H264Baseline, 0, 0, &[1]),
+            error("bad_message", 4400),
+        ),
+    ];
+    for (bytes, expected) in binaries {
+        let mut client = server.join("limits", "Ana").await;
+        let length = bytes.len();
+        client.binary(bytes).await;
+        assert_eq!(client.fatal().await, expected, "{length} bytes");
+    }
+    let mut flood = server.join("limits", "Ana").await;
+    for t in 0..450 {
+        if flood
+            .socket
+            .feed(Message::text(json!({"type": "ping", "t": t}).to_string()))
+            .await
+            .is_err()
+        {
+            break;
+        }
+    }
+    flood.socket.flush().await.ok();
+    assert_eq!(flood.fatal().await, error("rate_limited", 4429));
+}
+
+#[tokio::test]
+async fn what_is_merely_wrong_is_told_and_the_session_goes_on() {
+    let server = Server::start(Settings::default()).await;
+    let mut client = server.join("mild", "Ana").await;
+    client
+        .binary(media(MediaType::Audio, Codec::Opus24k, 0, 0, &[1, 2, 3]))
+        .await;
+    assert_eq!(client.until("error").await["code"], "unknown_track");
+    client
+        .send(json!({"type": "publish", "tracks": [
+            {"slot": 0, "kind": "video", "source": "camera", "codec": "h264"},
+            {"slot": 0, "kind": "audio", "source": "microphone", "codec": "opus"}]}))
+        .await;
+    client.until("member_changed").await;
+    client
+        .binary(media(MediaType::Video, Codec::H264Baseline, 0, 1, b"no picture"))
+        .await;
+    assert_eq!(client.until("error").await["code"], "bad_media");
+    for index in 0..=65u16 {
+        client
+            .binary(media(
+                MediaType::Video,
+                Codec::H264Baseline,
+                0,
+                index << 8 | 200,
+                &[7; 16_300],
+            ))
+            .await;
+    }
+    assert_eq!(client.until("error").await["code"], "frame_too_large");
+    client.send(json!({"type": "keyframe", "source": 99, "slot": 1})).await;
+    client.send(json!({"type": "dance", "steps": 3})).await;
+    client.send(json!({"type": "ping", "t": 5})).await;
+    assert_eq!(client.until("pong").await["t"], 5.0);
+}
+
+#[tokio::test]
+async fn binary_messages_are_acknowledged_in_time() {
+    let server = Server::start(Settings::default()).await;
+    let mut client = server.join("acks", "Ana").await;
+    client
+        .send(json!({"type": "publish", "tracks": [{"slot": 0, "kind": "audio", "source": "microphone", "codec": "opus"}]}))
+        .await;
+    for count in 1..=3u64 {
+        client
+            .binary(media(MediaType::Audio, Codec::Opus24k, 0, 0, &[1, 2, 3]))
+            .await;
+        assert_eq!(client.until("ack").await["media"], count);
+    }
+}
+
+#[tokio::test]
+async fn full_room_and_wrong_token_are_refused() {
+    let settings = Settings {
+        max_members: Some(1),
+        token: Some(vec!["sesame".into()]),
+        ..Settings::default()
+    };
+    let server = Server::start(settings).await;
+    let enter = async |name: &str, token: Option<&str>| {
+        let mut client = server.connect("full").await;
+        assert_eq!(client.until("hello").await["auth_required"], true);
+        client.send(json!({"type": "hello", "versions": [2]})).await;
+        if let Some(token) = token {
+            client.send(json!({"type": "auth", "token": token})).await;
+        }
+        client.send(join(name)).await;
+        client
+    };
+    assert_eq!(enter("Ana", None).await.fatal().await, error("unauthorized", 4401));
+    assert_eq!(
+        enter("Ana", Some("guess")).await.fatal().await,
+        error("unauthorized", 4401)
+    );
+    let mut ana = enter("Ana", Some("sesame")).await;
+    ana.until("joined").await;
+    assert_eq!(
+        enter("Bo", Some("sesame")).await.fatal().await,
+        error("room_full", 4503)
+    );
+}
+
+#[tokio::test]
+async fn same_browser_replaces_its_older_self() {
+    let server = Server::start(Settings::default()).await;
+    let mut first = server.join("again", "Ana").await;
+    let _second = server.join("again", "Ana").await;
+    assert_eq!(first.fatal().await, error("replaced", 4409));
+}
+
+#[tokio::test]
+async fn cut_session_resumes_as_the_same_participant_and_nobody_sees_a_leave() {
+    let server = Server::start(Settings::default()).await;
+    let mut bo = server.join("resume", "Bo").await;
+    let mut ana = server.connect("resume").await;
+    ana.send(json!({"type": "hello", "versions": [2]})).await;
+    ana.send(join("Ana")).await;
+    let joined = ana.until("joined").await;
+    bo.until("member_joined").await;
+    // Gone without a word.
+    drop(ana);
+    assert_eq!(bo.until("member_changed").await["member"]["state"], "reconnecting");
+    let mut back = server.connect("resume").await;
+    back.send(json!({"type": "hello", "versions": [2]})).await;
+    let mut again = join("Ana");
+    again["resume"] = joined["resume"].clone();
+    back.send(again).await;
+    let resumed = back.until("joined").await;
+    assert_eq!(
+        (&resumed["resumed"], &resumed["participant"]),
+        (&json!(true), &joined["participant"])
+    );
+    assert_eq!(bo.until("member_changed").await["member"]["state"], "connected");
+    // An orderly close is a leave at once.
+    back.socket
+        .close(Some(CloseFrame {
+            code: 1000.into(),
+            reason: "".into(),
+        }))
+        .await
+        .unwrap();
+    let begun = Instant::now();
+    assert_eq!(bo.until("member_left").await["reason"], "left");
+    assert!(begun.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn stopping_gateway_says_goodbye() {
+    let server = Server::start(Settings::default()).await;
+    let mut client = server.join("stop", "Ana").await;
+    let stopping = tokio::spawn(server.gateway.shutdown());
+    let read = async {
+        while let Some(Ok(message)) = client.socket.next().await {
+            if let Message::Close(Some(frame)) = message {
+                return u16::from(frame.code);
+            }
+        }
+        0
+    };
+    assert_eq!(timeout(DEADLINE, read).await.unwrap(), 1001);
+    timeout(Duration::from_secs(6), stopping).await.unwrap().unwrap();
+}
