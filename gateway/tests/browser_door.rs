@@ -321,15 +321,9 @@ async fn what_is_merely_wrong_is_told_and_the_session_goes_on() {
         .await;
     assert_eq!(client.until("error").await["code"], "bad_media");
     for index in 0..=65u16 {
-        client
-            .binary(media(
-                MediaType::Video,
-                Codec::H264Baseline,
-                0,
-                index << 8 | 200,
-                &[7; 16_300],
-            ))
-            .await;
+        let mut piece = media(MediaType::Video, Codec::H264Baseline, 0, index << 8 | 200, &[7; 16_300]);
+        piece[11..15].copy_from_slice(&u32::from(index + 1).to_be_bytes());
+        client.binary(piece).await;
     }
     assert_eq!(client.until("error").await["code"], "frame_too_large");
     client.send(json!({"type": "keyframe", "source": 99, "slot": 1})).await;
