@@ -58,7 +58,7 @@ lint: web
 
 test-rust: web test-tools
 	$(CARGO) build --workspace --locked
-	@if command -v cargo-nextest >/dev/null; then $(CARGO) nextest run --workspace --locked; else $(CARGO) test --workspace --locked; fi
+	@if command -v cargo-nextest >/dev/null; then $(CARGO) nextest run --workspace --locked --no-fail-fast; else $(CARGO) test --workspace --locked; fi
 	$(CARGO) test --workspace --locked --doc
 
 test-web: web

@@ -1,0 +1,189 @@
+//! The writing half of a session: control messages, acknowledgements, media, in that order.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use axum::extract::ws::Message;
+use futures_util::SinkExt;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use super::{ACK_DELAY, ACK_EVERY, End, SEND_DEADLINE, Shared, Sink, lock, send_now};
+use crate::browser::egress::Out;
+use crate::browser::message::{Member, ToClient};
+use crate::media::frame::ParticipantId;
+use crate::room::member::LeaveReason;
+use crate::room::peer::{PeerCommand, Peers};
+use crate::room::registry::RoomHandle;
+use crate::room::snapshot::{MemberView, Snapshot};
+
+/// The server pings this often.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// The client's capacity is looked at again after this, even if nothing happens.
+const TICK: Duration = Duration::from_millis(250);
+pub(super) struct Writer<'a> {
+    pub(super) id: ParticipantId,
+    pub(super) epoch: u64,
+    pub(super) shared: &'a Shared,
+    pub(super) posted: mpsc::Receiver<ToClient>,
+    pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) room: RoomHandle,
+    pub(super) peers: Option<Peers>,
+}
+
+impl Writer<'_> {
+    pub(super) async fn run(&mut self, sink: &mut Sink) -> End {
+        let waker = lock(&self.shared.egress).waker();
+        let mut ping_at = Instant::now() + PING_INTERVAL;
+        let mut ack_due: Option<Instant> = None;
+        let mut last_ack = Instant::now();
+        let first = self.snapshot.clone();
+        if let Err(end) = self.follow(sink, &first).await {
+            return end;
+        }
+        loop {
+            let now = Instant::now();
+            // Control messages first: they are small, and media waits for what they say.
+            while let Ok(message) = self.posted.try_recv() {
+                if let Err(end) = send_now(sink, &message).await {
+                    return end;
+                }
+            }
+            let received = self.shared.received.load(Ordering::Relaxed);
+            let waiting = received - self.shared.acknowledged.load(Ordering::Relaxed);
+            if waiting > 0 && ack_due.is_none() {
+                ack_due = Some(now + ACK_DELAY);
+            }
+            let spaced = now.saturating_duration_since(last_ack) >= Duration::from_millis(10);
+            if spaced && waiting > 0 && (waiting >= ACK_EVERY || ack_due.is_some_and(|due| due <= now)) {
+                if let Err(end) = send_now(sink, &ToClient::Ack { media: received }).await {
+                    return end;
+                }
+                self.shared.acknowledged.store(received, Ordering::Relaxed);
+                last_ack = now;
+                ack_due = None;
+            }
+            if ping_at <= now {
+                ping_at = now + PING_INTERVAL;
+                let t = lock(&self.shared.egress).counters().messages as f64;
+                if let Err(end) = send_now(sink, &ToClient::Ping { t }).await {
+                    return end;
+                }
+            }
+            if self.snapshots.has_changed().unwrap_or(false) {
+                let snapshot = self.snapshots.borrow_and_update().clone();
+                if let Err(end) = self.follow(sink, &snapshot).await {
+                    return end;
+                }
+            }
+            self.judge(now);
+            let next = {
+                let mut window = lock(&self.shared.window);
+                let mut egress = lock(&self.shared.egress);
+                let next = egress.next(&mut window, now);
+                if let Out::Message(message) = &next {
+                    window.sent(message.len(), now);
+                }
+                next
+            };
+            match next {
+                Out::Message(message) => {
+                    if !matches!(
+                        timeout(SEND_DEADLINE, sink.send(Message::Binary(message))).await,
+                        Ok(Ok(()))
+                    ) {
+                        return End::Lost;
+                    }
+                }
+                Out::Idle => {
+                    let replay = lock(&self.shared.egress)
+                        .poll_timeout()
+                        .map(|at| now + Duration::from_micros(at.since(self.room.time_at(now))));
+                    let wake = [Some(ping_at), Some(now + TICK), ack_due, replay]
+                        .into_iter()
+                        .flatten()
+                        .min()
+                        .unwrap_or(ping_at);
+                    tokio::select! {
+                        message = self.posted.recv() => match message {
+                            Some(message) => if let Err(end) = send_now(sink, &message).await { return end },
+                            None => return End::Lost,
+                        },
+                        () = waker.notified() => {}
+                        () = self.shared.nudge.notified() => {}
+                        _ = self.snapshots.changed() => self.snapshots.mark_changed(),
+                        () = tokio::time::sleep_until(wake.into()) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says to the room how much video this client can take.
+    fn judge(&self, now: Instant) {
+        let capacities = lock(&self.shared.egress).judge_capacity(&mut lock(&self.shared.window), now);
+        for (track, bits_per_second) in capacities {
+            self.room.report_capacity(self.id, self.epoch, track, bits_per_second);
+        }
+    }
+
+    /// Tells the client what changed since the snapshot before, and follows it with the subscriptions.
+    async fn follow(&mut self, sink: &mut Sink, new: &Arc<Snapshot>) -> Result<(), End> {
+        let old = std::mem::replace(&mut self.snapshot, new.clone());
+        for message in changes(&old, new) {
+            send_now(sink, &message).await?;
+        }
+        let peer = *lock(&self.shared.peer);
+        if let (Some(peer), Some(peers)) = (peer, &self.peers) {
+            peers.send(PeerCommand::Update { peer });
+        }
+        let told = lock(&self.shared.egress).update(new);
+        for message in told {
+            send_now(sink, &message).await?;
+        }
+        tracing::trace!(member = %self.id, version = new.version, "followed");
+        Ok(())
+    }
+}
+
+/// The messages that turn one snapshot into another.
+fn changes(old: &Snapshot, new: &Snapshot) -> Vec<ToClient> {
+    let mut out = Vec::new();
+    for member in &old.members {
+        if new.member(member.id).is_none() {
+            let reason = new
+                .departed
+                .iter()
+                .rev()
+                .find(|(id, _)| *id == member.id)
+                .map_or(LeaveReason::Lost, |d| d.1);
+            out.push(ToClient::MemberLeft { id: member.id, reason });
+        }
+    }
+    for member in &new.members {
+        match old.member(member.id) {
+            None => out.push(ToClient::MemberJoined {
+                member: Member::from(&**member),
+            }),
+            Some(before) if !Arc::ptr_eq(before, member) && differs(before, member) => {
+                out.push(ToClient::MemberChanged {
+                    member: Member::from(&**member),
+                });
+            }
+            Some(_) => {}
+        }
+    }
+    if old.speakers != new.speakers {
+        out.push(ToClient::Speakers {
+            ids: new.speakers.to_vec(),
+        });
+    }
+    out
+}
+
+fn differs(a: &MemberView, b: &MemberView) -> bool {
+    let tracks = |view: &MemberView| view.tracks.iter().map(|track| track.info).collect::<Vec<_>>();
+    a.name != b.name || a.door != b.door || a.presence != b.presence || a.muted != b.muted || tracks(a) != tracks(b)
+}
