@@ -367,6 +367,10 @@ export class LiveRoom extends Room implements PublicationOwner {
     publication.codec = codec;
     publication.failure = failure;
     publication.limitReason = limitReason;
+    if (codec !== "" && !publication.announced) {
+      publication.announced = true;
+      this.#road.announced(publication);
+    }
     this.#localChanged();
   }
 

@@ -15,6 +15,8 @@ export class LivePublication implements Publication {
   state: Publication["state"] = "starting";
   failure: string | undefined;
   limitReason: string | undefined;
+  /** The server has been told of it, which is done when its codec is known. */
+  announced = false;
   #stopped = false;
 
   constructor(

@@ -12,6 +12,8 @@ export interface Outbound {
   maxBitrate: number;
   fps: number;
   source: string;
+  /** The server has been told of it by `publish`. */
+  announced: boolean;
 }
 
 export interface PeerEvents {
@@ -63,6 +65,14 @@ export class Peer {
 
   publish(outbound: Outbound): void {
     this.#addSender(outbound);
+    void this.#negotiate();
+  }
+
+  /** The server has been told of this publication. What an earlier offer said of it was not understood. */
+  announced(number: number): void {
+    const sender = this.#senders.get(number);
+    if (!sender || sender.outbound.announced) return;
+    sender.outbound.announced = true;
     void this.#negotiate();
   }
 
@@ -174,7 +184,7 @@ export class Peer {
     }
     const sdp = this.#pc.localDescription?.sdp ?? "";
     const send = [...this.#senders.values()].flatMap(({ outbound, transceiver }) =>
-      transceiver.mid === null ? [] : [{ mid: transceiver.mid, kind: outbound.kind, slot: outbound.slot }],
+      transceiver.mid === null || !outbound.announced ? [] : [{ mid: transceiver.mid, kind: outbound.kind, slot: outbound.slot }],
     );
     this.events.send({ type: "offer", sdp, send });
   }

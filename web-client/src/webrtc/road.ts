@@ -92,6 +92,11 @@ export class WebRtcRoad {
     this.#peer?.publish(outbound(publication));
   }
 
+  /** The server has been told of this publication. */
+  announced(publication: LivePublication): void {
+    this.#peer?.announced(publication.number);
+  }
+
   unpublished(publication: LivePublication): void {
     this.#carried.delete(publication.number);
     this.#peer?.unpublish(publication.number);
@@ -183,6 +188,6 @@ export class WebRtcRoad {
   }
 }
 
-function outbound({ number, kind, slot, maxBitrate, fps, source }: LivePublication): Outbound {
-  return { number, kind, slot, maxBitrate, fps, source };
+function outbound({ number, kind, slot, maxBitrate, fps, source, announced }: LivePublication): Outbound {
+  return { number, kind, slot, maxBitrate, fps, source, announced };
 }
