@@ -58,14 +58,22 @@ pub fn router(app: App) -> Router {
         .layer(header("referrer-policy", "no-referrer"))
 }
 
+type Upgrade = Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>;
+
 async fn websocket(
     State(app): State<App>,
     Path(room): Path<String>,
     headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    upgrade: Upgrade,
 ) -> Result<Response, Problem> {
-    let room = parse_room(&room)?;
-    check_origin(&app, &headers)?;
+    // A page that is refused, of another site perhaps, asks again by plain HTTP to learn why: it must be able to read that.
+    accept(app, &room, &headers, upgrade)
+        .map_err(|problem| problem.with(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")))
+}
+
+fn accept(app: App, room: &str, headers: &HeaderMap, upgrade: Upgrade) -> Result<Response, Problem> {
+    let room = parse_room(room)?;
+    check_origin(&app, headers)?;
     let upgrade = upgrade.map_err(|rejection| {
         Problem::new(
             rejection.status(),

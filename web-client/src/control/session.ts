@@ -216,7 +216,8 @@ export class Session {
         this.events.message(message);
         break;
       case "bye":
-        this.#bye = true;
+        // A gateway that stops may be one that starts again: that is a lost connection, and not the end of the call.
+        this.#bye = message.reason !== "shutting_down";
         break;
       default:
         this.events.message(message);
