@@ -32,7 +32,7 @@ interface Setup {
   last: () => FakeSocket;
 }
 
-function setup(random = 0.5): Setup {
+function setup(random = 0.5, backlog?: () => number): Setup {
   const sockets: FakeSocket[] = [];
   const log: unknown[] = [];
   const events: SessionEvents = {
@@ -46,6 +46,7 @@ function setup(random = 0.5): Setup {
   const session = new Session(
     { name: "Ana", id: "0123456789abcdef", token: "secret", decode: ["opus"], random: () => random, openSocket: () => (sockets.push(new FakeSocket()), last()) },
     events,
+    backlog,
   );
   const last = (): FakeSocket => {
     const socket = sockets.at(-1);
@@ -245,6 +246,21 @@ describe("media", () => {
     const s = setup();
     s.session.start();
     expect(s.session.sendMedia(new ArrayBuffer(5))).toBe(false);
+  });
+
+  it("held back because of a backlog goes on when that is gone, though nothing is left to acknowledge", () => {
+    let backlog = 500;
+    const s = setup(0.5, () => backlog);
+    join(s);
+    s.last().onmessage?.({ data: new ArrayBuffer(30) });
+    vi.advanceTimersByTime(50);
+    expect(s.last().sent.at(-1)).toEqual({ type: "ack", media: 1, backlog_ms: 500 });
+    backlog = 0;
+    s.session.backlogChanged();
+    expect(s.last().sent.at(-1)).toEqual({ type: "ack", media: 1 });
+    const { length } = s.last().sent;
+    s.session.backlogChanged();
+    expect(s.last().sent).toHaveLength(length);
   });
 
   it("acknowledged beyond what was sent ends the connection, not the session", () => {

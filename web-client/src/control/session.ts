@@ -63,6 +63,7 @@ export class Session {
   #acknowledger = new Acknowledger();
   #window = new SendWindow();
   #ackTimer: ReturnType<typeof setTimeout> | undefined;
+  #reportedBacklog = 0;
   #retryTimer: ReturnType<typeof setTimeout> | undefined;
   #connectTimer: ReturnType<typeof setTimeout> | undefined;
   #probeTimer: ReturnType<typeof setTimeout> | undefined;
@@ -139,6 +140,7 @@ export class Session {
     this.#fatal = undefined;
     this.#bye = false;
     this.#acknowledger = new Acknowledger();
+    this.#reportedBacklog = 0;
     this.#window = new SendWindow();
     let socket: Socket;
     try {
@@ -246,15 +248,26 @@ export class Session {
     }
   }
 
+  /**
+   * The decoders' backlog is another. A server that holds video back because of it hears so although everything is acknowledged: with sound
+   * over WebRTC nothing else comes that would be.
+   */
+  backlogChanged(): void {
+    if (this.backlog() < this.#reportedBacklog && this.#acknowledger.dueAt() === undefined) this.#acknowledge(this.#acknowledger.received);
+  }
+
   #scheduleAck(): void {
     const count = this.#acknowledger.take(this.#now());
-    if (count !== undefined) {
-      const backlog = Math.round(this.backlog());
-      this.#sendNow(backlog > 0 ? { type: "ack", media: count, backlog_ms: backlog } : { type: "ack", media: count });
-    }
+    if (count !== undefined) this.#acknowledge(count);
     clearTimeout(this.#ackTimer);
     const due = this.#acknowledger.dueAt();
     if (due !== undefined) this.#ackTimer = setTimeout(() => this.#scheduleAck(), Math.max(1, due - this.#now()));
+  }
+
+  #acknowledge(count: number): void {
+    const backlog = Math.round(this.backlog());
+    this.#reportedBacklog = backlog;
+    this.#sendNow(backlog > 0 ? { type: "ack", media: count, backlog_ms: backlog } : { type: "ack", media: count });
   }
 
   #sendNow(message: ClientMessage): void {

@@ -112,6 +112,7 @@ function fromVideo(message: VideoToSession): void {
       break;
     case "backlog":
       backlog = message.ms;
+      session?.backlogChanged();
       break;
     case "stats":
       receiver?.videoStats(message.request, message.tracks);
