@@ -116,7 +116,8 @@ fn greet(config: &Config, addresses: &Addresses) {
     let port = addresses.http.port();
     let scheme = if config.tls == Tls::Off { "http" } else { "https" };
     let mut lines = vec![format!("Open   {scheme}://localhost:{port}/")];
-    if config.tls != Tls::Off {
+    // Elsewhere only where it listens, and browsers want a secure context for microphone and camera.
+    if config.tls != Tls::Off && addresses.http.ip().is_unspecified() {
         for ip in net::local_addresses() {
             lines.push(format!(
                 "       {scheme}://{}/   (this network)",

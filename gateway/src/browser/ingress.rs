@@ -17,6 +17,11 @@ use crate::room::track::{Appended, Bounds, Track, TrackWriter};
 /// Largest sound packet, bytes: an Opus packet is at most 1,275 bytes per frame (RFC 6716, section 3.4).
 const MAX_AUDIO: usize = 4000;
 
+/// Stray messages further apart than this do not belong together, µs.
+const STRAY_GAP: u64 = 500_000;
+/// This long a run of them is no straggler any more, µs.
+const STRAY_SPAN: u64 = 1_000_000;
+
 /// What the session has to do about a media message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -46,6 +51,8 @@ struct Incoming {
     track: Arc<Track>,
     /// None while the frames come over RTP.
     writer: Option<TrackWriter>,
+    /// Messages that come although RTP should carry the track: since when, and the last one.
+    stray: Option<(RoomTime, RoomTime)>,
     next_seq: Option<u32>,
     partial: Option<Partial>,
     video: VideoIn,
@@ -145,6 +152,14 @@ impl Ingress {
             let kind = if message.kind == Kind::Audio { "audio" } else { "video" };
             return Outcome::Refused("unknown_track", format!("{kind} slot {slot} is sent but not published"));
         };
+        if incoming.writer.is_none() {
+            if !incoming.has_returned(now) {
+                return Outcome::Taken;
+            }
+            // The client has gone back to messages: the track begins anew.
+            *incoming = Incoming::new(self.source, incoming.info);
+            return Outcome::Changed;
+        }
         let Some(writer) = &mut incoming.writer else {
             return Outcome::Taken;
         };
@@ -266,12 +281,23 @@ impl Incoming {
             info,
             track,
             writer: Some(writer),
+            stray: None,
             next_seq: None,
             partial: None,
             video: VideoIn::default(),
             lost: 0,
             frames: 0,
         }
+    }
+
+    /// A few messages may come after RTP has begun; a second of them means that the client sends no RTP any more.
+    fn has_returned(&mut self, now: RoomTime) -> bool {
+        let since = match self.stray {
+            Some((since, last)) if now.since(last) < STRAY_GAP => since,
+            _ => now,
+        };
+        self.stray = Some((since, now));
+        now.since(since) >= STRAY_SPAN
     }
 
     fn lost_frame(&mut self) {

@@ -22,13 +22,13 @@ use crate::auth::Auth;
 use crate::browser::egress::Egress;
 use crate::browser::ingress::Ingress;
 use crate::browser::message::{
-    FromClient, JoinMessage, JoinedMessage, Limits, MAX_NAME, MAX_TEXT, Member, PauseReason, ReceiveMid, ToClient,
-    VERSION,
+    FromClient, JoinMessage, JoinedMessage, Limits, MAX_NAME, MAX_TEXT, MAX_TRACKS, Member, PauseReason, ReceiveMid,
+    SendMid, ToClient, VERSION,
 };
 use crate::browser::window::Window;
 use crate::media::frame::{Kind, TrackId};
 use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, Muted, ResumeToken, TrackInfo};
-use crate::room::peer::{PeerCommand, PeerEvent, PeerId, Peers};
+use crate::room::peer::{PeerCommand, PeerEvent, PeerId, Peers, Sending};
 use crate::room::registry::{Membership, Registry, RoomHandle};
 use crate::room::state::RESUME_GRACE;
 use crate::room::track::Track;
@@ -340,6 +340,7 @@ struct Shared {
     ingress: Mutex<Ingress>,
     /// The WebRTC session, once there is one.
     peer: Mutex<Option<PeerId>>,
+    rtp: Mutex<Rtp>,
     egress: Mutex<Egress>,
     received: AtomicU64,
     acknowledged: AtomicU64,
@@ -368,6 +369,7 @@ async fn converse(
         window: Mutex::default(),
         ingress: Mutex::new(Ingress::new(id, config.max_frame_bytes)),
         peer: Mutex::new(None),
+        rtp: Mutex::default(),
         egress: Mutex::new(Egress::new(id, room.clone(), decode.into_iter().take(16).collect())),
         received: AtomicU64::new(0),
         acknowledged: AtomicU64::new(0),
@@ -434,7 +436,7 @@ async fn converse(
                 Request::Door(door) => membership.set_door(door).await,
             },
             Some(event) = peer_event.recv() => {
-                if let Some(tracks) = peer_changed(event, &shared, &room, &outbox) {
+                if let Some(tracks) = peer_changed(event, &shared, &room, &outbox, config.peers.as_ref()) {
                     membership.set_tracks(tracks).await;
                 }
             }
@@ -470,12 +472,50 @@ async fn converse(
     end
 }
 
+/// How far a client's tracks have gone over to RTP.
+#[derive(Default)]
+struct Rtp {
+    connected: bool,
+    /// Named in an offer, and not handed to the worker yet.
+    pending: Vec<SendMid>,
+}
+
+/// Hands the tracks that offers have named to the worker, once RTP can carry them.
+fn hand_over(shared: &Shared, peers: &Peers) {
+    let Some(peer) = *lock(&shared.peer) else { return };
+    let mut rtp = lock(&shared.rtp);
+    if !rtp.connected {
+        return;
+    }
+    let mut ingress = lock(&shared.ingress);
+    let mut sends = Vec::new();
+    rtp.pending
+        .retain(|send| match ingress.take_writer(send.kind, send.slot) {
+            Some(writer) => {
+                sends.push(Sending {
+                    mid: Some(send.mid.clone()),
+                    kind: send.kind,
+                    slot: send.slot,
+                    writer,
+                });
+                false
+            }
+            // Not published yet; what is over RTP already needs no second hand-over.
+            None => !ingress.is_over_rtp(send.kind, send.slot),
+        });
+    rtp.pending.truncate(MAX_TRACKS);
+    if !sends.is_empty() {
+        peers.send(PeerCommand::Send { peer, sends });
+    }
+}
+
 /// Acts on what the WebRTC worker tells; the tracks to publish, if they changed.
 fn peer_changed(
     event: PeerEvent,
     shared: &Shared,
     room: &RoomHandle,
     outbox: &mpsc::Sender<ToClient>,
+    peers: Option<&Peers>,
 ) -> Option<Tracks> {
     let elsewhere = |tracks: Vec<TrackId>| {
         let mut egress = lock(&shared.egress);
@@ -488,6 +528,10 @@ fn peer_changed(
     match event {
         PeerEvent::Connected { tcp } => {
             tracing::debug!(tcp, "WebRTC connected");
+            lock(&shared.rtp).connected = true;
+            if let Some(peers) = peers {
+                hand_over(shared, peers);
+            }
             None
         }
         PeerEvent::Mids(mids) => {
@@ -529,6 +573,7 @@ fn peer_changed(
         }
         PeerEvent::Closed(message) => {
             *lock(&shared.peer) = None;
+            *lock(&shared.rtp) = Rtp::default();
             elsewhere(Vec::new());
             post(
                 outbox,

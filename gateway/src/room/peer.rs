@@ -91,6 +91,13 @@ pub enum PeerCommand {
         /// The answer.
         reply: oneshot::Sender<Result<String, Refused>>,
     },
+    /// Tracks whose frames come over RTP from now on.
+    Send {
+        /// From whom.
+        peer: PeerId,
+        /// Which.
+        sends: Vec<Sending>,
+    },
     /// A trickled candidate.
     Candidate {
         /// Whose.

@@ -35,6 +35,8 @@ pub struct Peer {
     /// Announced, and not yet found in the SDP.
     sends: Vec<Sending>,
     incoming: BTreeMap<Mid, Incoming>,
+    /// The m-lines that we receive on.
+    receiving_lines: Vec<(Mid, Kind)>,
     outgoing: Vec<Outgoing>,
     unwanted: Vec<(ParticipantId, Kind, u8)>,
     /// Whom a viewer that follows the speaker saw last.
@@ -61,6 +63,7 @@ impl Peer {
             receiving,
             sends: Vec::new(),
             incoming: BTreeMap::new(),
+            receiving_lines: Vec::new(),
             outgoing: Vec::new(),
             unwanted: Vec::new(),
             watched: None,
@@ -114,6 +117,31 @@ impl Peer {
     /// Tracks that the peer is going to send.
     pub fn add_sends(&mut self, sends: Vec<Sending>) {
         self.sends.extend(sends);
+        self.bind_sends();
+    }
+
+    /// Finds the m-lines of announced tracks.
+    fn bind_sends(&mut self) {
+        for (mid, kind) in &self.receiving_lines {
+            if self.incoming.contains_key(mid) {
+                continue;
+            }
+            let named = self
+                .sends
+                .iter()
+                .position(|send| send.mid.as_deref() == Some(mid.as_str()));
+            let any = || {
+                self.sends
+                    .iter()
+                    .position(|send| send.mid.is_none() && send.kind == *kind)
+            };
+            if let Some(at) = named.or_else(any) {
+                let send = self.sends.remove(at);
+                if send.kind == *kind {
+                    self.incoming.insert(*mid, Incoming::new(*kind, send.slot, send.writer));
+                }
+            }
+        }
     }
 
     /// The result of an offer.
@@ -122,28 +150,12 @@ impl Peer {
             engine::Kind::Audio => Kind::Audio,
             engine::Kind::Video => Kind::Video,
         };
-        for line in lines.iter().filter(|line| line.direction.recv) {
-            if self.incoming.contains_key(&line.mid) {
-                continue;
-            }
-            let kind = kind_of(line);
-            let named = self
-                .sends
-                .iter()
-                .position(|send| send.mid.as_deref() == Some(line.mid.as_str()));
-            let any = || {
-                self.sends
-                    .iter()
-                    .position(|send| send.mid.is_none() && send.kind == kind)
-            };
-            if let Some(at) = named.or_else(any) {
-                let send = self.sends.remove(at);
-                if send.kind == kind {
-                    self.incoming
-                        .insert(line.mid, Incoming::new(kind, send.slot, send.writer));
-                }
-            }
-        }
+        self.receiving_lines = lines
+            .iter()
+            .filter(|line| line.direction.recv)
+            .map(|line| (line.mid, kind_of(line)))
+            .collect();
+        self.bind_sends();
         // A line that is not received on any more ends its track.
         self.incoming
             .retain(|mid, _| lines.iter().any(|line| line.mid == *mid && line.direction.recv));

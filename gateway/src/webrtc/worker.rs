@@ -309,6 +309,11 @@ impl Loop {
                     self.close(peer, now);
                 }
             }
+            PeerCommand::Send { peer, sends } => {
+                if let Some(peer) = self.peers.get_mut(&session_of(peer)) {
+                    peer.add_sends(sends);
+                }
+            }
             PeerCommand::Candidate { peer, candidate } => {
                 if let Err(error) = self.engine.add_remote_candidate(now, session_of(peer), &candidate) {
                     tracing::debug!(peer = peer.0, %error, "candidate refused");

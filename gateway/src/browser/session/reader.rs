@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{timeout, timeout_at};
 
-use super::{ACK_EVERY, End, Fatal, Request, Shared, Source, broken, lock, parse_text, post};
+use super::{ACK_EVERY, End, Fatal, Request, Shared, Source, broken, hand_over, lock, parse_text, post};
 use crate::browser::ingress::Outcome;
 use crate::browser::message::{
     FromClient, MAX_BINARY, MAX_TRACKS, MediaTransport, SendMid, ToClient, TrackRef, parse_media,
@@ -18,7 +18,7 @@ use crate::browser::message::{
 use crate::media::frame::{Kind, ParticipantId, RoomTime, TrackId};
 use crate::room::keyframes::Reason;
 use crate::room::member::Door;
-use crate::room::peer::{Follow, PeerCommand, PeerContext, PeerEvent, PeerId, Peers, Sending};
+use crate::room::peer::{Follow, PeerCommand, PeerContext, PeerEvent, PeerId, Peers};
 use crate::room::registry::RoomHandle;
 use crate::room::snapshot::Snapshot;
 
@@ -93,6 +93,9 @@ impl Reader<'_> {
                 let published = lock(&self.shared.ingress).publish(&tracks);
                 published.map_err(|text| End::Fatal(Fatal::bad_message(text)))?;
                 self.announce().await;
+                if let Some(peers) = &self.peers {
+                    hand_over(self.shared, peers);
+                }
             }
             FromClient::Mute(muted) => {
                 self.requests.send(Request::Muted(muted)).await.ok();
@@ -188,28 +191,15 @@ impl Reader<'_> {
                 max_video_bitrate: self.max_video_bitrate,
             })
         });
-        let sends: Vec<Sending> = {
-            let mut ingress = lock(&self.shared.ingress);
-            send.into_iter()
-                .take(MAX_TRACKS)
-                .filter_map(|SendMid { mid, kind, slot }| {
-                    let writer = ingress.take_writer(kind, slot)?;
-                    Some(Sending {
-                        mid: Some(mid),
-                        kind,
-                        slot,
-                        writer,
-                    })
-                })
-                .collect()
-        };
+        // Tracks go over to RTP when it is up, and stay messages until then.
+        lock(&self.shared.rtp).pending.extend(send.into_iter().take(MAX_TRACKS));
         *lock(&self.shared.peer) = Some(peer);
         let (reply, answer) = oneshot::channel();
         let asked = peers.send(PeerCommand::Offer {
             peer,
             context,
             sdp,
-            sends,
+            sends: Vec::new(),
             reply,
         });
         let answer = if asked {
@@ -218,7 +208,10 @@ impl Reader<'_> {
             None
         };
         match answer {
-            Some(Ok(sdp)) => post(&self.outbox, ToClient::Answer { sdp }),
+            Some(Ok(sdp)) => {
+                post(&self.outbox, ToClient::Answer { sdp });
+                hand_over(self.shared, peers);
+            }
             refused => {
                 let message = match refused {
                     Some(Err(refused)) => refused.message,
@@ -227,8 +220,6 @@ impl Reader<'_> {
                 // A session that stands goes on as it was; a new one never began, and its tracks come as messages.
                 if known.is_none() {
                     *lock(&self.shared.peer) = None;
-                    lock(&self.shared.ingress).take_back();
-                    self.announce().await;
                 }
                 self.complain("webrtc_failed", message, now);
             }
