@@ -34,7 +34,7 @@ export async function end(child, signal = 'SIGTERM') {
 export async function startGateway(t, { args = [], host = '127.0.0.1', tls = false, wrap = [], env = {} } = {}) {
   const state = scratch(t);
   const command = [
-    ...wrap, binary, 'serve', '--print-addresses', '--static-dir', join(repository, 'web-client/dist/page'), '--state-dir', state,
+    ...wrap, binary, 'serve', '--print-addresses', '--state-dir', state,
     '--http', `${host}:0`, '--native', `${host}:0`, '--webrtc', `${host}:0`, ...(tls ? [] : ['--no-tls']), ...args,
   ];
   const child = spawn(command[0], command.slice(1), {

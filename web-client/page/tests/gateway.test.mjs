@@ -17,7 +17,7 @@ const DIST = fileURLToPath(new URL("../../dist/page/", import.meta.url));
 async function startGateway(...flags) {
   const state = mkdtempSync(join(tmpdir(), "wzp-page-"));
   const any = "127.0.0.1:0";
-  const child = spawn(BINARY, [...(flags.includes("--http") ? [] : ["--http", any]), "--native", any, "--webrtc", any, "--state-dir", state, "--no-tls", "--static-dir", DIST, "--print-addresses", ...flags], {
+  const child = spawn(BINARY, [...(flags.includes("--http") ? [] : ["--http", any]), "--native", any, "--webrtc", any, "--state-dir", state, "--no-tls", "--print-addresses", ...flags], {
     stdio: ["ignore", "pipe", "ignore"],
   });
   const line = await new Promise((resolve, reject) => {
