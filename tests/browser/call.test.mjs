@@ -51,7 +51,7 @@ for (const transport of ['websocket', 'webrtc']) describe(`a call over ${transpo
     const native = joinNative(t, gateway.native, 'trio', { alias: 'Bo', args: ['--audio', 'tone:880', '--video', h264(300), '--fps', '30'] });
     await received(ana, 'Bo', 'video', (source) => source.framesDecoded > 10);
     // Ten seconds later: the last keyframe of Bo, whose file has one every 10 s, may be long ago.
-    await pass(8000);
+    await pass(10_000);
     const cy = await joinPage(t, two, gateway, 'trio', 'Cy', { query });
     const late = joinNative(t, gateway.native, 'trio', { alias: 'Di', args: ['--audio', 'tone:1100'] });
     for (const [page, alias, hz] of [[ana, 'Cy', 660], [cy, 'Ana', 440], [cy, 'Bo', 880], [ana, 'Bo', 880]]) {

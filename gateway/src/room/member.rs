@@ -5,7 +5,7 @@ use wzp_proto::codec::Codec;
 use wzp_proto::identity::Fingerprint;
 use wzp_proto::video::FrameSize;
 
-use crate::media::frame::{Kind, ParticipantId};
+use crate::media::frame::Kind;
 
 /// The transport family that a member came through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -158,7 +158,3 @@ pub enum JoinError {
     #[error("the gateway is stopping")]
     Stopping,
 }
-
-/// The names by which members and limits are known, for logs.
-#[derive(Debug, Clone, Copy)]
-pub struct Who(pub ParticipantId, pub Door);

@@ -115,11 +115,6 @@ impl Outgoing {
         self.bytes
     }
 
-    /// Not sent for now.
-    pub fn is_paused(&self) -> bool {
-        self.feed.as_ref().is_some_and(|feed| feed.paused)
-    }
-
     /// Carries `track` from its last keyframe on, or nothing.
     pub fn assign(&mut self, track: Option<&Arc<Track>>, waker: &Arc<Notify>, room: &RoomHandle) {
         if let Some(feed) = self.feed.take() {
