@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -200,6 +201,8 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
     let deadline = args
         .seconds
         .map(|seconds| joined + Duration::from_secs_f64(seconds.clamp(0.0, 1e7)));
+    // Made once: a new one for each event would miss an interrupt that comes while an event is handled.
+    let mut interrupted = pin!(tokio::signal::ctrl_c());
     let closed = loop {
         tokio::select! {
             event = client.next() => {
@@ -214,7 +217,7 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
                 }
             }
             () = sleep_until(deadline), if deadline.is_some() => break None,
-            interrupted = tokio::signal::ctrl_c() => {
+            interrupted = &mut interrupted => {
                 interrupted?;
                 break None;
             }

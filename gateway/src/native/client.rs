@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::{Connection, ConnectionError, Endpoint, VarInt};
+use quinn::{Connection, ConnectionError, Endpoint, EndpointConfig, VarInt};
 use rustls::pki_types::DnsName;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -21,6 +21,7 @@ use wzp_proto::signal::{MAX_SIGNAL_LEN, Signal, SignalError};
 use crate::native::counters::Counters;
 use crate::native::signals::{self, Outbox, ReadError};
 use crate::native::transport::{self, TransportError, close};
+use crate::net;
 
 /// From the first packet to the answer.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -265,7 +266,9 @@ pub async fn dial(relay: SocketAddr, server_name: &str) -> Result<(Endpoint, Con
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let endpoint = Endpoint::client(SocketAddr::new(any, 0))?;
+    let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no tokio runtime to dial in"))?;
+    let socket = net::udp_socket(SocketAddr::new(any, 0))?;
+    let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, runtime)?;
     let connecting = endpoint.connect_with(transport::client_config()?, relay, server_name)?;
     Ok((endpoint, connecting.await?))
 }

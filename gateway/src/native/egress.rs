@@ -37,6 +37,8 @@ const VIDEO_LAG: Lag = Lag {
 };
 /// A frame that cannot begin, or a begun one that does not move on for this long, is given up, µs.
 const STALL_DEADLINE: u64 = 100_000;
+/// But not before so many tries: a process that had to wait for its turn has not been refused for all that time.
+const STALL_TRIES: u32 = 8;
 /// A frame that takes longer than this in all is given up, µs.
 const KEYFRAME_DEADLINE: u64 = 500_000;
 /// How often a blocked frame is tried again, µs: QUIC does not say when its queue has space.
@@ -139,6 +141,8 @@ struct Sending {
     next: usize,
     since: RoomTime,
     moved_at: RoomTime,
+    /// Tries in vain since it last moved.
+    tries: u32,
 }
 
 #[derive(Debug)]
@@ -426,6 +430,7 @@ impl Egress {
             next: 0,
             since: now,
             moved_at: now,
+            tries: 0,
         });
     }
 
@@ -526,13 +531,16 @@ impl Sending {
             counters.fragments_out.one();
             self.next += 1;
             self.moved_at = now;
+            self.tries = 0;
         }
         counters.video_out.one();
         Progress::Done(total)
     }
 
-    fn blocked(&self, now: RoomTime) -> Progress {
-        if now.since(self.moved_at) < STALL_DEADLINE && now.since(self.since) < KEYFRAME_DEADLINE {
+    fn blocked(&mut self, now: RoomTime) -> Progress {
+        self.tries += 1;
+        let late = now.since(self.moved_at) >= STALL_DEADLINE || now.since(self.since) >= KEYFRAME_DEADLINE;
+        if !late || self.tries < STALL_TRIES {
             return Progress::Blocked;
         }
         let unsent = self.parts.len() - self.next;

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, Endpoint, EndpointConfig, Incoming};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -20,10 +19,9 @@ use crate::native::counters::Counters;
 use crate::native::rate::Rates;
 use crate::native::session::{self, Shared};
 use crate::native::transport::{self, close};
+use crate::net;
 use crate::room::registry::Registry;
 
-/// Socket buffers: a keyframe is up to 280 kB in one burst, and many members may send one at once.
-const SOCKET_BUFFER: usize = 4 << 20;
 /// How long a stopping server waits for its connections to say goodbye.
 const STOP_DEADLINE: Duration = Duration::from_secs(2);
 /// A version text is read within this.
@@ -100,7 +98,7 @@ impl Server {
     pub fn bind(config: Config, registry: Registry, identity: Arc<Identity>) -> io::Result<Self> {
         let server = transport::server_config(&identity, config.limits.idle).map_err(io::Error::other)?;
         let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no tokio runtime to listen in"))?;
-        let socket = bind(config.listen)?;
+        let socket = net::udp_socket(config.listen)?;
         let endpoint = Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime)?;
         Ok(Self {
             endpoint,
@@ -176,6 +174,14 @@ impl Server {
         timeout(STOP_DEADLINE, goodbye).await.ok();
         self.endpoint.close(close::STOPPING, b"the server is stopping");
         timeout(STOP_DEADLINE, self.endpoint.wait_idle()).await.ok();
+        let counts: BTreeMap<_, _> = self
+            .shared
+            .counters
+            .all()
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        tracing::info!(?counts, "the native door is closed");
     }
 }
 
@@ -227,19 +233,6 @@ async fn tell_version(connection: &Connection, version: &str) {
     };
     timeout(VERSION_DEADLINE, telling).await.ok();
     connection.close(close::NORMAL, b"");
-}
-
-fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    // The kernel gives what it allows; less is no reason to stop.
-    socket.set_recv_buffer_size(SOCKET_BUFFER).ok();
-    socket.set_send_buffer_size(SOCKET_BUFFER).ok();
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
 }
 
 /// How many connections each address has.

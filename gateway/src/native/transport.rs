@@ -21,6 +21,9 @@ pub const IDLE: Duration = Duration::from_secs(15);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Most datagram bytes that wait in QUIC's queue. The egress keeps it to tens of milliseconds; this is only the bound.
 pub const DATAGRAM_SEND_BUFFER: usize = 256 << 10;
+/// Most datagram bytes that wait for their session, of one connection: beyond it QUIC drops the oldest without a word.
+/// Apps have 64 KiB, one large keyframe; a session that waits for its turn on a busy machine needs more.
+const DATAGRAM_RECEIVE_BUFFER: usize = 512 << 10;
 /// Largest UDP payload that path discovery tries; full-size packets of natives need at least 1,222.
 const MTU_UPPER: u16 = 1452;
 
@@ -76,7 +79,7 @@ pub fn transport_config(idle: Duration) -> TransportConfig {
     transport
         .max_idle_timeout(IdleTimeout::try_from(idle).ok())
         .keep_alive_interval(Some(KEEP_ALIVE.min(idle / 3)))
-        .datagram_receive_buffer_size(Some(65_536))
+        .datagram_receive_buffer_size(Some(DATAGRAM_RECEIVE_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_SEND_BUFFER)
         .receive_window(VarInt::from_u32(262_144))
         .send_window(131_072)
