@@ -17,12 +17,12 @@ export function scratch(t) {
   return folder;
 }
 
-/** Ends a process in an orderly way, and by force after 8 s. */
+/** Ends a process in an orderly way, and by force after 20 s. */
 export async function end(child, signal = 'SIGTERM') {
   if (child.exitCode !== null || child.signalCode !== null) return;
   const exited = once(child, 'exit');
   child.kill(signal);
-  const force = setTimeout(() => child.kill('SIGKILL'), 8000);
+  const force = setTimeout(() => child.kill('SIGKILL'), 20_000);
   await exited;
   clearTimeout(force);
 }

@@ -33,10 +33,15 @@ pub fn dominant_hz(samples: &[i16]) -> Option<f64> {
     let windowed: Vec<f64> = (low.iter().enumerate())
         .map(|(i, sample)| sample * (0.5 - 0.5 * (std::f64::consts::TAU * i as f64 / count).cos()))
         .collect();
-    let strongest = RANGE
-        .map(|hz| (power(&windowed, f64::from(hz)), hz))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    strongest.map(|(_, hz)| f64::from(hz))
+    let strongest = |range: &mut dyn Iterator<Item = u32>| {
+        range
+            .map(|hz| (power(&windowed, f64::from(hz)), hz))
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .map(|(_, hz)| hz)
+    };
+    // The window spreads a tone over 4 Hz for a second of sound, so every other Hz is enough to find it.
+    let about = strongest(&mut RANGE.step_by(2))?;
+    strongest(&mut (about - 1..=about + 1)).map(f64::from)
 }
 
 /// Goertzel's algorithm.
