@@ -20,7 +20,8 @@ use wzp_proto::header::MediaType;
 use wzp_proto::identity::Identity;
 use wzp_proto::signal::{RoomParticipant, Signal};
 
-use crate::native::client::{self, Client, Event};
+use self::video_in::Ask;
+use crate::native::client::{self, Client, Event, Sender};
 use crate::native::transport::close;
 
 mod audio_in;
@@ -71,6 +72,12 @@ pub struct Args {
     /// Identity as 64 hex digits; a new one each time if not given
     #[arg(long, value_name = "HEX")]
     pub seed: Option<String>,
+    /// Ask for missing video packets, and send again what is asked for; today's apps do neither
+    #[arg(long)]
+    pub nack: bool,
+    /// Ignore keyframe requests, as encoders that cannot be asked do
+    #[arg(long)]
+    pub ignore_keyframe_requests: bool,
     /// Dial the hash form of the room's name
     #[arg(long)]
     pub hashed: bool,
@@ -102,6 +109,8 @@ pub struct Summary {
     pub room_updates: u64,
     /// Keyframe requests.
     pub pli: PliSummary,
+    /// Requests for missing packets.
+    pub nack: NackSummary,
     /// Datagrams and signals that could not be read.
     pub malformed: u64,
     /// Why the relay ended it, if it did.
@@ -127,6 +136,17 @@ pub struct PliSummary {
     pub sent: u64,
     /// Received.
     pub received: u64,
+}
+
+/// Requests for missing packets.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct NackSummary {
+    /// Sent.
+    pub sent: u64,
+    /// Received.
+    pub received: u64,
+    /// Packets sent again.
+    pub resent: u64,
 }
 
 /// Joins, stays, leaves, and prints what came of it.
@@ -165,10 +185,11 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
         .transpose()?;
     let mut received = Received {
         audio: audio_in::AudioIn::new(args.record_audio.as_deref())?,
-        video: video_in::VideoIn::new(args.record_video.as_deref())?,
+        video: video_in::VideoIn::new(args.record_video.as_deref(), args.nack)?,
         participants: Vec::new(),
         room_updates: 0,
         pli: PliSummary::default(),
+        nack: NackSummary::default(),
         malformed: 0,
     };
     let relay = resolve(&args.relay).await?;
@@ -190,13 +211,15 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
     eprintln!("joined {:?} at {relay} as {}", args.room, identity.fingerprint());
 
     let keyframe_wanted = Arc::new(Notify::new());
+    let history = Arc::new(video_out::History::default());
     let sent = Arc::new(SentCounters::default());
     let mut senders = JoinSet::new();
     if let Some(audio) = audio {
         senders.spawn(audio.play(client.sender(), joined, sent.clone()));
     }
     if let Some(video) = video {
-        senders.spawn(video.play(client.sender(), joined, keyframe_wanted.clone(), sent.clone()));
+        let (wanted, history) = (keyframe_wanted.clone(), history.clone());
+        senders.spawn(video.play(client.sender(), joined, wanted, history, sent.clone()));
     }
     let deadline = args
         .seconds
@@ -204,16 +227,27 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
     // Made once: a new one for each event would miss an interrupt that comes while an event is handled.
     let mut interrupted = pin!(tokio::signal::ctrl_c());
     let closed = loop {
+        let repair = received.video.poll_timeout().map(|at| joined + at);
+        if repair.is_some() {
+            received.video.set_rtt(client.connection().rtt());
+        }
         tokio::select! {
             event = client.next() => {
                 let sender = client.sender();
                 match received.take(event, joined) {
                     Taken::Nothing => {}
-                    Taken::Ask(stream_id) => {
-                        sender.signal(Signal::picture_loss(stream_id));
-                    }
+                    Taken::Ask(ask) => received.ask(ask, &sender),
+                    Taken::Asked if args.ignore_keyframe_requests => {}
                     Taken::Asked => keyframe_wanted.notify_one(),
+                    Taken::AskedAgain(seqs) => if args.nack {
+                        received.nack.resent += history.answer(&seqs, &sender, joined.elapsed());
+                    },
                     Taken::Closed(error) => break Some(reason(&error)),
+                }
+            }
+            () = sleep_until(repair), if repair.is_some() => {
+                while let Some(ask) = received.video.handle_timeout(joined.elapsed()) {
+                    received.ask(ask, &client.sender());
                 }
             }
             () = sleep_until(deadline), if deadline.is_some() => break None,
@@ -238,6 +272,7 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
         participants: received.participants,
         room_updates: received.room_updates,
         pli: received.pli,
+        nack: received.nack,
         malformed: received.malformed,
         closed,
     })
@@ -249,27 +284,42 @@ struct Received {
     participants: Vec<RoomParticipant>,
     room_updates: u64,
     pli: PliSummary,
+    nack: NackSummary,
     malformed: u64,
 }
 
 enum Taken {
     Nothing,
-    /// Send a keyframe request.
-    Ask(u8),
+    /// Send a request.
+    Ask(Ask),
     /// A keyframe request came.
     Asked,
+    /// A request for packets came.
+    AskedAgain(Vec<u32>),
     Closed(ConnectionError),
 }
 
 impl Received {
+    fn ask(&mut self, ask: Ask, sender: &Sender) {
+        sender.signal(match ask {
+            Ask::Keyframe(stream_id) => {
+                self.pli.sent += 1;
+                Signal::picture_loss(stream_id)
+            }
+            Ask::Packets(stream_id, seqs) => {
+                self.nack.sent += 1;
+                Signal::nack(stream_id, seqs)
+            }
+        });
+    }
+
     fn take(&mut self, event: Event, joined: Instant) -> Taken {
         let at = joined.elapsed();
         match event {
             Event::Packet(packet) if packet.header.media_type == MediaType::Audio => self.audio.take(&packet, at),
             Event::Packet(packet) => {
-                if let Some(stream_id) = self.video.take(&packet, at) {
-                    self.pli.sent += 1;
-                    return Taken::Ask(stream_id);
+                if let Some(ask) = self.video.take(&packet, at) {
+                    return Taken::Ask(ask);
                 }
             }
             Event::Signal(Signal::RoomUpdate { participants, .. }) => {
@@ -284,6 +334,10 @@ impl Received {
             Event::Signal(Signal::PictureLossIndication { .. }) => {
                 self.pli.received += 1;
                 return Taken::Asked;
+            }
+            Event::Signal(Signal::Nack { seqs, .. }) => {
+                self.nack.received += 1;
+                return Taken::AskedAgain(seqs);
             }
             Event::Signal(Signal::Hangup { reason, .. }) => eprintln!("the relay hangs up: {reason:?}"),
             Event::Signal(_) => {}

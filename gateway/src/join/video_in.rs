@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
+use wzp_proto::Repair;
 use wzp_proto::codec::Codec;
 use wzp_proto::packet::MediaPacket;
 use wzp_proto::video::{AssembledFrame, Reassembler};
 
 use super::seq::{Arrival, SeqTracker};
+use crate::media::frame::RoomTime;
+use crate::native::repair::RepairedOrder;
 
 /// A keyframe is asked for at most this often.
 const PLI_INTERVAL: Duration = Duration::from_millis(250);
@@ -35,6 +38,8 @@ pub struct VideoSummary {
     pub lost: u64,
     /// Times that numbers were missing.
     pub gaps: u64,
+    /// Packets that came because they were asked for.
+    pub repaired: u64,
     /// Packets that came twice.
     pub duplicates: u64,
     /// Frames of which fragments are missing.
@@ -57,10 +62,22 @@ pub struct VideoSummary {
     pub streams: BTreeSet<u8>,
 }
 
+/// What to ask the relay for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// A keyframe of this stream.
+    Keyframe(u8),
+    /// Packets of this stream once more.
+    Packets(u8, Vec<u32>),
+}
+
 /// Takes and records.
 pub struct VideoIn {
     tracker: SeqTracker,
     reassembler: Reassembler,
+    /// Order and repair, unless it is as today's apps are: frames are taken as they come, and a gap needs a keyframe.
+    order: Option<RepairedOrder<AssembledFrame>>,
+    stream_id: u8,
     recorder: Option<BufWriter<File>>,
     needs_keyframe: bool,
     asked_at: Option<Duration>,
@@ -69,15 +86,17 @@ pub struct VideoIn {
 }
 
 impl VideoIn {
-    /// Records to `path`, if given.
+    /// Records to `path`, if given. `repairs`: missing packets are asked for.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn new(path: Option<&Path>) -> anyhow::Result<Self> {
+    pub fn new(path: Option<&Path>, repairs: bool) -> anyhow::Result<Self> {
         let create = |path: &Path| File::create(path).with_context(|| format!("cannot write {}", path.display()));
         Ok(Self {
             tracker: SeqTracker::new(),
             reassembler: Reassembler::default(),
+            order: repairs.then(RepairedOrder::default),
+            stream_id: 0,
             recorder: path.map(create).transpose()?.map(BufWriter::new),
             needs_keyframe: true,
             asked_at: None,
@@ -86,14 +105,25 @@ impl VideoIn {
         })
     }
 
-    /// Takes a packet that came at `at`; a stream id to ask for a keyframe with.
-    pub fn take(&mut self, packet: &MediaPacket, at: Duration) -> Option<u8> {
+    /// Takes a packet that came at `at`; what to ask for.
+    pub fn take(&mut self, packet: &MediaPacket, at: Duration) -> Option<Ask> {
         let header = &packet.header;
+        self.stream_id = header.stream_id;
         self.summary.packets += 1;
         self.summary.streams.insert(header.stream_id);
         self.summary.codecs.insert(header.codec);
+        let arrival = self.tracker.take(header.seq);
+        if let Some(order) = &mut self.order {
+            let now = room_time(at);
+            order.packet(header.seq, now);
+            if let Ok(Some(frame)) = self.reassembler.push(packet, at) {
+                let seqs = (frame.first_seq, frame.last_seq);
+                order.push(seqs, frame.timestamp, frame.keyframe, frame, now);
+            }
+            return self.handle_timeout(at);
+        }
         let mut ask = None;
-        if let Arrival::Gap(missing) = self.tracker.take(header.seq)
+        if let Arrival::Gap(missing) = arrival
             && missing <= LARGEST_GAP
         {
             self.summary.gaps += 1;
@@ -103,13 +133,45 @@ impl VideoIn {
                 .is_none_or(|asked| at.saturating_sub(asked) >= PLI_INTERVAL)
             {
                 self.asked_at = Some(at);
-                ask = Some(header.stream_id);
+                ask = Some(Ask::Keyframe(header.stream_id));
             }
         }
         if let Ok(Some(frame)) = self.reassembler.push(packet, at) {
             self.frame(&frame, at);
         }
         ask
+    }
+
+    /// Sets the round-trip time to the relay.
+    pub fn set_rtt(&mut self, rtt: Duration) {
+        if let Some(order) = &mut self.order {
+            order.set_rtt(rtt.as_micros() as u64);
+        }
+    }
+
+    /// When [`VideoIn::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        Some(Duration::from_micros(self.order.as_ref()?.poll_timeout()?.0))
+    }
+
+    /// Does what is due; what to ask for. Call it again as long as it says something.
+    pub fn handle_timeout(&mut self, at: Duration) -> Option<Ask> {
+        let now = room_time(at);
+        let ask = |what, stream_id| match what {
+            Repair::Nack(seqs) => Ask::Packets(stream_id, seqs),
+            Repair::Keyframe => Ask::Keyframe(stream_id),
+        };
+        if let Some(what) = self.order.as_mut()?.poll(now) {
+            return Some(ask(what, self.stream_id));
+        }
+        while let Some(ordered) = self.order.as_mut()?.pop(now) {
+            if ordered.missing > 0 {
+                self.summary.gaps += 1;
+                self.needs_keyframe = true;
+            }
+            self.frame(&ordered.item, at);
+        }
+        Some(ask(self.order.as_mut()?.poll(now)?, self.stream_id))
     }
 
     fn frame(&mut self, frame: &AssembledFrame, at: Duration) {
@@ -153,8 +215,13 @@ impl VideoIn {
         }
         self.summary.lost = self.tracker.lost;
         self.summary.duplicates = self.tracker.duplicates;
+        self.summary.repaired = self.order.as_ref().map_or(0, RepairedOrder::repaired);
         let stats = self.reassembler.stats();
         self.summary.incomplete = stats.incomplete + self.reassembler.pending_frames() as u64;
         Ok(self.summary)
     }
+}
+
+fn room_time(at: Duration) -> RoomTime {
+    RoomTime(at.as_micros() as u64)
 }

@@ -1,16 +1,18 @@
 //! Pictures to send: an H.264 Annex B file in a loop.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use memchr::memmem;
 use tokio::sync::Notify;
+use wzp_proto::SentPackets;
 use wzp_proto::codec::Codec;
 use wzp_proto::header::{Flags, MediaHeader, MediaType};
+use wzp_proto::packet::encode_datagram;
 use wzp_proto::video::{FRAGMENT_PAYLOAD, fragment_header, fragments};
 
 use super::SentCounters;
@@ -19,6 +21,26 @@ use crate::native::client::Sender;
 
 /// H.264 goes out on stream 1: relays cache the keyframes of stream 0 badly, since sound is on it too.
 const STREAM: u8 = 1;
+
+/// What was sent lately, shared by who sends and who is asked to send again.
+#[derive(Debug, Default)]
+pub struct History(Mutex<SentPackets>);
+
+impl History {
+    fn insert(&self, seq: u32, datagram: &Bytes, at: Duration) {
+        let mut sent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.insert(seq, datagram.clone(), at);
+    }
+
+    /// Sends packets again; how many.
+    pub fn answer(&self, seqs: &[u32], sender: &Sender, at: Duration) -> u64 {
+        let again = (self.0.lock().unwrap_or_else(PoisonError::into_inner)).answer(seqs, at);
+        again
+            .into_iter()
+            .filter(|datagram| sender.datagram(datagram.clone()))
+            .count() as u64
+    }
+}
 
 /// A file's pictures.
 #[derive(Debug)]
@@ -53,8 +75,16 @@ impl VideoSource {
         }
     }
 
-    /// Sends pictures at their times, for ever. At a request, goes on at the file's next keyframe.
-    pub async fn play(self, sender: Sender, started: Instant, wanted: Arc<Notify>, sent: Arc<SentCounters>) {
+    /// Sends pictures at their times, for ever. At a request, goes on at the file's next keyframe. What was sent is
+    /// remembered in `history`.
+    pub async fn play(
+        self,
+        sender: Sender,
+        started: Instant,
+        wanted: Arc<Notify>,
+        history: Arc<History>,
+        sent: Arc<SentCounters>,
+    ) {
         let (mut seq, mut index) = (0u32, 0);
         for count in 0u32.. {
             let offset = self.frame * count;
@@ -83,7 +113,9 @@ impl VideoSource {
             };
             for (i, part) in parts.iter().enumerate() {
                 let header = fragment_header(&first, i as u8, parts.len() as u8);
-                if !sender.packet(&header, part).await {
+                let datagram = encode_datagram(&header, part);
+                history.insert(header.seq, &datagram, started.elapsed());
+                if !sender.datagram_wait(datagram).await {
                     return;
                 }
             }

@@ -242,7 +242,11 @@ impl Sender {
 
     /// Sends a packet as soon as QUIC's queue has space; false if the connection or the path does not take it.
     pub async fn packet(&self, header: &MediaHeader, payload: &[u8]) -> bool {
-        let datagram = encode_datagram(header, payload);
+        self.datagram_wait(encode_datagram(header, payload)).await
+    }
+
+    /// Sends bytes as they are as soon as QUIC's queue has space; false if the connection or the path does not take them.
+    pub async fn datagram_wait(&self, datagram: Bytes) -> bool {
         self.connection.send_datagram_wait(datagram).await.is_ok()
     }
 

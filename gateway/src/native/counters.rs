@@ -89,6 +89,8 @@ counters! {
     video_in,
     /// Video packets that never came.
     video_lost_in,
+    /// Of the video packets that were missing, those that came because they were asked for.
+    video_repaired_in,
     /// Video fragments that do not belong to any frame.
     video_refused_in,
     /// Video frames left out because what they refer to was lost.
@@ -111,6 +113,16 @@ counters! {
     pli_in,
     /// Keyframe requests sent.
     pli_out,
+    /// Requests for missing packets sent.
+    nacks_out,
+    /// Requests for missing packets received.
+    nacks_in,
+    /// Video packets sent again.
+    resent_out,
+    /// Video packets not sent again: too old, unknown, or sent again often enough.
+    not_resent,
+    /// Video packets not sent again: no space in the queue.
+    resent_dropped_space,
     /// Bit rate limits that a native cannot be told.
     limits_ignored,
     /// Sound packets sent.

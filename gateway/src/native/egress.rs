@@ -4,9 +4,11 @@
 //! QUIC's queue is kept to tens of milliseconds of what the path takes; what does not fit stays in the track's log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+use wzp_proto::SentPackets;
 use wzp_proto::header::MediaHeader;
 use wzp_proto::packet::encode_datagram;
 use wzp_proto::video::{FRAGMENT_PAYLOAD, MAX_FRAGMENTS, fragment_header};
@@ -47,6 +49,8 @@ const RETRY: u64 = 4_000;
 const QUEUE_TIME: u64 = 50_000;
 /// The queue may always hold this much, or nothing would ever move.
 const QUEUE_FLOOR: usize = 4 * (MediaHeader::LEN + FRAGMENT_PAYLOAD);
+/// Numbers of one `Nack` that are looked at.
+const MAX_NACKED: usize = 256;
 /// Distance of capacity reports, µs.
 const REPORT_INTERVAL: u64 = 1_000_000;
 
@@ -118,6 +122,8 @@ pub struct Egress {
     shown: Option<Leg>,
     pending: Option<Leg>,
     sending: Option<Sending>,
+    /// Video packets of the last half second, to be sent again.
+    sent: SentPackets,
     blocked_at: Option<RoomTime>,
     requests: Vec<Request>,
     report: Report,
@@ -168,6 +174,7 @@ impl Egress {
             shown: None,
             pending: None,
             sending: None,
+            sent: SentPackets::default(),
             blocked_at: None,
             requests: Vec::new(),
             report: Report {
@@ -205,6 +212,23 @@ impl Egress {
     /// What the room should be asked, since the last call.
     pub fn requests(&mut self) -> impl Iterator<Item = Request> + '_ {
         self.requests.drain(..)
+    }
+
+    /// Sends the video packets with these numbers again, as far as they are still held and the path takes them.
+    pub fn answer(&mut self, seqs: &[u32], out: &impl Datagrams, now: RoomTime) {
+        let seqs = &seqs[..seqs.len().min(MAX_NACKED)];
+        let again = self.sent.answer(seqs, Duration::from_micros(now.0));
+        self.counters.not_resent.add((seqs.len() - again.len()) as u64);
+        let mut room = out.room();
+        for datagram in again {
+            let len = datagram.len();
+            if len > room.budget {
+                self.counters.resent_dropped_space.one();
+            } else if out.send(datagram) {
+                room.take(len);
+                self.counters.resent_out.one();
+            }
+        }
     }
 
     /// When [`Egress::pump`] wants to be called, woken or not.
@@ -297,7 +321,7 @@ impl Egress {
     fn pump_video(&mut self, out: &impl Datagrams, room: &mut SendRoom, now: RoomTime) {
         loop {
             if let Some(sending) = &mut self.sending {
-                match sending.go_on(&mut self.view, out, room, &self.counters, now) {
+                match sending.go_on(&mut self.view, &mut self.sent, out, room, &self.counters, now) {
                     Progress::Done(bytes) => {
                         self.report.sent += bytes;
                         self.sending = None;
@@ -502,6 +526,7 @@ impl Sending {
     fn go_on(
         &mut self,
         view: &mut View,
+        sent: &mut SentPackets,
         out: &impl Datagrams,
         room: &mut SendRoom,
         counters: &Counters,
@@ -524,9 +549,11 @@ impl Sending {
                 None => *self.stamp.insert(view.video(&self.frame, u32::from(count))),
             };
             let header = fragment_header(&stamp.header(&self.frame), self.next as u8, count);
-            if !out.send(encode_datagram(&header, part)) {
+            let datagram = encode_datagram(&header, part);
+            if !out.send(datagram.clone()) {
                 return Progress::Gone;
             }
+            sent.insert(header.seq, datagram, Duration::from_micros(now.0));
             room.take(len);
             counters.fragments_out.one();
             self.next += 1;

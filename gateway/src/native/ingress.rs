@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use wzp_proto::Repair;
 use wzp_proto::codec::Codec;
 use wzp_proto::header::MediaType;
 use wzp_proto::packet::MediaPacket;
@@ -19,14 +20,12 @@ use crate::native::counters::Counters;
 use crate::native::quality::{Quality, Tier};
 use crate::native::rate::{Bound, Meter, Rates, Verdict};
 use crate::native::reorder::{Ordered, Patience, Reorder};
+use crate::native::repair::RepairedOrder;
 use crate::room::member::{Origin, TrackInfo};
 use crate::room::track::{Appended, Bounds, Track, TrackWriter};
 
 /// Sound waits at most one packet's time for what is missing: longer would be heard as delay.
 const AUDIO_PATIENCE: Patience = Patience { wait: 20_000, held: 2 };
-/// A complete frame waits this long for an incomplete one before it; nothing is sent again on this wire, so only packets
-/// that overtook each other are waited for.
-const VIDEO_PATIENCE: Patience = Patience { wait: 30_000, held: 4 };
 /// Keyframe wishes go to the room's keyframe owner at most this often, µs; the owner has its own policy.
 const WISH_INTERVAL: u64 = 100_000;
 /// A video stream that was silent for this long gives way to another of the same sender, µs.
@@ -75,13 +74,24 @@ struct AudioPacket {
 struct VideoIngress {
     stream: Option<(u8, RoomTime)>,
     reassembler: Reassembler,
-    order: Reorder<(AssembledFrame, RoomTime)>,
+    order: RepairedOrder<(AssembledFrame, RoomTime)>,
+    /// Packets to ask the member for.
+    nacks: Vec<Nack>,
     timestamps: Extend32,
     clock: SourceClock,
     input: VideoIn,
     writer: Option<TrackWriter>,
     codec: Option<Codec>,
     size: Option<FrameSize>,
+}
+
+/// Packets that a member should send again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nack {
+    /// Its stream.
+    pub stream_id: u8,
+    /// Their numbers.
+    pub seqs: Vec<u32>,
 }
 
 impl Ingress {
@@ -110,7 +120,8 @@ impl Ingress {
             video: VideoIngress {
                 stream: None,
                 reassembler: Reassembler::default(),
-                order: Reorder::new(VIDEO_PATIENCE),
+                order: RepairedOrder::default(),
+                nacks: Vec::new(),
                 timestamps: Extend32::default(),
                 clock: SourceClock::default(),
                 input: VideoIn::default(),
@@ -167,7 +178,25 @@ impl Ingress {
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: RoomTime) {
         self.release_audio(now);
+        self.repair_video(now);
         self.release_video(now);
+        // What was waited for in vain is asked for as a keyframe at once.
+        self.repair_video(now);
+    }
+
+    /// Video packets are missing and may still come: how soon depends on [`Ingress::set_rtt`].
+    pub fn has_gaps(&self) -> bool {
+        self.video.order.has_gaps()
+    }
+
+    /// Sets the round-trip time to the member, µs.
+    pub fn set_rtt(&mut self, rtt: u64) {
+        self.video.order.set_rtt(rtt);
+    }
+
+    /// Packets to ask the member for, since the last call.
+    pub fn take_nacks(&mut self) -> impl Iterator<Item = Nack> + '_ {
+        self.video.nacks.drain(..)
     }
 
     /// The member's tracks, if they have changed since the last call.
@@ -335,16 +364,32 @@ impl Ingress {
             self.video.codec = Some(packet.header.codec);
             self.tracks_changed = true;
         }
+        let repaired = self.video.order.repaired();
+        self.video.order.packet(packet.header.seq, now);
+        self.counters
+            .video_repaired_in
+            .add(self.video.order.repaired() - repaired);
         match self.video.reassembler.push(packet, Duration::from_micros(now.0)) {
             Ok(Some(frame)) => {
-                let (first, last, urgent) = (frame.first_seq, frame.last_seq, frame.keyframe);
-                self.video.order.push(first, last, (frame, now), urgent, now);
+                let (seqs, timestamp) = ((frame.first_seq, frame.last_seq), frame.timestamp);
+                let keyframe = frame.keyframe;
+                self.video.order.push(seqs, timestamp, keyframe, (frame, now), now);
                 self.release_video(now);
             }
             Ok(None) => {}
             Err(error) => {
                 tracing::trace!(%error, "video packet refused");
                 self.counters.video_refused_in.one();
+            }
+        }
+    }
+
+    fn repair_video(&mut self, now: RoomTime) {
+        let Some(stream_id) = self.video_stream() else { return };
+        while let Some(what) = self.video.order.poll(now) {
+            match what {
+                Repair::Nack(seqs) => self.video.nacks.push(Nack { stream_id, seqs }),
+                Repair::Keyframe => self.wish = true,
             }
         }
     }

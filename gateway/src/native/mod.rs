@@ -13,6 +13,7 @@ pub mod ingress;
 pub mod quality;
 pub mod rate;
 pub mod reorder;
+pub mod repair;
 pub mod server;
 pub mod session;
 pub mod signals;

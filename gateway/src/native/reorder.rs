@@ -62,6 +62,11 @@ impl<T> Reorder<T> {
         }
     }
 
+    /// Changes the bounds, also for what waits already.
+    pub fn set_patience(&mut self, patience: Patience) {
+        self.patience = patience;
+    }
+
     /// Takes an item that covers the numbers `first` to `last`. An urgent one makes what stands before it come out at once.
     pub fn push(&mut self, first: u32, last: u32, item: T, urgent: bool, now: RoomTime) {
         let mut start = self.extend.extend(first);
@@ -122,8 +127,13 @@ impl<T> Reorder<T> {
 
     /// When the first waiting item has waited enough.
     pub fn poll_timeout(&self) -> Option<RoomTime> {
+        self.poll_timeout_with(self.patience)
+    }
+
+    /// The same with other bounds.
+    pub fn poll_timeout_with(&self, patience: Patience) -> Option<RoomTime> {
         let (_, first) = self.held.first_key_value()?;
-        Some(first.since.plus(self.patience.wait))
+        Some(first.since.plus(patience.wait))
     }
 
     /// Items that came again, or after their place was given up.

@@ -308,7 +308,16 @@ impl Session {
                 },
             }
             let now = self.now();
+            if self.ingress.has_gaps() {
+                self.ingress.set_rtt(self.connection.rtt().as_micros() as u64);
+            }
             self.ingress.handle_timeout(now);
+            for nack in self.ingress.take_nacks() {
+                self.counters.nacks_out.one();
+                if !self.outbox.push(Signal::nack(nack.stream_id, nack.seqs)) {
+                    self.counters.signals_dropped.one();
+                }
+            }
             if let Some(tracks) = self.ingress.take_tracks() {
                 self.membership.set_tracks(tracks).await;
             }
@@ -459,6 +468,11 @@ impl Session {
                         .room()
                         .request_keyframe(track.id(), since, Reason::Viewer);
                 }
+            }
+            Signal::Nack { seqs, .. } => {
+                self.counters.nacks_in.one();
+                let now = self.now();
+                self.egress.answer(&seqs, &self.connection, now);
             }
             Signal::Ping { timestamp_ms, .. } => self.say(Signal::pong(timestamp_ms)),
             Signal::Hangup { .. } => return true,

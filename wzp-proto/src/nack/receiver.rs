@@ -9,6 +9,10 @@ const MAX_MISSING: usize = 128;
 const ASKS_PER_SECOND: usize = 50;
 /// How often one number is asked for.
 const ASKS_PER_PACKET: u8 = 3;
+/// The same as long as the peer has never answered: most never will.
+const ASKS_UNPROVEN: u8 = 1;
+/// The last request for a number is waited on for at least this long, however short the path: the peer has to get to it.
+const LAST_WAIT: Duration = Duration::from_millis(40);
 /// Senders keep packets this long.
 const HOLD: Duration = Duration::from_millis(500);
 /// Shortest assumed round trip: timers of the other side are not finer.
@@ -75,7 +79,11 @@ enum Keyframe {
 /// Feed it every packet, call [`poll`](Self::poll) until it returns `None`, and again at [`next_poll`](Self::next_poll).
 #[derive(Debug)]
 pub struct LossRepair {
+    /// For timers, at least [`MIN_RTT`].
     rtt: Duration,
+    /// What came sooner than this after a request was on its way already. Half of the round trip, since an estimate may be
+    /// too long and on short paths is.
+    soonest_answer: Duration,
     frame_interval: Duration,
     /// The number after the highest one seen.
     expected: Option<u32>,
@@ -104,6 +112,7 @@ impl LossRepair {
     pub fn new() -> Self {
         Self {
             rtt: INITIAL_RTT,
+            soonest_answer: INITIAL_RTT / 2,
             frame_interval: INITIAL_FRAME_INTERVAL,
             expected: None,
             missing: VecDeque::new(),
@@ -121,6 +130,7 @@ impl LossRepair {
     /// Sets the round-trip time to the sender.
     pub fn set_rtt(&mut self, rtt: Duration) {
         self.rtt = rtt.max(MIN_RTT);
+        self.soonest_answer = rtt / 2;
     }
 
     /// Sets the time between frames, which is how long reordered packets are waited for.
@@ -163,6 +173,17 @@ impl LossRepair {
         }
     }
 
+    /// The caller waits no longer for anything before this number. What is still missing there is lost, and what follows it
+    /// needs a keyframe.
+    pub fn give_up_before(&mut self, seq: u32) {
+        let before = |missing: &Missing| (1..1 << 31).contains(&seq.wrapping_sub(missing.seq));
+        if self.missing.iter().any(before) {
+            let unanswered = (self.missing.iter()).any(|missing| before(missing) && self.is_unanswered(missing));
+            self.unanswered_rounds += u32::from(unanswered);
+            self.give_up_all();
+        }
+    }
+
     /// What to ask for at `now`. Call it again until it returns `None`.
     pub fn poll(&mut self, now: Duration) -> Option<Repair> {
         self.give_up_expired(now);
@@ -192,10 +213,10 @@ impl LossRepair {
             self.give_up_all();
             return self.poll(now);
         }
-        let (interval, again_after) = (self.frame_interval, self.rtt * 2);
+        let (interval, again_after, most) = (self.frame_interval, self.rtt * 2, self.asks_per_packet());
         let mut seqs = Vec::with_capacity(due);
         for missing in &mut self.missing {
-            if due_at(missing, interval, again_after) <= now {
+            if due_at(missing, interval, again_after, most) <= now {
                 if missing.asks == 0 {
                     missing.first_asked = now;
                 }
@@ -268,8 +289,7 @@ impl LossRepair {
         let Some(missing) = self.missing.remove(missing) else {
             return;
         };
-        // What comes sooner than a round trip after the request was on its way already.
-        if missing.asks == 0 || now < missing.first_asked + self.rtt {
+        if missing.asks == 0 || now < missing.first_asked + self.soonest_answer {
             self.stats.reordered += 1;
         } else {
             self.stats.repaired += 1;
@@ -287,13 +307,14 @@ impl LossRepair {
         if !self.missing.iter().any(hopeless) {
             return;
         }
-        // Silence tells something only if the path from the sender was alive after the request.
-        let unanswered = self
-            .missing
-            .iter()
-            .any(|missing| hopeless(missing) && missing.asks > 0 && self.last_packet >= missing.first_asked + self.rtt);
+        let unanswered = (self.missing.iter()).any(|missing| hopeless(missing) && self.is_unanswered(missing));
         self.unanswered_rounds += u32::from(unanswered);
         self.give_up_all();
+    }
+
+    /// Asked for, and silence tells something, because the path from the sender was alive after the request.
+    fn is_unanswered(&self, missing: &Missing) -> bool {
+        missing.asks > 0 && self.last_packet >= missing.first_asked + self.rtt
     }
 
     fn give_up_all(&mut self) {
@@ -305,13 +326,21 @@ impl LossRepair {
     }
 
     fn due_at(&self, missing: &Missing) -> Duration {
-        due_at(missing, self.frame_interval, self.rtt * 2)
+        due_at(missing, self.frame_interval, self.rtt * 2, self.asks_per_packet())
+    }
+
+    fn asks_per_packet(&self) -> u8 {
+        if self.ever_answered {
+            ASKS_PER_PACKET
+        } else {
+            ASKS_UNPROVEN
+        }
     }
 
     fn hopeless_at(&self, missing: &Missing) -> Duration {
         let held = missing.since + HOLD;
-        if missing.asks >= ASKS_PER_PACKET {
-            held.min(missing.last_asked + self.rtt * 2)
+        if missing.asks >= self.asks_per_packet() {
+            held.min(missing.last_asked + (self.rtt * 2).max(LAST_WAIT))
         } else {
             held
         }
@@ -329,11 +358,11 @@ impl LossRepair {
     }
 }
 
-fn due_at(missing: &Missing, frame_interval: Duration, again_after: Duration) -> Duration {
+fn due_at(missing: &Missing, frame_interval: Duration, again_after: Duration, most: u8) -> Duration {
     match missing.asks {
         0 => missing.since + frame_interval,
         // Given up rather than asked for again.
-        ASKS_PER_PACKET.. => Duration::MAX,
+        asks if asks >= most => Duration::MAX,
         _ => missing.last_asked + again_after,
     }
 }

@@ -408,6 +408,49 @@ fn stale_keyframe_is_shown_as_a_still_until_a_fresh_one_comes() {
 }
 
 #[test]
+fn packets_are_sent_again_as_they_were_and_no_more_often_than_the_path_takes() {
+    let mut bench = Bench::new(4_000_000);
+    let mut one = Source::new(1);
+    bench.egress.set_room(&snapshot(&[&one]));
+    bench.egress.pump(&bench.link, bench.now);
+    one.picture(true, 5_000, bench.now);
+    bench.egress.pump(&bench.link, bench.now);
+    let sent = bench.link.sent.take();
+    assert_eq!(sent.len(), 5);
+    let at = |ms: u64| bench.now.plus(ms * 1000);
+    bench.egress.answer(&[3, 1, 77], &bench.link, at(20));
+    assert_eq!(bench.link.sent.take(), [sent[3].clone(), sent[1].clone()]);
+    // Asked for without an end.
+    let all: Vec<u32> = (0..10_000).map(|n| n % 5).collect();
+    for ms in 20..500 {
+        bench.egress.answer(&all, &bench.link, at(ms));
+        bench.link.pass_ms();
+    }
+    let again = bench.link.sent.take();
+    assert!(again.len() <= 3 * sent.len() - 2, "{} for 5", again.len());
+    bench.egress.answer(&[0, 1, 2, 3, 4], &bench.link, at(501));
+    assert!(bench.link.sent.take().is_empty(), "half a second is over");
+    let counters = &bench.egress.counters;
+    assert_eq!(counters.resent_out.get(), 2 + again.len() as u64);
+    assert!(counters.not_resent.get() > 1);
+}
+
+#[test]
+fn packets_are_not_sent_again_into_a_full_queue() {
+    let mut bench = Bench::new(4_000_000);
+    let mut one = Source::new(1);
+    bench.egress.set_room(&snapshot(&[&one]));
+    bench.egress.pump(&bench.link, bench.now);
+    one.picture(true, 5_000, bench.now);
+    bench.egress.pump(&bench.link, bench.now);
+    bench.link.sent.take();
+    *bench.link.queued.borrow_mut() = DATAGRAM_SEND_BUFFER;
+    bench.egress.answer(&[1, 2], &bench.link, bench.now);
+    assert!(bench.link.sent.take().is_empty());
+    assert_eq!(bench.egress.counters.resent_dropped_space.get(), 2);
+}
+
+#[test]
 fn slow_path_drops_whole_frames_and_sound_goes_on() {
     for bits in [400_000, 500_000, 700_000] {
         let mut bench = Bench::new(bits);

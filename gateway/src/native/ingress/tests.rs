@@ -187,15 +187,17 @@ fn picture_is_put_together_in_any_order_and_sized_by_its_bitstream() {
     assert_eq!(ingress.take_keyframe_wish(RoomTime(0)), None);
 }
 
-#[test]
-fn lost_fragment_costs_frames_up_to_the_next_keyframe_and_asks_for_one() {
+fn feed(ingress: &mut Ingress, parts: Vec<Bytes>, ms: u64) {
+    for part in parts {
+        ingress.datagram(part, RoomTime::from_millis(ms)).unwrap();
+    }
+}
+
+/// A keyframe, a picture without its second fragment (number 2), and a whole one.
+fn torn() -> (Ingress, Arc<Track>, Option<Cursor>) {
     let mut ingress = ingress();
     let mut cursor = None;
-    let feed = |ingress: &mut Ingress, parts: Vec<Bytes>, ms: u64| {
-        for part in parts {
-            ingress.datagram(part, RoomTime::from_millis(ms)).unwrap();
-        }
-    };
+    ingress.set_rtt(4_000);
     feed(&mut ingress, picture(0, 0, true, 100), 0);
     let track = ingress.take_tracks().unwrap()[0].1.clone();
     assert_eq!(frames(&track, &mut cursor), [(0, true)]);
@@ -203,14 +205,42 @@ fn lost_fragment_costs_frames_up_to_the_next_keyframe_and_asks_for_one() {
     torn.remove(1);
     feed(&mut ingress, torn, 33);
     feed(&mut ingress, picture(3, 66, false, 100), 66);
+    assert!(ingress.has_gaps());
     assert_eq!(frames(&track, &mut cursor), [], "it waits for the one before it");
-    ingress.handle_timeout(RoomTime::from_millis(96));
-    assert_eq!(frames(&track, &mut cursor), []);
-    assert_eq!(ingress.take_keyframe_wish(RoomTime::from_millis(96)), Some(track.id()));
+    ingress.handle_timeout(RoomTime::from_millis(98));
+    assert_eq!(ingress.take_nacks().count(), 0, "it may have been overtaken only");
+    ingress.handle_timeout(RoomTime::from_millis(99));
+    let seqs = vec![2];
+    assert_eq!(ingress.take_nacks().collect::<Vec<_>>(), [Nack { stream_id: 1, seqs }]);
+    (ingress, track, cursor)
+}
+
+#[test]
+fn lost_fragment_that_is_sent_again_costs_nothing() {
+    let (mut ingress, track, mut cursor) = torn();
     feed(&mut ingress, picture(4, 100, false, 100), 100);
-    feed(&mut ingress, picture(5, 133, true, 100), 133);
+    assert_eq!(frames(&track, &mut cursor), []);
+    feed(&mut ingress, picture(1, 33, false, 2_000).split_off(1), 106);
+    let ticks = [33, 66, 100].map(|ms| (ms * 90, false));
+    assert_eq!(frames(&track, &mut cursor), ticks);
+    ingress.handle_timeout(RoomTime::from_millis(1000));
+    assert_eq!(ingress.take_keyframe_wish(RoomTime::from_millis(1000)), None);
+    let counters = &ingress.counters;
+    assert_eq!((counters.video_lost_in.get(), counters.video_repaired_in.get()), (0, 1));
+}
+
+#[test]
+fn lost_fragment_costs_frames_up_to_the_next_keyframe_and_asks_for_one() {
+    let (mut ingress, track, mut cursor) = torn();
+    feed(&mut ingress, picture(4, 100, false, 100), 100);
+    ingress.handle_timeout(RoomTime::from_millis(138));
+    assert_eq!(ingress.take_keyframe_wish(RoomTime::from_millis(138)), None);
+    ingress.handle_timeout(RoomTime::from_millis(139));
+    assert_eq!(ingress.take_keyframe_wish(RoomTime::from_millis(139)), Some(track.id()));
+    assert_eq!(frames(&track, &mut cursor), []);
+    feed(&mut ingress, picture(5, 143, true, 100), 143);
     feed(&mut ingress, picture(6, 166, false, 100), 166);
-    assert_eq!(frames(&track, &mut cursor), [(133 * 90, true), (166 * 90, false)]);
+    assert_eq!(frames(&track, &mut cursor), [(143 * 90, true), (166 * 90, false)]);
     assert_eq!(ingress.counters.video_undecodable_in.get(), 2);
     assert_eq!(ingress.counters.video_lost_in.get(), 2);
 }
