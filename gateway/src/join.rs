@@ -341,7 +341,8 @@ impl Received {
             }
             Event::Signal(Signal::Hangup { reason, .. }) => eprintln!("the relay hangs up: {reason:?}"),
             Event::Signal(_) => {}
-            Event::BadPacket | Event::BadSignal(_) => self.malformed += 1,
+            // Natives cannot read trunk frames.
+            Event::BadPacket(_) | Event::Trunk(_) | Event::BadSignal(_) => self.malformed += 1,
             Event::Closed(error) => return Taken::Closed(error),
         }
         Taken::Nothing

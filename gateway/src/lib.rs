@@ -17,4 +17,5 @@ pub mod pcm;
 pub mod room;
 pub mod serve;
 pub mod state;
+pub mod uplink;
 pub mod webrtc;

@@ -14,16 +14,17 @@ use tokio::time::timeout;
 use wzp_proto::handshake::{Dialer, Established, HandshakeError, OfferOptions};
 use wzp_proto::header::MediaHeader;
 use wzp_proto::identity::Identity;
-use wzp_proto::packet::{MediaPacket, encode_datagram};
+use wzp_proto::packet::{MediaPacket, PacketError, encode_datagram};
 use wzp_proto::room_name::{RoomName, RoomNameError};
 use wzp_proto::signal::{MAX_SIGNAL_LEN, Signal, SignalError};
+use wzp_proto::trunk::{TrunkEntry, decode_trunk};
 
 use crate::native::counters::Counters;
 use crate::native::signals::{self, Outbox, ReadError};
 use crate::native::transport::{self, TransportError, close};
 use crate::net;
 
-/// From the first packet to the answer.
+/// From dialling to the answer.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// A relay's signal must be complete this long after its stream began.
 const SIGNAL_DEADLINE: Duration = Duration::from_secs(5);
@@ -45,6 +46,27 @@ pub struct Options {
     pub offer: OfferOptions,
 }
 
+/// How patient the dialling side is.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// From the first packet to a QUIC connection.
+    pub dial: Duration,
+    /// From there to the answer.
+    pub answer: Duration,
+    /// Distance of keep-alive packets, if not the usual one.
+    pub keep_alive: Option<Duration>,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            dial: CONNECT_DEADLINE,
+            answer: CONNECT_DEADLINE,
+            keep_alive: None,
+        }
+    }
+}
+
 /// A member of a room.
 #[derive(Debug)]
 pub struct Client {
@@ -61,8 +83,10 @@ pub struct Client {
 pub enum Event {
     /// A datagram that is a media packet.
     Packet(MediaPacket),
-    /// A datagram that is not.
-    BadPacket,
+    /// A datagram with several packets, as relays with trunking send them.
+    Trunk(Vec<TrunkEntry>),
+    /// A datagram that is neither.
+    BadPacket(PacketError),
     /// A signal.
     Signal(Signal),
     /// A signal that could not be read, or is unknown.
@@ -98,6 +122,9 @@ pub enum ConnectError {
     /// Nothing came.
     #[error("no answer within {0:?}; is the address right, and UDP open?")]
     Deadline(Duration),
+    /// Connected, and then nothing came.
+    #[error("the relay took the connection, but did not answer the offer within {0:?}")]
+    NoAnswer(Duration),
 }
 
 /// How a room's name is dialled.
@@ -148,14 +175,37 @@ impl Client {
     /// # Errors
     /// See [`ConnectError`].
     pub async fn connect(options: Options, identity: &Identity) -> Result<Self, ConnectError> {
-        let joining = Self::join(options, identity);
-        timeout(CONNECT_DEADLINE, joining)
+        let connecting = Self::connect_within(options, identity, Patience::default());
+        timeout(CONNECT_DEADLINE, connecting)
             .await
             .unwrap_or(Err(ConnectError::Deadline(CONNECT_DEADLINE)))
     }
 
-    async fn join(options: Options, identity: &Identity) -> Result<Self, ConnectError> {
-        let (endpoint, connection) = dial(options.relay, &options.server_name).await?;
+    /// As [`Client::connect`], with deadlines of its own.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect_within(
+        options: Options,
+        identity: &Identity,
+        patience: Patience,
+    ) -> Result<Self, ConnectError> {
+        let config = transport::client_config(patience.keep_alive)?;
+        let dialling = dial_with(options.relay, &options.server_name, config);
+        let (endpoint, connection) = timeout(patience.dial, dialling)
+            .await
+            .unwrap_or(Err(ConnectError::Deadline(patience.dial)))?;
+        timeout(patience.answer, Self::join(endpoint, connection, options, identity))
+            .await
+            .unwrap_or(Err(ConnectError::NoAnswer(patience.answer)))
+    }
+
+    async fn join(
+        endpoint: Endpoint,
+        connection: Connection,
+        options: Options,
+        identity: &Identity,
+    ) -> Result<Self, ConnectError> {
         if let Some(token) = options.token {
             signals::send(&connection, &Signal::auth_token(token), CONNECT_DEADLINE).await?;
         }
@@ -212,7 +262,7 @@ impl Client {
     pub async fn next(&mut self) -> Event {
         tokio::select! {
             datagram = self.connection.read_datagram() => match datagram {
-                Ok(datagram) => MediaPacket::decode(datagram).map_or(Event::BadPacket, Event::Packet),
+                Ok(datagram) => parse(datagram),
                 Err(error) => Event::Closed(error),
             },
             Some(signal) = self.signals.recv() => signal.map_or_else(Event::BadSignal, Event::Signal),
@@ -223,6 +273,18 @@ impl Client {
     pub async fn close(self, code: VarInt, reason: &str) {
         self.connection.close(code, reason.as_bytes());
         timeout(CLOSE_DEADLINE, self.endpoint.wait_idle()).await.ok();
+    }
+}
+
+/// There is no tag that tells the forms apart: a packet begins with its version, 2, a trunk frame with the high byte of its
+/// count (WZP wire v2, section 2.8).
+fn parse(datagram: Bytes) -> Event {
+    match MediaPacket::decode(datagram.clone()) {
+        Ok(packet) => Event::Packet(packet),
+        Err(error) => match decode_trunk(datagram) {
+            Ok(entries) if !entries.is_empty() => Event::Trunk(entries),
+            _ => Event::BadPacket(error),
+        },
     }
 }
 
@@ -266,6 +328,14 @@ impl Sender {
 /// # Errors
 /// See [`ConnectError`].
 pub async fn dial(relay: SocketAddr, server_name: &str) -> Result<(Endpoint, Connection), ConnectError> {
+    dial_with(relay, server_name, transport::client_config(None)?).await
+}
+
+async fn dial_with(
+    relay: SocketAddr,
+    server_name: &str,
+    config: quinn::ClientConfig,
+) -> Result<(Endpoint, Connection), ConnectError> {
     let any: IpAddr = match relay {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -273,7 +343,7 @@ pub async fn dial(relay: SocketAddr, server_name: &str) -> Result<(Endpoint, Con
     let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no tokio runtime to dial in"))?;
     let socket = net::udp_socket(SocketAddr::new(any, 0))?;
     let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, runtime)?;
-    let connecting = endpoint.connect_with(transport::client_config()?, relay, server_name)?;
+    let connecting = endpoint.connect_with(config, relay, server_name)?;
     Ok((endpoint, connecting.await?))
 }
 

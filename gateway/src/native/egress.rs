@@ -20,6 +20,7 @@ use crate::native::transport::DATAGRAM_SEND_BUFFER;
 use crate::native::view::{Sound, Stamp, View};
 use crate::room::keyframes::Reason;
 use crate::room::mixing::Listener;
+use crate::room::registry::{Membership, RoomHandle};
 use crate::room::snapshot::Snapshot;
 use crate::room::subscription::{Cursor, Lag, Next, Start};
 use crate::room::track::Track;
@@ -105,6 +106,25 @@ pub enum Request {
     Oversize(TrackId, u32),
     /// How much of a track this member can take, bit/s.
     Capacity(TrackId, u32),
+}
+
+impl Request {
+    /// Tells the room, in the name of the members who see what goes out here.
+    pub fn forward<'a>(self, room: &RoomHandle, viewers: impl IntoIterator<Item = &'a Membership>) {
+        match self {
+            Self::Keyframe(track, since, reason) => room.request_keyframe(track, since, reason),
+            Self::Oversize(track, bits) => {
+                if let Some(viewer) = viewers.into_iter().next() {
+                    viewer.report_oversize(track, bits);
+                }
+            }
+            Self::Capacity(track, bits) => {
+                for viewer in viewers {
+                    viewer.report_capacity(track, bits);
+                }
+            }
+        }
+    }
 }
 
 /// The receiving side of one native member.

@@ -151,10 +151,15 @@ impl Ingress {
             }
             Verdict::Violation(bound) => return Err(bound),
         }
-        let Ok(packet) = MediaPacket::decode(datagram) else {
-            self.counters.malformed_in.one();
-            return Ok(());
-        };
+        match MediaPacket::decode(datagram) {
+            Ok(packet) => self.packet(packet, now),
+            Err(_) => self.counters.malformed_in.one(),
+        }
+        Ok(())
+    }
+
+    /// Takes a packet that came at `now`, of a sender whose rate is metered elsewhere.
+    pub fn packet(&mut self, packet: MediaPacket, now: RoomTime) {
         if let Some(report) = &packet.quality {
             self.counters.quality_reports_in.one();
             self.directive = self.quality.report(report).or(self.directive);
@@ -164,7 +169,6 @@ impl Ingress {
             MediaType::Video if packet.header.codec.is_video() => self.take_video(&packet, now),
             _ => self.counters.malformed_in.one(),
         }
-        Ok(())
     }
 
     /// When [`Ingress::handle_timeout`] wants to be called.

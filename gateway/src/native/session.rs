@@ -16,7 +16,7 @@ use wzp_proto::signal::{HangupReason, RoomParticipant, Signal, SignalError, Viol
 use crate::media::frame::{ParticipantId, RoomTime};
 use crate::native::auth::Authenticate;
 use crate::native::counters::Counters;
-use crate::native::egress::{Egress, Request};
+use crate::native::egress::Egress;
 use crate::native::ingress::Ingress;
 use crate::native::rate::Bound;
 use crate::native::server::Limits;
@@ -419,13 +419,7 @@ impl Session {
         let now = self.now();
         self.egress.pump(&self.connection, now);
         for request in self.egress.requests() {
-            match request {
-                Request::Keyframe(track, since, reason) => {
-                    self.membership.room().request_keyframe(track, since, reason);
-                }
-                Request::Oversize(track, bits) => self.membership.report_oversize(track, bits),
-                Request::Capacity(track, bits) => self.membership.report_capacity(track, bits),
-            }
+            request.forward(self.membership.room(), Some(&self.membership));
         }
     }
 

@@ -122,11 +122,11 @@ pub fn server_config(identity: &Identity, idle: Duration) -> Result<quinn::Serve
 }
 
 /// Settings of the dialling side. Like native apps it takes any certificate: relays are self-signed, and who is who is
-/// settled by the handshake's identity keys.
+/// settled by the handshake's identity keys. Keep-alive packets go out every 5 s, or as often as `keep_alive` says.
 ///
 /// # Errors
 /// See [`TransportError`].
-pub fn client_config() -> Result<quinn::ClientConfig, TransportError> {
+pub fn client_config(keep_alive: Option<Duration>) -> Result<quinn::ClientConfig, TransportError> {
     let provider = provider();
     let mut tls = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -135,7 +135,11 @@ pub fn client_config() -> Result<quinn::ClientConfig, TransportError> {
         .with_no_client_auth();
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-    config.transport_config(Arc::new(transport_config(IDLE)));
+    let mut transport = transport_config(IDLE);
+    if let Some(keep_alive) = keep_alive {
+        transport.keep_alive_interval(Some(keep_alive));
+    }
+    config.transport_config(Arc::new(transport));
     Ok(config)
 }
 

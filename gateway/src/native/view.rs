@@ -17,7 +17,7 @@ use wzp_proto::header::{Flags, MediaHeader, MediaType};
 use crate::media::audio::BLOCK;
 use crate::media::frame::{Frame, Kind, ParticipantId, RoomTime};
 use crate::room::member::Origin;
-use crate::room::mixer::Tick;
+use crate::room::mixer::{LEG, Tick};
 use crate::room::snapshot::{MemberView, Snapshot};
 use crate::room::track::Track;
 
@@ -115,6 +115,8 @@ pub enum Sound {
 pub struct View {
     me: ParticipantId,
     playable: Playable,
+    /// Only members of this gateway are seen and heard, and pictures go out under this stream id.
+    leg: Option<u8>,
     sources: BTreeMap<ParticipantId, Source>,
     /// Whose sound goes out, and when it last was not silent.
     talker: Option<(ParticipantId, Option<RoomTime>)>,
@@ -135,6 +137,7 @@ impl View {
         Self {
             me,
             playable,
+            leg: None,
             sources: BTreeMap::new(),
             talker: None,
             mix: None,
@@ -146,11 +149,22 @@ impl View {
         }
     }
 
+    /// The view of the members of this gateway for somebody else's relay: no member of that relay is in it, or the relay
+    /// would hear itself. `first_seqs`, of sound and of pictures, are random, far from everybody else's; pictures have one
+    /// stream id whoever they are of.
+    pub fn of_local_members(stream_id: u8, first_seqs: [u32; 2]) -> Self {
+        Self {
+            leg: Some(stream_id),
+            video_out: Numbering::new(first_seqs[1]),
+            ..Self::new(LEG, Playable::default(), first_seqs[0])
+        }
+    }
+
     /// Takes note of who is in the room and sends what.
     pub fn set_room(&mut self, snapshot: &Snapshot) {
         self.speakers = snapshot.speakers.clone();
         self.sources = (snapshot.members.iter())
-            .filter(|member| member.id != self.me)
+            .filter(|member| member.id != self.me && !(self.leg.is_some() && member.is_remote()))
             .map(|member| (member.id, self.source(member)))
             .collect();
         if let Some((talker, _)) = self.talker
@@ -179,7 +193,11 @@ impl View {
     /// first frame that was not in the mix, so that nothing of what was said is left out.
     pub fn follow_mix(&mut self, tick: &Tick, now: RoomTime) -> Option<ParticipantId> {
         let before = self.sound(now);
-        let mut others = tick.talkers.iter().copied().filter(|talker| *talker != self.me);
+        let is_heard = |talker: &ParticipantId| match self.leg {
+            Some(_) => self.sources.contains_key(talker),
+            None => *talker != self.me,
+        };
+        let mut others = tick.talkers.iter().copied().filter(is_heard);
         let sound = match (tick.opus(self.me), others.next()) {
             (Some(_), _) => Sound::Mix,
             (None, Some(talker)) => Sound::Through(talker),
@@ -338,6 +356,9 @@ impl View {
     /// The video track that an app means by a stream id in its keyframe request: the source with this id, else whatever is
     /// shown.
     pub fn track_of(&self, stream_id: u8) -> Option<&Arc<Track>> {
+        if self.leg.is_some() {
+            return self.shown();
+        }
         (self.sources.values())
             .find(|source| source.stream_id == stream_id && source.video.is_some())
             .and_then(|source| source.video.as_ref())
@@ -357,7 +378,7 @@ impl View {
             .filter(|view| view.info.origin != Origin::Camera || !member.muted.video)
             .min_by_key(|view| (view.info.origin != Origin::Screen, view.info.slot, view.info.layer));
         Source {
-            stream_id: member.native_stream,
+            stream_id: self.leg.unwrap_or(member.native_stream),
             audio: audio.map(|view| view.track.clone()),
             video: video.map(|view| view.track.clone()),
         }

@@ -4,7 +4,7 @@
 //! through. From two talkers on there is one mix for all who do not talk, and from three on one more for each talker
 //! who listens (of two, each hears the other untouched).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -20,11 +20,17 @@ const PAST: usize = 3;
 /// the change back to his packets; but not longer than this, µs.
 const LINGER: u64 = 4_000_000;
 
+/// The number under which a room's uplink listens; no member has it.
+pub const LEG: ParticipantId = ParticipantId(0);
+
 /// In which form a listener takes the mix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wants {
     /// Opus packets, when two others or more talk; one talker's packets are passed through.
     Opus,
+    /// The same of the members of this gateway alone: what goes up to somebody else's relay must have nothing in it that
+    /// came from there.
+    Local,
     /// 960 samples of 16 bits, little-endian, always.
     Pcm,
 }
@@ -40,6 +46,7 @@ pub struct Tick {
     pub talkers: Vec<ParticipantId>,
     heard: BTreeMap<ParticipantId, Heard>,
     shared: Forms,
+    local: Forms,
     own: BTreeMap<ParticipantId, Forms>,
 }
 
@@ -79,6 +86,7 @@ impl Tick {
 
     fn forms(&self, listener: ParticipantId) -> &Forms {
         match self.own.get(&listener) {
+            _ if listener == LEG => &self.local,
             Some(own) => own,
             None if self.talkers.contains(&listener) => const { &Forms { opus: None, pcm: None } },
             None => &self.shared,
@@ -100,7 +108,10 @@ pub struct Work {
 pub struct RoomMix {
     sources: BTreeMap<ParticipantId, Member>,
     talkers: Talkers,
+    /// Sources that are members of somebody else's relay.
+    remote: BTreeSet<ParticipantId>,
     shared: Output,
+    local: Output,
     own: BTreeMap<ParticipantId, Output>,
     index: u64,
     /// Who talked alone in the last tick and was passed through.
@@ -143,6 +154,11 @@ impl RoomMix {
                 past: [[0.0; BLOCK]; PAST],
             });
         }
+    }
+
+    /// Takes the complete list of sources that are members of somebody else's relay.
+    pub fn set_remote(&mut self, remote: &BTreeSet<ParticipantId>) {
+        self.remote.clone_from(remote);
     }
 
     /// A source began anew: what waits of it belongs to its old track.
@@ -189,9 +205,10 @@ impl RoomMix {
         tick.talkers = self.talkers.now(now);
         // Whose packets went through until now has been heard farther than the mix has him: he goes on from there. Not if some
         // have heard the mix all along.
-        let anew = listeners.values().all(|wants| *wants == Wants::Opus);
+        let anew = listeners.values().all(|wants| *wants != Wants::Pcm);
         if anew
             && !self.shared.went_on(tick.index)
+            && !self.local.went_on(tick.index)
             && let Some(id) = self
                 .through
                 .filter(|id| tick.talkers.len() >= 2 && tick.talkers.contains(id))
@@ -221,14 +238,32 @@ impl RoomMix {
         let enough_for_all = self.shared.is_mix(&levels(None), tick.index, now);
         let mut shared = (false, false);
         let mut own = Vec::new();
+        let mut local_forms = None;
+        let local: Vec<_> = (tick.talkers.iter().copied())
+            .filter(|id| !self.remote.contains(id))
+            .collect();
+        let local_levels: Vec<_> = local.iter().map(|id| tick.level(*id)).collect();
         for (listener, wants) in listeners {
+            if *wants == Wants::Local {
+                if self.local.is_mix(&local_levels, tick.index, now) {
+                    let mut sum = [0.0; BLOCK];
+                    for id in &local {
+                        if let Some(member) = self.sources.get(id) {
+                            add(&mut sum, member.source.block());
+                        }
+                    }
+                    let past = || Self::past(&self.sources, &local, None);
+                    local_forms = Some(self.local.forms(sum, (true, false), past, tick.index, &mut self.work));
+                }
+                continue;
+            }
             let talks = tick.talkers.contains(listener);
             let needs = match wants {
                 Wants::Opus if talks => {
                     let output = self.own.entry(*listener).or_default();
                     (output.is_mix(&levels(Some(*listener)), tick.index, now), false)
                 }
-                Wants::Opus => (enough_for_all, false),
+                Wants::Opus | Wants::Local => (enough_for_all, false),
                 Wants::Pcm => (false, true),
             };
             if !talks {
@@ -237,6 +272,7 @@ impl RoomMix {
                 own.push((*listener, needs));
             }
         }
+        tick.local = local_forms.unwrap_or_default();
         if shared.0 || shared.1 {
             let past = || Self::past(&self.sources, &tick.talkers, None);
             tick.shared = self.shared.forms(sum, shared, past, tick.index, &mut self.work);

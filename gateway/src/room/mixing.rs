@@ -1,6 +1,6 @@
 //! The task that mixes a room while somebody needs it, and the log from which listeners read what it made.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -141,18 +141,24 @@ struct Plan {
     sources: BTreeMap<ParticipantId, Arc<Track>>,
     /// Sources whose level nobody else reports.
     unmeasured: Vec<ParticipantId>,
+    /// Sources that are members of somebody else's relay.
+    remote: BTreeSet<ParticipantId>,
 }
 
 impl Plan {
     fn new(snapshot: &Snapshot, listeners: &BTreeMap<ParticipantId, (Wants, Arc<Notify>)>) -> Self {
         let mut sources = BTreeMap::new();
         let mut unmeasured = Vec::new();
+        let mut remote = BTreeSet::new();
         for member in &snapshot.members {
             // The sound that apps hear of a member: the first of its tracks.
             let Some(view) = member.tracks.iter().find(|view| view.info.kind == Kind::Audio) else {
                 continue;
             };
             sources.insert(member.id, view.track.clone());
+            if member.is_remote() {
+                remote.insert(member.id);
+            }
             // Browsers say in every RTP packet how loud it is.
             if member.door != Door::Webrtc {
                 unmeasured.push(member.id);
@@ -178,12 +184,17 @@ impl Plan {
         let others = |listener| sources.keys().filter(|source| **source != listener).count();
         let mixes = listeners.iter().any(|(listener, (wants, _))| match wants {
             Wants::Opus => others(*listener) >= 2,
+            Wants::Local => sources.keys().filter(|source| !remote.contains(source)).count() >= 2,
             Wants::Pcm => others(*listener) >= 1,
         });
         if !mixes {
             sources.retain(|id, _| unmeasured.contains(id));
         }
-        Self { sources, unmeasured }
+        Self {
+            sources,
+            unmeasured,
+            remote,
+        }
     }
 
     fn is_needed(&self) -> bool {
@@ -268,6 +279,7 @@ impl Task {
         });
         let sources: Vec<_> = plan.sources.keys().copied().collect();
         mix.set_sources(&sources);
+        mix.set_remote(&plan.remote);
         // Frames are fetched at every tick; nobody waits for this.
         let waker = Arc::new(Notify::new());
         for (id, track) in &plan.sources {

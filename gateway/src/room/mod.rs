@@ -20,3 +20,4 @@ pub mod snapshot;
 pub mod state;
 pub mod subscription;
 pub mod track;
+pub mod uplink;

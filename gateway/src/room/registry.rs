@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -14,11 +15,12 @@ use wzp_proto::room_name::{RoomKey, RoomName};
 use crate::media::frame::{ParticipantId, RoomTime, TrackId};
 use crate::room::keyframes::Reason;
 use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, Muted, ResumeToken, TrackInfo};
-use crate::room::mixer::Wants;
+use crate::room::mixer::{LEG, Wants};
 use crate::room::mixing::{Listener, Mixing};
 use crate::room::snapshot::Snapshot;
 use crate::room::state::{Effect, Room};
 use crate::room::track::Track;
+use crate::room::uplink::UplinkStatus;
 
 /// Commands that may wait for a room's task.
 const COMMANDS: usize = 1024;
@@ -48,6 +50,8 @@ pub struct Registry {
 struct Inner {
     rooms: DashMap<RoomKey, RoomHandle>,
     count: AtomicUsize,
+    /// +1 whenever a room begins.
+    begun: watch::Sender<u64>,
     limits: RoomLimits,
 }
 
@@ -75,6 +79,8 @@ enum Command {
     Capacity(ParticipantId, u64, TrackId, u32),
     Oversize(ParticipantId, u64, TrackId, u32),
     Kick(ParticipantId),
+    Name(ParticipantId, u64, String),
+    Uplink(Option<UplinkStatus>),
 }
 
 /// Somebody at the door. The answer is the membership itself, so that one that its owner has stopped waiting for is given
@@ -94,6 +100,7 @@ impl Registry {
             inner: Arc::new(Inner {
                 rooms: DashMap::new(),
                 count: AtomicUsize::new(0),
+                begun: watch::Sender::new(0),
                 limits,
             }),
         }
@@ -121,6 +128,11 @@ impl Registry {
             .iter()
             .map(|entry| (*entry.key(), entry.value().clone()))
             .collect()
+    }
+
+    /// How many rooms have begun, as it changes.
+    pub fn begun(&self) -> watch::Receiver<u64> {
+        self.inner.begun.subscribe()
     }
 
     /// Enters a room, which begins if need be. A future that is dropped half-way leaves nothing behind.
@@ -175,6 +187,7 @@ impl Registry {
                 }
                 let handle = self.spawn(room.key());
                 entry.insert(handle.clone());
+                self.inner.begun.send_modify(|begun| *begun += 1);
                 Ok(handle)
             }
         }
@@ -248,6 +261,21 @@ impl RoomHandle {
         let listener = self.mixing.listen(id, wants, waker);
         Mixing::begin(self, &self.snapshot());
         listener
+    }
+
+    /// Says how the room stands with somebody else's relay.
+    pub fn set_uplink(&self, uplink: Option<UplinkStatus>) {
+        self.send(Command::Uplink(uplink));
+    }
+
+    /// Both are handles of one running room, as against one that ended and one that began after it.
+    pub fn is(&self, other: &Self) -> bool {
+        self.commands.same_channel(&other.commands)
+    }
+
+    /// Listens to the mix of those who are members of this gateway; see [`RoomHandle::listen`].
+    pub fn listen_local(&self, waker: &Arc<Notify>) -> Listener {
+        self.listen(LEG, Wants::Local, waker)
     }
 
     /// Puts a member out.
@@ -341,6 +369,11 @@ impl Membership {
         self.controls.recv().await
     }
 
+    /// As [`Membership::control`], for whoever waits for many.
+    pub fn poll_control(&mut self, context: &mut Context<'_>) -> Poll<Option<Control>> {
+        self.controls.poll_recv(context)
+    }
+
     /// Publishes the complete list of what the member sends.
     pub async fn set_tracks(&self, tracks: Vec<(TrackInfo, Arc<Track>)>) {
         self.send(Command::Tracks(self.id, self.epoch, tracks)).await;
@@ -349,6 +382,11 @@ impl Membership {
     /// Says what the member switched off.
     pub async fn set_muted(&self, muted: Muted) {
         self.send(Command::Muted(self.id, self.epoch, muted)).await;
+    }
+
+    /// Shows the member under another name.
+    pub async fn set_name(&self, name: String) {
+        self.send(Command::Name(self.id, self.epoch, name)).await;
     }
 
     /// Says that the member's media changed its transport.
@@ -486,6 +524,8 @@ impl RoomTask {
             Command::Capacity(viewer, epoch, track, bits) => self.room.report_capacity(viewer, epoch, track, bits, now),
             Command::Oversize(viewer, epoch, track, bits) => self.room.report_oversize(viewer, epoch, track, bits, now),
             Command::Kick(id) => self.room.kick(id, now),
+            Command::Name(id, epoch, name) => self.room.set_name(id, epoch, name),
+            Command::Uplink(uplink) => self.room.set_uplink(uplink),
         }
     }
 

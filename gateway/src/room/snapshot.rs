@@ -7,6 +7,7 @@ use wzp_proto::identity::Fingerprint;
 use crate::media::frame::{ParticipantId, TrackId};
 use crate::room::member::{Door, LeaveReason, Muted, Presence, TrackInfo};
 use crate::room::track::Track;
+use crate::room::uplink::UplinkStatus;
 
 /// Everybody and everything in a room. Immutable; members that did not change are shared with the snapshot before
 /// ([`Arc::ptr_eq`] tells).
@@ -20,6 +21,8 @@ pub struct Snapshot {
     pub departed: Vec<(ParticipantId, LeaveReason)>,
     /// Who talks, loudest first.
     pub speakers: Arc<[ParticipantId]>,
+    /// How the room stands with somebody else's relay; `None`: it has no uplink.
+    pub uplink: Option<Arc<UplinkStatus>>,
 }
 
 /// One member.
@@ -52,7 +55,19 @@ pub struct TrackView {
     pub track: Arc<Track>,
 }
 
+impl MemberView {
+    /// It is a member of somebody else's relay, here by our uplink.
+    pub fn is_remote(&self) -> bool {
+        self.door == Door::Uplink
+    }
+}
+
 impl Snapshot {
+    /// Members of this gateway: everybody but the members of a relay.
+    pub fn local(&self) -> impl Iterator<Item = &Arc<MemberView>> {
+        self.members.iter().filter(|member| !member.is_remote())
+    }
+
     /// The member with this number.
     pub fn member(&self, id: ParticipantId) -> Option<&Arc<MemberView>> {
         self.members

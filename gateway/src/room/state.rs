@@ -11,6 +11,7 @@ use crate::room::limits::Limits;
 use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, Muted, Presence, ResumeToken, TrackInfo};
 use crate::room::snapshot::{MemberView, Snapshot, TrackView};
 use crate::room::track::Track;
+use crate::room::uplink::UplinkStatus;
 
 /// How long a lost member may come back, µs.
 pub const RESUME_GRACE: u64 = 10_000_000;
@@ -76,6 +77,7 @@ pub struct Room {
     speakers: Arc<[ParticipantId]>,
     levels: BTreeMap<ParticipantId, (u8, RoomTime)>,
     speakers_at: Option<RoomTime>,
+    uplink: Option<Arc<UplinkStatus>>,
     effects: VecDeque<Effect>,
     keyframes_asked: u64,
     keyframes_suppressed: [u64; 2],
@@ -96,6 +98,7 @@ impl Room {
             speakers: Arc::default(),
             levels: BTreeMap::new(),
             speakers_at: None,
+            uplink: None,
             effects: VecDeque::new(),
             keyframes_asked: 0,
             keyframes_suppressed: [0; 2],
@@ -148,6 +151,8 @@ impl Room {
         let same: Vec<_> = self
             .members
             .iter()
+            // What a relay says of who its members are puts nobody out who is here himself.
+            .filter(|(_, m)| m.view.is_remote() == (join.door == Door::Uplink))
             .filter(|(_, m)| m.view.fingerprint == join.fingerprint)
             .map(|(id, _)| *id)
             .collect();
@@ -260,6 +265,25 @@ impl Room {
             && member.view.door != door
         {
             Arc::make_mut(&mut member.view).door = door;
+            self.changed();
+        }
+    }
+
+    /// A member is to be shown under another name, already bounded by the door.
+    pub fn set_name(&mut self, id: ParticipantId, epoch: u64, name: String) {
+        if self.is_current(id, epoch)
+            && let Some(member) = self.members.get_mut(&id)
+            && member.view.name != name
+        {
+            Arc::make_mut(&mut member.view).name = name;
+            self.changed();
+        }
+    }
+
+    /// How the room stands with somebody else's relay; `None`: it has no uplink any more.
+    pub fn set_uplink(&mut self, uplink: Option<UplinkStatus>) {
+        if self.uplink.as_deref() != uplink.as_ref() {
+            self.uplink = uplink.map(Arc::new);
             self.changed();
         }
     }
@@ -391,6 +415,7 @@ impl Room {
             members: self.members.values().map(|member| member.view.clone()).collect(),
             departed: self.departed.iter().copied().collect(),
             speakers: self.speakers.clone(),
+            uplink: self.uplink.clone(),
         }
     }
 

@@ -103,6 +103,7 @@ mod tests {
             .collect();
         members.push(member(VIEWER, Vec::new()));
         Snapshot {
+            uplink: None,
             version: 1,
             members,
             departed: Vec::new(),

@@ -1,0 +1,3 @@
+//! Our leg into a room of an existing relay.
+
+mod separation;
