@@ -16,9 +16,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use wzp_proto::codec::{Codec, QualityProfile};
 use wzp_proto::handshake::OfferOptions;
-use wzp_proto::header::MediaType;
 use wzp_proto::identity::Identity;
-use wzp_proto::signal::{RoomParticipant, Signal};
+use wzp_proto::signal::{GatewayExtension, RoomParticipant, Signal};
 
 use self::video_in::Ask;
 use crate::native::client::{self, Client, Event, Sender};
@@ -26,6 +25,7 @@ use crate::native::transport::close;
 
 mod audio_in;
 mod audio_out;
+mod media_in;
 mod ogg_opus;
 mod pitch;
 mod seq;
@@ -78,6 +78,10 @@ pub struct Args {
     /// Ignore keyframe requests, as encoders that cannot be asked do
     #[arg(long)]
     pub ignore_keyframe_requests: bool,
+    /// Ask for every source apart, which gateways can do and today's apps do not ask for; recordings get the stream id into
+    /// their names
+    #[arg(long)]
+    pub per_source: bool,
     /// Dial the hash form of the room's name
     #[arg(long)]
     pub hashed: bool,
@@ -103,6 +107,9 @@ pub struct Summary {
     pub audio: audio_in::AudioSummary,
     /// Pictures that came.
     pub video: video_in::VideoSummary,
+    /// What came of every source, if they were asked for apart; `audio` and `video` are empty then.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceSummary>,
     /// What was sent.
     pub sent: SentSummary,
     /// Member lists received.
@@ -115,6 +122,20 @@ pub struct Summary {
     pub malformed: u64,
     /// Why the relay ended it, if it did.
     pub closed: Option<String>,
+}
+
+/// What came of one source.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceSummary {
+    /// Its stream id.
+    pub stream_id: u8,
+    /// Its name in the last member list that had it.
+    pub alias: Option<String>,
+    /// Sound that came.
+    pub audio: audio_in::AudioSummary,
+    /// Pictures that came.
+    pub video: video_in::VideoSummary,
 }
 
 /// What was sent.
@@ -184,8 +205,12 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
         .map(|path| video_out::VideoSource::open(path, args.fps))
         .transpose()?;
     let mut received = Received {
-        audio: audio_in::AudioIn::new(args.record_audio.as_deref())?,
-        video: video_in::VideoIn::new(args.record_video.as_deref(), args.nack)?,
+        media: media_in::MediaIn::new(media_in::Record {
+            audio: args.record_audio,
+            video: args.record_video,
+            repairs: args.nack,
+            per_source: args.per_source,
+        })?,
         participants: Vec::new(),
         room_updates: 0,
         pli: PliSummary::default(),
@@ -202,7 +227,7 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
             alias: Some(args.alias),
             profiles: QualityProfile::OFFERED.to_vec(),
             video_codecs: vec![Codec::H264Baseline],
-            extension: None,
+            extension: args.per_source.then_some(GatewayExtension { per_source: true }),
         },
     };
     let connecting = Client::connect(options, &identity).await;
@@ -227,10 +252,7 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
     // Made once: a new one for each event would miss an interrupt that comes while an event is handled.
     let mut interrupted = pin!(tokio::signal::ctrl_c());
     let closed = loop {
-        let repair = received.video.poll_timeout().map(|at| joined + at);
-        if repair.is_some() {
-            received.video.set_rtt(client.connection().rtt());
-        }
+        let repair = received.media.poll_timeout(client.connection()).map(|at| joined + at);
         tokio::select! {
             event = client.next() => {
                 let sender = client.sender();
@@ -246,7 +268,7 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
                 }
             }
             () = sleep_until(repair), if repair.is_some() => {
-                while let Some(ask) = received.video.handle_timeout(joined.elapsed()) {
+                while let Some(ask) = received.media.handle_timeout(joined.elapsed()) {
                     received.ask(ask, &client.sender());
                 }
             }
@@ -260,14 +282,16 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
     senders.abort_all();
     let relay_fingerprint = client.established().fingerprint.to_string();
     client.close(close::NORMAL, "normal close").await;
+    let (one, sources) = received.media.finish()?;
     Ok(Summary {
         fingerprint: identity.fingerprint().to_string(),
         relay: relay_fingerprint,
         server_name: dialled.server_name,
         connect_ms: (joined - started).as_millis() as u64,
         duration_ms: joined.elapsed().as_millis() as u64,
-        audio: received.audio.finish()?,
-        video: received.video.finish()?,
+        audio: one.audio,
+        video: one.video,
+        sources,
         sent: sent.summary(),
         participants: received.participants,
         room_updates: received.room_updates,
@@ -279,8 +303,7 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
 }
 
 struct Received {
-    audio: audio_in::AudioIn,
-    video: video_in::VideoIn,
+    media: media_in::MediaIn,
     participants: Vec<RoomParticipant>,
     room_updates: u64,
     pli: PliSummary,
@@ -316,12 +339,14 @@ impl Received {
     fn take(&mut self, event: Event, joined: Instant) -> Taken {
         let at = joined.elapsed();
         match event {
-            Event::Packet(packet) if packet.header.media_type == MediaType::Audio => self.audio.take(&packet, at),
-            Event::Packet(packet) => {
-                if let Some(ask) = self.video.take(&packet, at) {
-                    return Taken::Ask(ask);
+            Event::Packet(packet) => match self.media.take(&packet, at) {
+                Ok(Some(ask)) => return Taken::Ask(ask),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(%error, "a new source is not taken");
+                    self.malformed += 1;
                 }
-            }
+            },
             Event::Signal(Signal::RoomUpdate { participants, .. }) => {
                 self.room_updates += 1;
                 let names: Vec<_> = participants
@@ -329,6 +354,7 @@ impl Received {
                     .map(|who| who.alias.as_deref().unwrap_or(&who.fingerprint))
                     .collect();
                 eprintln!("in the room: {}", names.join(", "));
+                self.media.name(&participants);
                 self.participants = participants;
             }
             Event::Signal(Signal::PictureLossIndication { .. }) => {

@@ -10,6 +10,7 @@ pub mod client;
 pub mod counters;
 pub mod egress;
 pub mod ingress;
+pub mod outgoing;
 pub mod quality;
 pub mod rate;
 pub mod reorder;

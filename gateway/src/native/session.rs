@@ -18,6 +18,7 @@ use crate::native::auth::Authenticate;
 use crate::native::counters::Counters;
 use crate::native::egress::Egress;
 use crate::native::ingress::Ingress;
+use crate::native::outgoing::Outgoing;
 use crate::native::rate::Bound;
 use crate::native::server::Limits;
 use crate::native::signals::{self, Outbox, ReadError};
@@ -78,7 +79,7 @@ pub async fn run(
         }
     };
     drop(handshake);
-    let (membership, playable) = match entered {
+    let (membership, wishes) = match entered {
         Ok(entered) => entered,
         Err(refusal) => {
             shared.counters.handshake_failed.one();
@@ -93,7 +94,7 @@ pub async fn run(
     shared.counters.joined.one();
     let id = membership.id();
     tracing::info!(%address, room = %room, member = %id, "a native app joined");
-    let mut session = Session::new(connection.clone(), membership, playable, &shared);
+    let mut session = Session::new(connection.clone(), membership, wishes, &shared);
     let end = session.run(shutdown).await;
     tracing::info!(room = %room, member = %id, ?end, "a native app is gone");
     session.finish(end).await;
@@ -116,8 +117,16 @@ impl Refusal {
     }
 }
 
+/// What a member can take, as its offer says.
+#[derive(Debug, Clone, Copy)]
+struct Wishes {
+    playable: Playable,
+    /// Every source is wanted apart.
+    apart: bool,
+}
+
 /// Handshake and join. The member is in the room before the answer goes out, so that a full room can still say so.
-async fn enter(connection: &Connection, room: &RoomName, shared: &Shared) -> Result<(Membership, Playable), Refusal> {
+async fn enter(connection: &Connection, room: &RoomName, shared: &Shared) -> Result<(Membership, Wishes), Refusal> {
     if connection.max_datagram_size().is_none() {
         let text = "media travels in QUIC datagrams, which this connection does not have";
         return Err(Refusal::new(Some(HangupReason::Error), close::NO_DATAGRAMS, text));
@@ -157,10 +166,13 @@ async fn enter(connection: &Connection, room: &RoomName, shared: &Shared) -> Res
         JoinError::Stopping => Refusal::new(Some(HangupReason::Error), close::STOPPING, error.to_string()),
         _ => Refusal::new(Some(HangupReason::Busy), close::FULL, error.to_string()),
     })?;
-    let playable = Playable::offered(&accepted.video_codecs);
+    let wishes = Wishes {
+        playable: Playable::offered(&accepted.video_codecs),
+        apart: accepted.extension.is_some_and(|extension| extension.per_source),
+    };
     let sent = signals::send(connection, &accepted.answer, LAST_WORD).await;
     sent.map_err(|error| Refusal::new(None, close::HANDSHAKE, error.to_string()))?;
-    Ok((membership, playable))
+    Ok((membership, wishes))
 }
 
 async fn next_signal(connection: &Connection, counters: &Counters) -> Result<Signal, Refusal> {
@@ -209,7 +221,7 @@ struct Session {
     membership: Membership,
     counters: Arc<Counters>,
     ingress: Ingress,
-    egress: Egress,
+    outgoing: Outgoing,
     waker: Arc<Notify>,
     outbox: Arc<Outbox>,
     listed: Vec<(ParticipantId, RoomParticipant)>,
@@ -217,16 +229,21 @@ struct Session {
 }
 
 impl Session {
-    fn new(connection: Connection, membership: Membership, playable: Playable, shared: &Shared) -> Self {
+    fn new(connection: Connection, membership: Membership, wishes: Wishes, shared: &Shared) -> Self {
         let now = membership.room().now();
         let counters = shared.counters.clone();
         let waker = Arc::new(Notify::new());
-        // High, and far from every app's own counter, which begins at 0.
-        let audio_seq = rand::random::<u32>() | 1 << 31;
-        let view = View::new(membership.id(), playable, audio_seq);
+        let (me, playable) = (membership.id(), wishes.playable);
+        let outgoing = if wishes.apart {
+            Outgoing::apart(me, playable, waker.clone(), counters.clone())
+        } else {
+            // High, and far from every app's own counter, which begins at 0.
+            let audio_seq = rand::random::<u32>() | 1 << 31;
+            let mut egress = Egress::new(View::new(me, playable, audio_seq), waker.clone(), counters.clone(), now);
+            egress.listen(membership.room().listen(me, Wants::Opus, &waker));
+            Outgoing::view(egress)
+        };
         let outbox = Arc::new(Outbox::default());
-        let mut egress = Egress::new(view, waker.clone(), counters.clone(), now);
-        egress.listen(membership.room().listen(membership.id(), Wants::Opus, &waker));
         let mut tasks = JoinSet::new();
         tasks.spawn(outbox.clone().run(connection.clone(), counters.clone()));
         Self {
@@ -237,7 +254,7 @@ impl Session {
                 counters.clone(),
                 now,
             ),
-            egress,
+            outgoing,
             connection,
             membership,
             counters,
@@ -255,12 +272,12 @@ impl Session {
         let mut reads: JoinSet<Result<Signal, ReadError>> = JoinSet::new();
         // The cached picture first, then the list of who is there.
         let snapshot = snapshots.borrow_and_update().clone();
-        self.egress.set_room(&snapshot);
+        self.outgoing.set_room(&snapshot, self.now());
         self.pump();
         self.list(&snapshot);
         loop {
             let now = self.now();
-            let wake = [self.ingress.poll_timeout(), self.egress.poll_timeout(now)]
+            let wake = [self.ingress.poll_timeout(), self.outgoing.poll_timeout(now)]
                 .into_iter()
                 .flatten()
                 .min();
@@ -287,7 +304,7 @@ impl Session {
                         return End::Ended(LeaveReason::Removed);
                     }
                     let snapshot = snapshots.borrow_and_update().clone();
-                    self.egress.set_room(&snapshot);
+                    self.outgoing.set_room(&snapshot, self.now());
                     self.list(&snapshot);
                 }
                 stream = connection.accept_bi(), if reads.len() < MAX_READS => match stream {
@@ -386,11 +403,11 @@ impl Session {
             connection,
             membership,
             ingress,
-            egress,
+            outgoing,
             ..
         } = self;
         membership.leave(reason).await;
-        drop((ingress, egress));
+        drop((ingress, outgoing));
         if let Some(word) = word {
             signals::deliver(&connection, &word, LAST_WORD).await;
         }
@@ -417,8 +434,8 @@ impl Session {
 
     fn pump(&mut self) {
         let now = self.now();
-        self.egress.pump(&self.connection, now);
-        for request in self.egress.requests() {
+        self.outgoing.pump(&self.connection, now);
+        for request in self.outgoing.requests() {
             request.forward(self.membership.room(), Some(&self.membership));
         }
     }
@@ -454,7 +471,7 @@ impl Session {
         match signal {
             Signal::PictureLossIndication { stream_id, .. } => {
                 self.counters.pli_in.one();
-                if let Some(track) = self.egress.view().track_of(stream_id) {
+                if let Some(track) = self.outgoing.track_of(stream_id) {
                     // A keyframe that came less than a round trip ago had not arrived when this was said.
                     let rtt = self.connection.rtt().as_micros() as u64;
                     let since = RoomTime(self.now().0.saturating_sub(rtt));
@@ -463,10 +480,10 @@ impl Session {
                         .request_keyframe(track.id(), since, Reason::Viewer);
                 }
             }
-            Signal::Nack { seqs, .. } => {
+            Signal::Nack { stream_id, seqs, .. } => {
                 self.counters.nacks_in.one();
                 let now = self.now();
-                self.egress.answer(&seqs, &self.connection, now);
+                self.outgoing.answer(stream_id, &seqs, &self.connection, now);
             }
             Signal::Ping { timestamp_ms, .. } => self.say(Signal::pong(timestamp_ms)),
             Signal::Hangup { .. } => return true,
@@ -489,6 +506,8 @@ impl Session {
                     fingerprint: member.fingerprint.to_string(),
                     alias: Some(member.name.clone()),
                     relay_label: None,
+                    stream_id: (self.outgoing.is_apart() && member.id != self.membership.id())
+                        .then_some(member.native_stream),
                 };
                 (member.id, participant)
             })

@@ -71,7 +71,7 @@ pub struct Stamp {
     pub seq: u32,
     /// Media time, ms.
     pub timestamp: u32,
-    /// Stream id of the source; 0 for sound.
+    /// Stream id of the source; 0 for sound, unless every source goes out apart.
     pub stream_id: u8,
 }
 
@@ -117,6 +117,8 @@ pub struct View {
     playable: Playable,
     /// Only members of this gateway are seen and heard, and pictures go out under this stream id.
     leg: Option<u8>,
+    /// Only this member is seen and heard, under its own stream id.
+    only: Option<ParticipantId>,
     sources: BTreeMap<ParticipantId, Source>,
     /// Whose sound goes out, and when it last was not silent.
     talker: Option<(ParticipantId, Option<RoomTime>)>,
@@ -138,6 +140,7 @@ impl View {
             me,
             playable,
             leg: None,
+            only: None,
             sources: BTreeMap::new(),
             talker: None,
             mix: None,
@@ -160,11 +163,20 @@ impl View {
         }
     }
 
+    /// The view of one member alone, whose sound, too, goes out under its stream id.
+    pub fn of_one(me: ParticipantId, source: ParticipantId, playable: Playable) -> Self {
+        Self {
+            only: Some(source),
+            ..Self::new(me, playable, 0)
+        }
+    }
+
     /// Takes note of who is in the room and sends what.
     pub fn set_room(&mut self, snapshot: &Snapshot) {
         self.speakers = snapshot.speakers.clone();
         self.sources = (snapshot.members.iter())
             .filter(|member| member.id != self.me && !(self.leg.is_some() && member.is_remote()))
+            .filter(|member| self.only.is_none_or(|only| only == member.id))
             .map(|member| (member.id, self.source(member)))
             .collect();
         if let Some((talker, _)) = self.talker
@@ -177,6 +189,11 @@ impl View {
         {
             self.shown = None;
         }
+    }
+
+    /// The stream id of the one member that is seen and heard, if it is one alone.
+    pub fn stream_id(&self) -> Option<u8> {
+        Some(self.sources.get(&self.only?)?.stream_id)
     }
 
     /// The sound tracks to listen to.
@@ -292,10 +309,11 @@ impl View {
     /// The numbers to send a sound frame under.
     pub fn audio(&mut self, frame: &Frame) -> Stamp {
         let (seq, timestamp) = self.audio_out.next(Kind::Audio, frame.time, frame.ticks, 1);
+        let alone = self.only.and_then(|only| self.sources.get(&only));
         Stamp {
             seq,
             timestamp,
-            stream_id: 0,
+            stream_id: alone.map_or(0, |source| source.stream_id),
         }
     }
 

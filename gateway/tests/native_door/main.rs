@@ -1,5 +1,6 @@
 //! The native door over real QUIC on loopback: a real server, real clients.
 
+mod apart;
 mod limits;
 mod media;
 mod mixing;

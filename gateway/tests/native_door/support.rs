@@ -181,10 +181,19 @@ impl Member {
 
     /// Everything that came has been dealt with by the door when this returns.
     pub async fn ping(&mut self) {
+        self.ping_and(|_| {}).await;
+    }
+
+    /// As [`Member::ping`]; the packets that come meanwhile are for `take`.
+    pub async fn ping_and(&mut self, mut take: impl FnMut(MediaPacket)) {
         let time = rand::random::<u32>().into();
         assert!(self.client.sender().signal(Signal::ping(time)));
         self.wait("the pong", |event| match event {
             Event::Signal(Signal::Pong { timestamp_ms, .. }) if timestamp_ms == time => Some(()),
+            Event::Packet(packet) => {
+                take(packet);
+                None
+            }
             Event::Closed(error) => panic!("closed: {error}"),
             _ => None,
         })

@@ -220,6 +220,10 @@ pub struct RoomParticipant {
     pub alias: Option<String>,
     /// The relay it is on; `None` is this one.
     pub relay_label: Option<String>,
+    /// The stream id that its packets come under, for those who asked for every source apart
+    /// ([`GatewayExtension::per_source`]). Not sent to anybody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_id: Option<u8>,
 }
 
 /// Somebody registered at a relay.
