@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use wzp_proto::codec::{Codec, QualityProfile};
 use wzp_proto::handshake::OfferOptions;
-use wzp_proto::identity::Identity;
+use wzp_proto::identity::{Fingerprint, Identity};
 use wzp_proto::signal::{GatewayExtension, RoomParticipant, Signal};
 
 use self::video_in::Ask;
@@ -82,6 +82,9 @@ pub struct Args {
     /// their names
     #[arg(long)]
     pub per_source: bool,
+    /// Ask for this member's picture whenever there is one, whoever talks
+    #[arg(long, value_name = "FINGERPRINT")]
+    pub pin: Option<Fingerprint>,
     /// Dial the hash form of the room's name
     #[arg(long)]
     pub hashed: bool,
@@ -218,6 +221,12 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
         malformed: 0,
     };
     let relay = resolve(&args.relay).await?;
+    let extension = GatewayExtension {
+        per_source: args.per_source,
+        pin: args.pin,
+    };
+    // Relays skip what they do not know, but nothing is said that need not be.
+    let extension = (extension != GatewayExtension::default()).then_some(extension);
     let started = Instant::now();
     let options = client::Options {
         relay,
@@ -227,7 +236,7 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
             alias: Some(args.alias),
             profiles: QualityProfile::OFFERED.to_vec(),
             video_codecs: vec![Codec::H264Baseline],
-            extension: args.per_source.then_some(GatewayExtension { per_source: true }),
+            extension,
         },
     };
     let connecting = Client::connect(options, &identity).await;

@@ -1,7 +1,7 @@
 //! The `wzp-gateway` program.
 #![forbid(unsafe_code)]
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -102,6 +102,7 @@ fn log_to_stderr(filter: &str, json: bool) -> anyhow::Result<()> {
     .with_context(|| format!("log: {filter:?} is not a filter such as info or wzp_gateway=debug"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     if json {
         builder.json().init()

@@ -123,6 +123,8 @@ struct Wishes {
     playable: Playable,
     /// Every source is wanted apart.
     apart: bool,
+    /// Whose picture is wanted above all.
+    pin: Option<Fingerprint>,
 }
 
 /// Handshake and join. The member is in the room before the answer goes out, so that a full room can still say so.
@@ -169,6 +171,7 @@ async fn enter(connection: &Connection, room: &RoomName, shared: &Shared) -> Res
     let wishes = Wishes {
         playable: Playable::offered(&accepted.video_codecs),
         apart: accepted.extension.is_some_and(|extension| extension.per_source),
+        pin: accepted.extension.and_then(|extension| extension.pin),
     };
     let sent = signals::send(connection, &accepted.answer, LAST_WORD).await;
     sent.map_err(|error| Refusal::new(None, close::HANDSHAKE, error.to_string()))?;
@@ -239,7 +242,8 @@ impl Session {
         } else {
             // High, and far from every app's own counter, which begins at 0.
             let audio_seq = rand::random::<u32>() | 1 << 31;
-            let mut egress = Egress::new(View::new(me, playable, audio_seq), waker.clone(), counters.clone(), now);
+            let view = View::new(me, playable, audio_seq).pin(wishes.pin);
+            let mut egress = Egress::new(view, waker.clone(), counters.clone(), now);
             egress.listen(membership.room().listen(me, Wants::Opus, &waker));
             Outgoing::view(egress)
         };

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use wzp_proto::codec::Codec;
 use wzp_proto::header::{Flags, MediaHeader, MediaType};
+use wzp_proto::identity::Fingerprint;
 
 use crate::media::audio::BLOCK;
 use crate::media::frame::{Frame, Kind, ParticipantId, RoomTime};
@@ -119,6 +120,9 @@ pub struct View {
     leg: Option<u8>,
     /// Only this member is seen and heard, under its own stream id.
     only: Option<ParticipantId>,
+    /// Whose picture is shown whenever there is one: by identity, since who comes back has another id.
+    pin: Option<Fingerprint>,
+    pinned: Option<ParticipantId>,
     sources: BTreeMap<ParticipantId, Source>,
     /// Whose sound goes out, and when it last was not silent.
     talker: Option<(ParticipantId, Option<RoomTime>)>,
@@ -141,6 +145,8 @@ impl View {
             playable,
             leg: None,
             only: None,
+            pin: None,
+            pinned: None,
             sources: BTreeMap::new(),
             talker: None,
             mix: None,
@@ -171,9 +177,17 @@ impl View {
         }
     }
 
+    /// Shows the picture of `who` whenever there is one, whoever talks.
+    pub fn pin(mut self, who: Option<Fingerprint>) -> Self {
+        self.pin = who;
+        self
+    }
+
     /// Takes note of who is in the room and sends what.
     pub fn set_room(&mut self, snapshot: &Snapshot) {
         self.speakers = snapshot.speakers.clone();
+        let is_pinned = |member: &&Arc<MemberView>| self.pin == Some(member.fingerprint);
+        self.pinned = snapshot.members.iter().find(is_pinned).map(|member| member.id);
         self.sources = (snapshot.members.iter())
             .filter(|member| member.id != self.me && !(self.leg.is_some() && member.is_remote()))
             .filter(|member| self.only.is_none_or(|only| only == member.id))
@@ -320,12 +334,15 @@ impl View {
     /// The video track that should be shown at `now`; the one that is shown goes on until a keyframe of this one is there.
     pub fn wanted_video(&self, now: RoomTime) -> Option<&Arc<Track>> {
         let shown = self.shown.as_ref();
+        let picture = |source: &ParticipantId| self.sources.get(source)?.video.as_ref();
+        if let Some(track) = self.pinned.as_ref().and_then(picture) {
+            return Some(track);
+        }
         if let Some((track, since, _)) = shown
             && now.since(*since) < VIDEO_HOLD
         {
             return Some(track);
         }
-        let picture = |source: &ParticipantId| self.sources.get(source)?.video.as_ref();
         // The room measures loudness; where nobody does, who is heard is who talks.
         let of_speaker = self.speakers.iter().find_map(picture);
         let of_talker = || self.talker.as_ref().and_then(|(talker, _)| picture(talker));

@@ -14,7 +14,10 @@ use crate::support::{DEADLINE, Door, Member, access_unit, offer};
 
 async fn join_apart(door: &Door, room: &str, alias: &str) -> Member {
     let mut offer = offer(alias);
-    offer.extension = Some(GatewayExtension { per_source: true });
+    offer.extension = Some(GatewayExtension {
+        per_source: true,
+        pin: None,
+    });
     let options = client::Options {
         relay: door.address,
         server_name: room.to_owned(),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::signal_version;
 use crate::codec::{Codec, QualityProfile};
 use crate::handshake::PROTOCOL_VERSION;
+use crate::identity::Fingerprint;
 
 fn supported_versions() -> Vec<u8> {
     vec![PROTOCOL_VERSION]
@@ -63,6 +64,9 @@ pub struct GatewayExtension {
     /// Send every source as a stream of its own instead of one mix and one picture.
     #[serde(default)]
     pub per_source: bool,
+    /// Show this member's picture whenever it has one, whoever talks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Fingerprint>,
 }
 
 /// Reply to a [`CallOffer`].

@@ -328,6 +328,29 @@ fn change_of_talker_leaves_no_gap_and_the_picture_follows_at_a_keyframe() {
 }
 
 #[test]
+fn pinned_member_is_shown_whoever_talks_and_the_talker_while_it_has_no_picture() {
+    let mut bench = Bench::new(50_000_000);
+    let view = View::new(ME, Playable::default(), 0).pin(Some(Fingerprint([2; 16])));
+    bench.egress = Egress::new(view, Arc::new(Notify::new()), Arc::default(), bench.now);
+    let (mut one, mut two) = (Source::new(1), Source::new(2));
+    bench.egress.set_room(&snapshot(&[&one]));
+    while bench.ms() < 6_000 {
+        if bench.ms() == 3_000 {
+            bench.egress.set_room(&snapshot(&[&one, &two]));
+        }
+        bench.step(|ms, now| {
+            live(&mut one, ms, true, now);
+            live(&mut two, ms, false, now);
+        });
+    }
+    bench.receiver.assert_decodable();
+    assert!(bench.receiver.audio.iter().all(|sound| sound.0 == 1));
+    let cut = bench.receiver.video.iter().position(|frame| frame.0 == 2).unwrap();
+    assert!((80..100).contains(&cut), "at once after 3 s: {cut}");
+    assert!(bench.receiver.video[cut..].iter().all(|frame| frame.0 == 2));
+}
+
+#[test]
 fn talker_keeps_the_sound_through_short_silences_and_interjections() {
     let mut bench = Bench::new(50_000_000);
     let (mut one, mut two) = (Source::new(1), Source::new(2));
