@@ -11,7 +11,7 @@ mod session;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use wzp_proto::signal::Signal;
 
 use crate::member::DEADLINE;
 pub use net::Link;
-use net::Socket;
+use net::{Blackhole, Socket};
 use room::Rooms;
 
 /// The relay's idle time.
@@ -199,7 +199,7 @@ pub struct StandIn {
     pub addr: SocketAddr,
     options: Options,
     journal: Arc<Journal>,
-    blackhole: Arc<AtomicBool>,
+    blackhole: Arc<Blackhole>,
     life: Option<Life>,
 }
 
@@ -294,7 +294,12 @@ impl StandIn {
 
     /// Whether everything that comes and goes is swallowed. Connections stay as they are.
     pub fn set_blackhole(&self, on: bool) {
-        self.blackhole.store(on, Ordering::SeqCst);
+        self.blackhole.open.store(on, Ordering::SeqCst);
+    }
+
+    /// How many UDP datagrams have come and been swallowed.
+    pub fn swallowed(&self) -> u64 {
+        self.blackhole.swallowed.load(Ordering::SeqCst)
     }
 
     /// The aliases in a room, in the order of joining.

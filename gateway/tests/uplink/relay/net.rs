@@ -4,7 +4,7 @@ use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -58,22 +58,30 @@ impl Dice {
     }
 }
 
-/// A UDP socket that is silent both ways while its blackhole is open.
+/// Where everything goes that comes or leaves while it is open.
+#[derive(Debug, Default)]
+pub struct Blackhole {
+    pub open: AtomicBool,
+    /// UDP datagrams that came and were not taken.
+    pub swallowed: AtomicU64,
+}
+
+/// A UDP socket with a [`Blackhole`] in it.
 #[derive(Debug)]
 pub struct Socket {
     inner: Arc<dyn AsyncUdpSocket>,
-    blackhole: Arc<AtomicBool>,
+    blackhole: Arc<Blackhole>,
 }
 
 impl Socket {
-    pub fn new(socket: std::net::UdpSocket, blackhole: Arc<AtomicBool>) -> io::Result<Arc<Self>> {
+    pub fn new(socket: std::net::UdpSocket, blackhole: Arc<Blackhole>) -> io::Result<Arc<Self>> {
         socket.set_nonblocking(true)?;
         let inner = TokioRuntime.wrap_udp_socket(socket)?;
         Ok(Arc::new(Self { inner, blackhole }))
     }
 
     fn swallows(&self) -> bool {
-        self.blackhole.load(Ordering::SeqCst)
+        self.blackhole.open.load(Ordering::SeqCst)
     }
 }
 
@@ -97,10 +105,15 @@ impl AsyncUdpSocket for Socket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         loop {
-            let received = ready!(self.inner.poll_recv(cx, bufs, meta));
-            if received.is_err() || !self.swallows() {
-                return Poll::Ready(received);
+            let received = ready!(self.inner.poll_recv(cx, bufs, meta))?;
+            if !self.swallows() {
+                return Poll::Ready(Ok(received));
             }
+            let datagrams = meta[..received]
+                .iter()
+                .map(|meta| meta.len.div_ceil(meta.stride.max(1)));
+            let swallowed = datagrams.sum::<usize>() as u64;
+            self.blackhole.swallowed.fetch_add(swallowed, Ordering::SeqCst);
         }
     }
 

@@ -302,14 +302,12 @@ impl Trunks {
     }
 
     fn add(&mut self, receiver: u64, connection: &Connection, packet: Bytes, journal: &Journal) {
-        let len = |entries: &[TrunkEntry]| 2 + entries.iter().map(|entry| 4 + entry.packet.len()).sum::<usize>();
-        let (_, entries) = self
-            .waiting
-            .entry(receiver)
-            .or_insert_with(|| (connection.clone(), Vec::new()));
         let bound = connection.max_datagram_size().unwrap_or(TRUNK_BYTES);
-        let overflows = len(entries) + 4 + packet.len() > bound;
-        if overflows || entries.len() >= TRUNK_PACKETS {
+        let is_full = |entries: &[TrunkEntry]| {
+            let len = 2 + entries.iter().map(|entry| 4 + entry.packet.len()).sum::<usize>();
+            len + 4 + packet.len() > bound || entries.len() >= TRUNK_PACKETS
+        };
+        if self.waiting.get(&receiver).is_some_and(|(_, entries)| is_full(entries)) {
             self.flush(journal);
         }
         let (_, entries) = self
