@@ -38,6 +38,8 @@ struct Talker {
     pauses: Option<(f64, f64, Silence)>,
     /// When it counts anew.
     restart: Option<u64>,
+    /// From when on it uses which codec instead.
+    switches: Vec<(u64, Codec)>,
     /// Delay of its own path: least, and mean of what comes on top.
     delay: (u64, f64),
 }
@@ -53,21 +55,24 @@ impl Talker {
             drift_ppm: 0,
             pauses: None,
             restart: None,
+            switches: Vec::new(),
             delay: (30_000, 5_000.0),
         }
     }
 
     /// Departure and header of every packet.
     fn packets(&self, rng: &mut StdRng) -> Vec<(u64, MediaHeader)> {
-        let frame_ms = self.codec.frame_ms();
-        let frame = u64::from(frame_ms) * 1000;
-        let frame = frame - frame * self.drift_ppm.unsigned_abs() / 1_000_000 * u64::from(self.drift_ppm > 0)
-            + frame * self.drift_ppm.unsigned_abs() / 1_000_000 * u64::from(self.drift_ppm < 0);
         let (mut at, mut seq, mut timestamp) = (self.join, self.first_seq, self.first_timestamp);
         let (mut silent, mut until, mut suppressed) = (false, self.join, 0);
         let mut restart = self.restart;
         let mut packets = Vec::new();
+        let mut source_frames = 0;
         while at < self.leave {
+            let switched = self.switches.iter().rev().find(|(from, _)| *from <= at);
+            let mut codec = switched.map_or(self.codec, |(_, codec)| *codec);
+            let frame_ms = codec.frame_ms();
+            let frame = u64::from(frame_ms) * 1000;
+            let frame = frame.saturating_add_signed(-(frame as i64) * self.drift_ppm / 1_000_000);
             if let Some((talk, pause, _)) = self.pauses
                 && at >= until
             {
@@ -80,7 +85,6 @@ impl Talker {
                 // An app takes a moment to come back.
                 at += 400_000;
             }
-            let mut codec = self.codec;
             let kind = self.pauses.map_or(Silence::Sent, |(_, _, kind)| kind);
             if silent && kind == Silence::Stopped {
                 at += frame;
@@ -99,6 +103,16 @@ impl Talker {
                 seq = seq.wrapping_add(1);
             }
             timestamp = timestamp.wrapping_add(frame_ms);
+            if codec.is_codec2() {
+                packets.last_mut().expect("sent just now").1.fec_ratio = 100;
+                source_frames += 1;
+                for symbol in (8..16).filter(|_| source_frames % 8 == 0) {
+                    let mut repair = audio(codec, seq, timestamp);
+                    (repair.flags, repair.fec_ratio, repair.fec_block) = (Flags::REPAIR, 100, symbol << 8);
+                    packets.push((at, repair));
+                    seq = seq.wrapping_add(1);
+                }
+            }
             at += frame;
         }
         packets
@@ -291,6 +305,28 @@ fn up_to_six_come_apart_whatever_they_are() {
             .collect();
         assert_apart(&format!("{count} natives"), &talkers);
     }
+}
+
+#[test]
+fn everybody_may_change_to_worse_codecs_at_once() {
+    // What a directive to the whole room brings about, and it takes a moment to act on.
+    let switches = |ms: u64| {
+        let (degraded, catastrophic) = (Codec::Opus6k, Codec::Codec2_1200);
+        [
+            (60, degraded),
+            (120, catastrophic),
+            (200, degraded),
+            (250, Codec::Opus24k),
+        ]
+        .map(|(from, codec)| (from * SECOND + ms * 1000, codec))
+        .into()
+    };
+    let talkers = [
+        with(0, |t| t.switches = switches(10)),
+        with(2_000, |t| t.switches = switches(35)),
+        with(4_500, |t| t.switches = switches(20)),
+    ];
+    assert_apart("three natives that change codecs", &talkers);
 }
 
 #[test]
