@@ -525,6 +525,25 @@ fn video_goes_by_stream_id_even_when_old_keyframes_come_in_between() {
 }
 
 #[test]
+fn sessions_of_trunk_frames_tell_even_twins_apart() {
+    let mut separator = Separator::new(Config::default());
+    for n in 0..200 {
+        let at = Duration::from_millis(u64::from(n) * 20);
+        for (session, stream) in [([1, 0], StreamId(0)), ([2, 0], StreamId(1))] {
+            // One of them begins again in between.
+            let seq = if stream.0 == 1 && n >= 100 { n - 100 } else { n };
+            let placement = separator.push_from(session, &audio(Codec::Opus24k, seq, seq * 20), at);
+            let event = match n {
+                0 => Event::New,
+                100 if stream.0 == 1 => Event::Restarted,
+                _ => Event::Continued,
+            };
+            assert_eq!((placement.stream, placement.event), (stream, event), "packet {n}");
+        }
+    }
+}
+
+#[test]
 fn two_senders_on_video_stream_zero_come_apart_by_their_counts() {
     let mut separator = Separator::new(Config::default());
     let mut wrong = 0;
