@@ -1,3 +1,7 @@
 //! Our leg into a room of an existing relay.
 
+#[path = "../support/member.rs"]
+mod member;
+mod relay;
 mod separation;
+mod stand_in;

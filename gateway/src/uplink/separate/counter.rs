@@ -18,7 +18,7 @@ const STEP: u64 = 500_000;
 /// The share of a packet's lateness that moves the expectation, as a divisor.
 const FOLLOW: i64 = 16;
 /// Packets that may be missing or out of order without casting doubt on who sent them.
-const NEAR: i32 = 8;
+const NEAR: u32 = 8;
 /// How far behind the newest a late packet may be.
 const BEHIND: i32 = WINDOW as i32;
 /// How far ahead of the number that the time since the last packet allows for.
@@ -29,7 +29,7 @@ mod weight {
     /// A lateness that says nothing more.
     pub const MOST_LATE: f64 = 8.0;
     /// The same when the numbers follow each other.
-    pub const MOST_LATE_NEAR: f64 = 4.0;
+    pub const MOST_LATE_NEAR: f64 = 3.0;
     /// A number that has come already: a duplicate comes at once, or it is another sender's.
     pub const SEEN: f64 = 4.0;
     /// A number that cannot be.
@@ -59,6 +59,8 @@ pub(super) struct Counter {
     /// Newest number, and the timestamp beside it.
     seq: u32,
     timestamp: u32,
+    /// Repair packets take numbers, but no time, so that the two do not go together.
+    repaired: bool,
     /// When a packet of that timestamp is expected, averaged over those that came, µs.
     due: i64,
     jitter: i64,
@@ -73,6 +75,7 @@ impl Counter {
             arrival: at,
             seq: header.seq,
             timestamp: header.timestamp,
+            repaired: is_repaired(header),
             due: micros(at),
             jitter: LEAST_JITTER,
             seen: 1,
@@ -83,7 +86,7 @@ impl Counter {
         let ahead = header.seq.wrapping_sub(self.seq) as i32;
         let seen = self.has_seen(ahead);
         let off_beat = self.off_beat(header, ahead);
-        let near = !seen && ahead.abs() <= NEAR && off_beat == 0.0;
+        let near = !seen && ahead.unsigned_abs() <= NEAR && off_beat == 0.0;
         let jitter = if header.media_type == MediaType::Audio {
             (2 * self.jitter).clamp(LEAST_JITTER, MOST_JITTER)
         } else {
@@ -126,6 +129,7 @@ impl Counter {
             self.due = self.due.saturating_add(self.media_step(header));
             self.seq = header.seq;
             self.timestamp = header.timestamp;
+            self.repaired = is_repaired(header);
         } else if ahead > -BEHIND {
             self.seen |= 1 << ahead.unsigned_abs();
         }
@@ -150,8 +154,7 @@ impl Counter {
 
     /// How badly number and timestamp go together: audio advances one frame per packet.
     fn off_beat(&self, header: &MediaHeader, ahead: i32) -> f64 {
-        // Repair packets take numbers, but no time.
-        if header.media_type != MediaType::Audio || header.fec_ratio > 0 || header.is_repair() {
+        if header.media_type != MediaType::Audio || self.repaired || is_repaired(header) {
             return 0.0;
         }
         let step = i64::from(header.timestamp.wrapping_sub(self.timestamp) as i32);
@@ -180,12 +183,16 @@ impl Counter {
                 if i64::from(ahead) > 2 * frames + AHEAD {
                     return weight::IMPOSSIBLE;
                 }
-                (f64::from(ahead).ln() * 0.3).min(2.0)
+                (0.7 + f64::from(ahead).ln() * 0.3).min(2.0)
             }
             _ if ahead > -BEHIND => 0.5 - f64::from(ahead) * 0.02,
             _ => weight::IMPOSSIBLE,
         }
     }
+}
+
+fn is_repaired(header: &MediaHeader) -> bool {
+    header.fec_ratio > 0 || header.is_repair()
 }
 
 fn micros(at: Duration) -> i64 {
