@@ -1,7 +1,9 @@
 //! The native door over real QUIC on loopback: a real server, real clients.
 
 mod limits;
+mod lossy;
 mod media;
 mod mixing;
+mod repair;
 mod rooms;
 mod support;

@@ -11,7 +11,7 @@ use wzp_proto::header::MediaType;
 use wzp_proto::signal::Signal;
 use wzp_proto::video::{FrameSize, Reassembler};
 
-use crate::support::{DEADLINE, Door, Member, access_unit};
+use crate::support::{DEADLINE, Door, Member, access_unit, ffmpeg, h264};
 
 async fn next_frame(member: &mut Member, reassembler: &mut Reassembler) -> wzp_proto::video::AssembledFrame {
     loop {
@@ -165,14 +165,6 @@ fn arguments(door: &Door, more: &[&str]) -> join::Args {
     Cli::parse_from(fixed.iter().chain(more)).args
 }
 
-fn ffmpeg(arguments: &[&str]) {
-    let status = Command::new("ffmpeg")
-        .args(["-v", "error", "-y"])
-        .args(arguments)
-        .status();
-    assert!(status.is_ok_and(|status| status.success()), "ffmpeg {arguments:?}");
-}
-
 fn count_frames(path: &Path) -> u64 {
     let arguments = [
         "-v",
@@ -192,21 +184,7 @@ fn count_frames(path: &Path) -> u64 {
 async fn two_command_line_members_hear_and_see_each_other() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
-    let (picture, sound) = (path("in.h264"), path("in.ogg"));
-    let source = "testsrc2=size=640x360:rate=30";
-    let encoder = [
-        "-c:v",
-        "libx264",
-        "-profile:v",
-        "baseline",
-        "-bf",
-        "0",
-        "-g",
-        "30",
-        "-b:v",
-        "900k",
-    ];
-    ffmpeg(&[&["-f", "lavfi", "-i", source, "-t", "3"], &encoder[..], &[&picture]].concat());
+    let (picture, sound) = (h264(directory.path(), 30), path("in.ogg"));
     ffmpeg(&[
         "-f",
         "lavfi",

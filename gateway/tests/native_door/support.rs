@@ -1,6 +1,8 @@
 //! A running door, and members to put through it.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,6 +102,34 @@ pub fn offer(alias: &str) -> OfferOptions {
         video_codecs: vec![Codec::H264Baseline],
         extension: None,
     }
+}
+
+/// Runs ffmpeg.
+pub fn ffmpeg(arguments: &[&str]) {
+    let status = Command::new("ffmpeg")
+        .args(["-v", "error", "-y"])
+        .args(arguments)
+        .status();
+    assert!(status.is_ok_and(|status| status.success()), "ffmpeg {arguments:?}");
+}
+
+/// Makes an H.264 file with a keyframe every `gop` pictures, ten seconds or less; its path.
+pub fn h264(directory: &Path, gop: u32) -> String {
+    let path = directory.join("in.h264").to_string_lossy().into_owned();
+    let (seconds, gop) = (gop.div_ceil(30).max(3).to_string(), gop.to_string());
+    let source = [
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=size=640x360:rate=30",
+        "-t",
+        &seconds,
+        "-c:v",
+        "libx264",
+    ];
+    let encoder = ["-profile:v", "baseline", "-bf", "0", "-g", &gop, "-b:v", "900k"];
+    ffmpeg(&[&source[..], &encoder, &["-sc_threshold", "0", &path]].concat());
+    path
 }
 
 /// Writes bytes to a stream of their own.
