@@ -1,5 +1,7 @@
 //! The keyframe owner: the only one who may ask a source for a keyframe.
 
+use serde::Serialize;
+
 use crate::media::frame::RoomTime;
 
 /// First distance between two requests, µs.
@@ -43,15 +45,62 @@ pub enum Verdict {
     Suppress(Suppressed),
 }
 
-/// Counters of one owner.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// A count for each trigger.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ByReason {
+    /// See [`Reason::Join`].
+    pub join: u64,
+    /// See [`Reason::Switch`].
+    pub switch: u64,
+    /// See [`Reason::Loss`].
+    pub loss: u64,
+    /// See [`Reason::Viewer`].
+    pub viewer: u64,
+}
+
+impl ByReason {
+    /// All triggers together.
+    pub fn total(&self) -> u64 {
+        self.join + self.switch + self.loss + self.viewer
+    }
+
+    fn count(&mut self, reason: Reason) {
+        *match reason {
+            Reason::Join => &mut self.join,
+            Reason::Switch => &mut self.switch,
+            Reason::Loss => &mut self.loss,
+            Reason::Viewer => &mut self.viewer,
+        } += 1;
+    }
+}
+
+/// What became of all requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Counters {
-    /// Requests that went to the source.
-    pub asked: u64,
+    /// Requests that went to the source at once, by what triggered them.
+    pub asked: ByReason,
+    /// Requests that went to the source because the one before it was not answered, or because some had waited.
+    pub repeated: u64,
     /// Suppressed because one went out less than a window ago.
-    pub suppressed_window: u64,
+    pub suppressed_window: ByReason,
     /// Suppressed because a keyframe had come already.
-    pub suppressed_answered: u64,
+    pub suppressed_answered: ByReason,
+}
+
+impl Counters {
+    /// Requests that went to the source.
+    pub fn sent(&self) -> u64 {
+        self.asked.total() + self.repeated
+    }
+
+    /// Takes note of what became of a request.
+    pub fn count(&mut self, verdict: Verdict, reason: Reason) {
+        match verdict {
+            Verdict::Ask => self.asked.count(reason),
+            Verdict::Suppress(Suppressed::Window) => self.suppressed_window.count(reason),
+            Verdict::Suppress(Suppressed::Answered) => self.suppressed_answered.count(reason),
+        }
+    }
 }
 
 /// The policy for one track: the first request at once, then one per window, none once a keyframe has come.
@@ -66,7 +115,6 @@ pub struct KeyframeOwner {
     /// Requests in a row that no keyframe followed within a window. A source that answers nobody sends a keyframe now and
     /// then all the same, which tells nothing.
     ignored: u32,
-    counters: Counters,
 }
 
 impl KeyframeOwner {
@@ -74,12 +122,10 @@ impl KeyframeOwner {
     pub fn request(&mut self, since: RoomTime, keyframe_at: Option<RoomTime>, now: RoomTime) -> Verdict {
         self.settle(keyframe_at);
         if keyframe_at.is_some_and(|at| at > since) {
-            self.counters.suppressed_answered += 1;
             return Verdict::Suppress(Suppressed::Answered);
         }
         if self.asked_at.is_some_and(|asked| now.since(asked) < self.window) {
             self.wanted = true;
-            self.counters.suppressed_window += 1;
             return Verdict::Suppress(Suppressed::Window);
         }
         self.ask(now);
@@ -106,11 +152,6 @@ impl KeyframeOwner {
         self.ignored >= SILENT_AFTER
     }
 
-    /// What went out and what did not.
-    pub fn counters(&self) -> Counters {
-        self.counters
-    }
-
     fn ask(&mut self, now: RoomTime) {
         if self.unanswered > 0 {
             self.ignored = self.ignored.saturating_add(1);
@@ -123,7 +164,6 @@ impl KeyframeOwner {
         self.wanted = self.unanswered < REPEATS;
         self.asked_at = Some(now);
         self.unanswered = self.unanswered.saturating_add(1);
-        self.counters.asked += 1;
     }
 
     /// A keyframe that came after the last request answers it.
@@ -162,14 +202,6 @@ mod tests {
         }
         assert!(!owner.handle_timeout(None, ms(509)));
         assert!(owner.handle_timeout(None, ms(510)));
-        assert_eq!(
-            owner.counters(),
-            Counters {
-                asked: 2,
-                suppressed_window: 100,
-                suppressed_answered: 0
-            }
-        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use wzp_proto::room_name::{RoomKey, RoomName};
 
 use crate::media::frame::{ParticipantId, RoomTime, TrackId};
-use crate::room::keyframes::Reason;
+use crate::room::keyframes::{Counters, Reason};
 use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, Muted, ResumeToken, TrackInfo};
 use crate::room::mixer::Wants;
 use crate::room::mixing::{Listener, Mixing};
@@ -58,6 +58,7 @@ pub struct RoomHandle {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     /// The first plain name that somebody joined by; the hash form until then.
     display: watch::Receiver<Arc<str>>,
+    keyframes: watch::Receiver<Counters>,
     epoch: Instant,
     mixing: Arc<Mixing>,
 }
@@ -184,6 +185,7 @@ impl Registry {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (snapshot_sender, snapshots) = watch::channel(Arc::new(Snapshot::default()));
         let (display_sender, display) = watch::channel(Arc::from(key.to_string()));
+        let (keyframes_sender, keyframes) = watch::channel(Counters::default());
         let epoch = Instant::now();
         let mixing = Arc::<Mixing>::default();
         let task = RoomTask {
@@ -196,6 +198,7 @@ impl Registry {
             controls: BTreeMap::new(),
             snapshots: snapshot_sender,
             display: display_sender,
+            keyframes: keyframes_sender,
             named: false,
             commands: commands.downgrade(),
             mixing: mixing.clone(),
@@ -206,6 +209,7 @@ impl Registry {
             commands,
             snapshots,
             display,
+            keyframes,
             epoch,
             mixing,
         }
@@ -236,6 +240,11 @@ impl RoomHandle {
     /// Snapshots as they come; only the newest is kept.
     pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshots.clone()
+    }
+
+    /// What became of the requests for keyframes so far.
+    pub fn keyframes(&self) -> Counters {
+        *self.keyframes.borrow()
     }
 
     /// The room's mix.
@@ -426,6 +435,7 @@ struct RoomTask {
     controls: BTreeMap<ParticipantId, mpsc::Sender<Control>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     display: watch::Sender<Arc<str>>,
+    keyframes: watch::Sender<Counters>,
     named: bool,
     /// For a handle of our own room, without keeping it open.
     commands: mpsc::WeakSender<Command>,
@@ -526,6 +536,9 @@ impl RoomTask {
     }
 
     fn carry_out(&mut self) {
+        let counters = self.room.keyframe_counters();
+        self.keyframes
+            .send_if_modified(|known| std::mem::replace(known, counters) != counters);
         let mut changed = false;
         while let Some(effect) = self.room.poll_effect() {
             match effect {
@@ -549,6 +562,7 @@ impl RoomTask {
                     commands,
                     snapshots: self.snapshots.subscribe(),
                     display: self.display.subscribe(),
+                    keyframes: self.keyframes.subscribe(),
                     epoch: self.epoch,
                     mixing: self.mixing.clone(),
                 };
