@@ -108,8 +108,9 @@ impl Counters {
 pub struct KeyframeOwner {
     asked_at: Option<RoomTime>,
     window: u64,
-    /// A request came while the window was closed.
-    wanted: bool,
+    /// Somebody waits for a keyframe that is newer than this: for the answer to the last request, or, because the window was
+    /// closed, for the next request.
+    wanted: Option<RoomTime>,
     /// Requests since the last keyframe.
     unanswered: u32,
     /// Requests in a row that no keyframe followed within a window. A source that answers nobody sends a keyframe now and
@@ -125,16 +126,18 @@ impl KeyframeOwner {
             return Verdict::Suppress(Suppressed::Answered);
         }
         if self.asked_at.is_some_and(|asked| now.since(asked) < self.window) {
-            self.wanted = true;
+            self.wanted = self.wanted.max(Some(since));
             return Verdict::Suppress(Suppressed::Window);
         }
+        self.wanted = self.wanted.max(Some(since));
         self.ask(now);
         Verdict::Ask
     }
 
     /// When [`KeyframeOwner::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<RoomTime> {
-        self.wanted.then(|| self.asked_at.unwrap_or_default().plus(self.window))
+        self.wanted?;
+        Some(self.asked_at.unwrap_or_default().plus(self.window))
     }
 
     /// True if the source must be asked again: the window is over, and no keyframe has come since the last request.
@@ -161,21 +164,24 @@ impl KeyframeOwner {
             n => (WINDOW << n.min(8)).min(WINDOW_MAX),
         };
         // An unanswered request is repeated for whoever still waits, but not for ever.
-        self.wanted = self.unanswered < REPEATS;
+        if self.unanswered >= REPEATS {
+            self.wanted = None;
+        }
         self.asked_at = Some(now);
         self.unanswered = self.unanswered.saturating_add(1);
     }
 
-    /// A keyframe that came after the last request answers it.
+    /// A keyframe that came after the last request answers it. Whoever has lost something since waits on.
     fn settle(&mut self, keyframe_at: Option<RoomTime>) {
-        if let (Some(asked), Some(came)) = (self.asked_at, keyframe_at)
+        let Some(came) = keyframe_at else { return };
+        self.wanted = self.wanted.filter(|since| came <= *since);
+        if let Some(asked) = self.asked_at
             && came >= asked
-            && (self.wanted || self.unanswered > 0)
+            && self.unanswered > 0
         {
             if self.unanswered == 1 && came.since(asked) <= WINDOW {
                 self.ignored = 0;
             }
-            self.wanted = false;
             self.unanswered = 0;
             self.window = WINDOW;
         }
@@ -216,6 +222,20 @@ mod tests {
             Verdict::Suppress(Suppressed::Answered)
         );
         assert_eq!(owner.request(ms(61), Some(ms(60)), ms(620)), Verdict::Ask);
+    }
+
+    #[test]
+    fn what_is_lost_after_the_answer_and_within_the_window_is_asked_for_at_its_end() {
+        let mut owner = KeyframeOwner::default();
+        assert_eq!(owner.request(ms(0), None, ms(0)), Verdict::Ask);
+        // The answer came at 40 ms; a viewer loses something after that.
+        let lost = owner.request(ms(100), Some(ms(40)), ms(100));
+        assert_eq!(lost, Verdict::Suppress(Suppressed::Window));
+        assert!(!owner.handle_timeout(Some(ms(40)), ms(499)));
+        assert_eq!(owner.poll_timeout(), Some(ms(500)));
+        assert!(owner.handle_timeout(Some(ms(40)), ms(500)));
+        assert!(!owner.handle_timeout(Some(ms(540)), ms(1000)));
+        assert_eq!(owner.poll_timeout(), None);
     }
 
     #[test]

@@ -5,5 +5,6 @@ mod lossy;
 mod media;
 mod mixing;
 mod repair;
+mod requests;
 mod rooms;
 mod support;

@@ -47,7 +47,12 @@ impl Door {
     }
 
     pub fn open_with(change: impl FnOnce(&mut Config)) -> Self {
-        let registry = Registry::new(RoomLimits { rooms: 100, members: 4 });
+        Self::open_room(4, change)
+    }
+
+    /// Rooms of this many members.
+    pub fn open_room(members: usize, change: impl FnOnce(&mut Config)) -> Self {
+        let registry = Registry::new(RoomLimits { rooms: 100, members });
         let mut config = Config::new(([127, 0, 0, 1], 0).into());
         change(&mut config);
         let identity = Arc::new(Identity::from_seed(&[0x24; 32]));
