@@ -13,7 +13,7 @@ use wzp_proto::identity::{Fingerprint, Identity};
 use wzp_proto::room_name::RoomName;
 use wzp_proto::signal::{HangupReason, RoomParticipant, Signal, SignalError, ViolationCode};
 
-use crate::media::frame::{ParticipantId, RoomTime};
+use crate::media::frame::{Kind, ParticipantId, RoomTime};
 use crate::native::auth::Authenticate;
 use crate::native::counters::Counters;
 use crate::native::egress::{Egress, Request};
@@ -220,6 +220,7 @@ impl Session {
     fn new(connection: Connection, membership: Membership, playable: Playable, shared: &Shared) -> Self {
         let now = membership.room().now();
         let counters = shared.counters.clone();
+        let bounds = membership.room().bounds(Kind::Video);
         let waker = Arc::new(Notify::new());
         // High, and far from every app's own counter, which begins at 0.
         let audio_seq = rand::random::<u32>() | 1 << 31;
@@ -236,7 +237,8 @@ impl Session {
                 rand::random(),
                 counters.clone(),
                 now,
-            ),
+            )
+            .with_video_bounds(bounds),
             egress,
             connection,
             membership,

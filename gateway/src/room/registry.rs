@@ -11,14 +11,14 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use wzp_proto::room_name::{RoomKey, RoomName};
 
-use crate::media::frame::{ParticipantId, RoomTime, TrackId};
+use crate::media::frame::{Kind, ParticipantId, RoomTime, TrackId};
 use crate::room::keyframes::{Counters, Reason};
 use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, Muted, ResumeToken, TrackInfo};
 use crate::room::mixer::Wants;
 use crate::room::mixing::{Listener, Mixing};
 use crate::room::snapshot::Snapshot;
 use crate::room::state::{Effect, Room};
-use crate::room::track::Track;
+use crate::room::track::{Bounds, Track};
 
 /// Commands that may wait for a room's task.
 const COMMANDS: usize = 1024;
@@ -49,6 +49,7 @@ struct Inner {
     rooms: DashMap<RoomKey, RoomHandle>,
     count: AtomicUsize,
     limits: RoomLimits,
+    video: Bounds,
 }
 
 /// A running room, from outside.
@@ -59,6 +60,7 @@ pub struct RoomHandle {
     /// The first plain name that somebody joined by; the hash form until then.
     display: watch::Receiver<Arc<str>>,
     keyframes: watch::Receiver<Counters>,
+    video: Bounds,
     epoch: Instant,
     mixing: Arc<Mixing>,
 }
@@ -91,11 +93,17 @@ struct Knock {
 impl Registry {
     /// No rooms yet.
     pub fn new(limits: RoomLimits) -> Self {
+        Self::with_replay(limits, Bounds::VIDEO)
+    }
+
+    /// No rooms yet; logs of pictures will have these bounds.
+    pub fn with_replay(limits: RoomLimits, video: Bounds) -> Self {
         Self {
             inner: Arc::new(Inner {
                 rooms: DashMap::new(),
                 count: AtomicUsize::new(0),
                 limits,
+                video,
             }),
         }
     }
@@ -210,6 +218,7 @@ impl Registry {
             snapshots,
             display,
             keyframes,
+            video: self.inner.video,
             epoch,
             mixing,
         }
@@ -240,6 +249,11 @@ impl RoomHandle {
     /// Snapshots as they come; only the newest is kept.
     pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshots.clone()
+    }
+
+    /// The bounds that logs of this kind have here.
+    pub fn bounds(&self, kind: Kind) -> Bounds {
+        Bounds::of(kind, self.video)
     }
 
     /// What became of the requests for keyframes so far.
@@ -563,6 +577,7 @@ impl RoomTask {
                     snapshots: self.snapshots.subscribe(),
                     display: self.display.subscribe(),
                     keyframes: self.keyframes.subscribe(),
+                    video: self.listing.registry.video,
                     epoch: self.epoch,
                     mixing: self.mixing.clone(),
                 };

@@ -1,6 +1,7 @@
 //! A path that loses packets: UDP in both directions, seeded.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -58,14 +59,17 @@ async fn forward(front: Arc<UdpSocket>, server: SocketAddr, loss: Arc<Loss>) {
     let mut answers = JoinSet::new();
     let mut packet = [0; MTU];
     while let Ok((len, client)) = front.recv_from(&mut packet).await {
-        if !backs.contains_key(&client) {
-            let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
-            back.connect(server).await.unwrap();
-            answers.spawn(answer(back.clone(), front.clone(), client, loss.clone()));
-            backs.insert(client, back);
-        }
+        let back = match backs.entry(client) {
+            Entry::Occupied(back) => back.into_mut(),
+            Entry::Vacant(place) => {
+                let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+                back.connect(server).await.unwrap();
+                answers.spawn(answer(back.clone(), front.clone(), client, loss.clone()));
+                place.insert(back)
+            }
+        };
         if !loss.hits(&loss.up) {
-            backs[&client].send(&packet[..len]).await.ok();
+            back.send(&packet[..len]).await.ok();
         }
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::Parser;
 use wzp_gateway::join;
 use wzp_gateway::native::client::Event;
+use wzp_gateway::room::registry::{Registry, RoomLimits};
+use wzp_gateway::room::track::Bounds;
 use wzp_proto::header::MediaType;
 use wzp_proto::signal::Signal;
 use wzp_proto::video::{FrameSize, Reassembler};
@@ -92,6 +94,39 @@ async fn late_joiner_gets_the_keyframe_and_all_since_and_then_what_is_live() {
     for pair in frames.windows(2) {
         assert_eq!(pair[1].first_seq, pair[0].last_seq + 1);
         assert_eq!(pair[1].timestamp - pair[0].timestamp, 33);
+    }
+}
+
+#[tokio::test]
+async fn without_replay_a_late_joiner_is_one_keyframe_request() {
+    let limits = RoomLimits { rooms: 1, members: 4 };
+    for off in [
+        Bounds {
+            hard_age: 0,
+            ..Bounds::VIDEO
+        },
+        Bounds {
+            hard_bytes: 0,
+            ..Bounds::VIDEO
+        },
+    ] {
+        let door = Door::open_registry(Registry::with_replay(limits, off), |_| {});
+        let mut sender = door.join("general", "sender").await;
+        let seq = sender.send_picture(0, 0, &access_unit(true, 3_000), true);
+        while door.counters.video_in.get() < 1 {
+            sender.ping().await;
+        }
+        let mut late = door.join("general", "late").await;
+        sender
+            .wait("the request", |event| match event {
+                Event::Signal(Signal::PictureLossIndication { .. }) => Some(()),
+                _ => None,
+            })
+            .await;
+        let fresh = access_unit(true, 500);
+        sender.send_picture(seq, 33, &fresh, true);
+        let frame = next_frame(&mut late, &mut Reassembler::default()).await;
+        assert_eq!(frame.payload, fresh);
     }
 }
 

@@ -52,7 +52,10 @@ impl Door {
 
     /// Rooms of this many members.
     pub fn open_room(members: usize, change: impl FnOnce(&mut Config)) -> Self {
-        let registry = Registry::new(RoomLimits { rooms: 100, members });
+        Self::open_registry(Registry::new(RoomLimits { rooms: 100, members }), change)
+    }
+
+    pub fn open_registry(registry: Registry, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::new(([127, 0, 0, 1], 0).into());
         change(&mut config);
         let identity = Arc::new(Identity::from_seed(&[0x24; 32]));
