@@ -80,6 +80,7 @@ soak: tools
 
 bench:
 	$(CARGO) bench -p wzp-gateway
+	WZP_PLI_ROUNDS=20 WZP_PLI_P99_MS=20 $(CARGO) test --release -p wzp-gateway --test native_door request_of_a_viewer -- --nocapture
 
 clean:
 	rm -rf target web-client/dist web-client/node_modules tests/node_modules artifacts

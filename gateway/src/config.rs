@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use crate::room::track::Bounds;
+
 /// Everything that can be set, as flag, environment variable and key of the file. What is not given has its default.
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -70,6 +72,18 @@ pub struct Settings {
     /// Connections at once from one address [default: 200]
     #[arg(long, env = "WZP_MAX_CONNECTIONS_PER_IP", value_name = "N")]
     pub max_connections_per_ip: Option<usize>,
+    /// Newcomers get everything since the last keyframe at once if that is at most so old, ms [default: 2500]
+    #[arg(long, env = "WZP_REPLAY_SOFT_MS", value_name = "MS")]
+    pub replay_soft_ms: Option<u32>,
+    /// The same in bytes [default: 1048576]
+    #[arg(long, env = "WZP_REPLAY_SOFT_BYTES", value_name = "BYTES")]
+    pub replay_soft_bytes: Option<u32>,
+    /// What is older since the last keyframe is not kept for newcomers, ms; 0: no replay at all [default: 12000]
+    #[arg(long, env = "WZP_REPLAY_HARD_MS", value_name = "MS")]
+    pub replay_hard_ms: Option<u32>,
+    /// The same in bytes per track; 0: no replay at all [default: 6291456]
+    #[arg(long, env = "WZP_REPLAY_HARD_BYTES", value_name = "BYTES")]
+    pub replay_hard_bytes: Option<u32>,
     /// Bit rate that publishers are held to, per video track, bit/s [default: 1200000]
     #[arg(long, env = "WZP_MAX_VIDEO_BITRATE", value_name = "BITS")]
     pub max_video_bitrate: Option<u32>,
@@ -116,6 +130,8 @@ pub struct Config {
     pub max_connections_per_ip: usize,
     /// See [`Settings::max_video_bitrate`].
     pub max_video_bitrate: u32,
+    /// See [`Settings::replay_soft_ms`] and the three after it.
+    pub replay: Bounds,
 }
 
 /// How HTTP is served.
@@ -169,7 +185,7 @@ pub enum ConfigError {
 }
 
 /// All keys of the file, for messages and for tests of the documentation.
-pub const KEYS: [&str; 21] = [
+pub const KEYS: [&str; 25] = [
     "allow_origin",
     "http",
     "ice_lite",
@@ -184,6 +200,10 @@ pub const KEYS: [&str; 21] = [
     "no_tls",
     "public_ip",
     "relay",
+    "replay_hard_bytes",
+    "replay_hard_ms",
+    "replay_soft_bytes",
+    "replay_soft_ms",
     "rtmp",
     "state_dir",
     "static_dir",
@@ -251,6 +271,10 @@ impl Settings {
             max_connections: self.max_connections.or(below.max_connections),
             max_connections_per_ip: self.max_connections_per_ip.or(below.max_connections_per_ip),
             max_video_bitrate: self.max_video_bitrate.or(below.max_video_bitrate),
+            replay_soft_ms: self.replay_soft_ms.or(below.replay_soft_ms),
+            replay_soft_bytes: self.replay_soft_bytes.or(below.replay_soft_bytes),
+            replay_hard_ms: self.replay_hard_ms.or(below.replay_hard_ms),
+            replay_hard_bytes: self.replay_hard_bytes.or(below.replay_hard_bytes),
         }
     }
 
@@ -278,7 +302,12 @@ impl Settings {
                 Ok(value)
             }
         };
+        let replay = replay(
+            (self.replay_soft_ms, self.replay_soft_bytes),
+            (self.replay_hard_ms, self.replay_hard_bytes),
+        )?;
         Ok(Config {
+            replay,
             http: self.http.unwrap_or(any(8443)),
             native: self.native.unwrap_or(any(4433)),
             webrtc: self.webrtc.unwrap_or(any(8444)),
@@ -306,6 +335,30 @@ impl Settings {
             max_video_bitrate: self.max_video_bitrate.unwrap_or(1_200_000),
         })
     }
+}
+
+/// Bounds from ms and bytes, soft and hard. A hard bound below the default soft one takes that down with it.
+fn replay(soft: (Option<u32>, Option<u32>), hard: (Option<u32>, Option<u32>)) -> Result<Bounds, ConfigError> {
+    let hard_age = hard.0.map_or(Bounds::VIDEO.hard_age, |ms| u64::from(ms) * 1000);
+    let hard_bytes = hard.1.map_or(Bounds::VIDEO.hard_bytes, |bytes| bytes as usize);
+    let bounds = Bounds {
+        soft_age: soft
+            .0
+            .map_or(Bounds::VIDEO.soft_age.min(hard_age), |ms| u64::from(ms) * 1000),
+        soft_bytes: soft
+            .1
+            .map_or(Bounds::VIDEO.soft_bytes.min(hard_bytes), |bytes| bytes as usize),
+        hard_age,
+        hard_bytes,
+        ..Bounds::VIDEO
+    };
+    let off = hard_age == 0 || hard_bytes == 0;
+    if !off && (bounds.soft_age > hard_age || bounds.soft_bytes > hard_bytes) {
+        return Err(ConfigError::Contradiction(
+            "replay_soft_ms and replay_soft_bytes must not be larger than replay_hard_ms and replay_hard_bytes",
+        ));
+    }
+    Ok(bounds)
 }
 
 #[cfg(test)]
@@ -345,6 +398,10 @@ mod tests {
             no_tls = true
             public_ip = ["192.0.2.1"]
             relay = ["relay.example:4433"]
+            replay_hard_bytes = 1
+            replay_hard_ms = 1
+            replay_soft_bytes = 1
+            replay_soft_ms = 1
             rtmp = "127.0.0.1:3"
             state_dir = "s"
             static_dir = "p"
@@ -395,5 +452,37 @@ mod tests {
         );
         assert!(flags(&["--tls-cert", "a"]).resolve().is_err());
         assert!(flags(&["--max-rooms", "0"]).resolve().is_err());
+        assert!(
+            flags(&["--replay-soft-ms", "2000", "--replay-hard-ms", "1999"])
+                .resolve()
+                .is_err()
+        );
+        assert!(flags(&["--replay-soft-bytes", "7000000"]).resolve().is_err());
+    }
+
+    #[test]
+    fn bounds_of_the_replay_are_what_is_set() {
+        let bounds = |args: &[&str]| flags(args).resolve().unwrap().replay;
+        assert_eq!(bounds(&[]), Bounds::VIDEO);
+        let set = bounds(&[
+            "--replay-soft-ms",
+            "100",
+            "--replay-soft-bytes",
+            "2000",
+            "--replay-hard-ms",
+            "3000",
+            "--replay-hard-bytes",
+            "40000",
+        ]);
+        let expected = Bounds {
+            soft_age: 100_000,
+            soft_bytes: 2_000,
+            hard_age: 3_000_000,
+            hard_bytes: 40_000,
+            ..Bounds::VIDEO
+        };
+        assert_eq!(set, expected);
+        assert_eq!(bounds(&["--replay-hard-ms", "0"]).hard_age, 0);
+        assert_eq!(bounds(&["--replay-hard-ms", "1000"]).soft_age, 1_000_000);
     }
 }

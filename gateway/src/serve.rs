@@ -86,10 +86,11 @@ impl Gateway {
             "rtmp: RTMP is not in this version yet; leave it out"
         );
         let state = StateDir::open(&config.state_dir)?;
-        let registry = Registry::new(RoomLimits {
+        let limits = RoomLimits {
             rooms: config.max_rooms,
             members: config.max_members,
-        });
+        };
+        let registry = Registry::with_replay(limits, config.replay);
         let limit = ConnectionLimit::new(config.max_connections, config.max_connections_per_ip);
         let auth = Auth::new(config.tokens.iter().map(String::as_str));
         let (shutdown, stop) = watch::channel(false);

@@ -40,6 +40,7 @@ pub enum Outcome {
 pub struct Ingress {
     source: ParticipantId,
     max_frame: usize,
+    video_bounds: Bounds,
     clock: SourceClock,
     extend: Extend32,
     tracks: BTreeMap<(Kind, u8), Incoming>,
@@ -70,11 +71,12 @@ struct Partial {
 }
 
 impl Ingress {
-    /// For a client that is this participant; video frames may be `max_frame` bytes long.
-    pub fn new(source: ParticipantId, max_frame: usize) -> Self {
+    /// For a client that is this participant; video frames may be `max_frame` bytes long, and their logs have these bounds.
+    pub fn new(source: ParticipantId, max_frame: usize, video_bounds: Bounds) -> Self {
         Self {
             source,
             max_frame,
+            video_bounds,
             clock: SourceClock::default(),
             extend: Extend32::default(),
             tracks: BTreeMap::new(),
@@ -96,7 +98,7 @@ impl Ingress {
         self.tracks
             .retain(|key, _| infos.iter().any(|info| (info.kind, info.slot) == *key));
         for info in infos {
-            let source = self.source;
+            let (source, bounds) = (self.source, Bounds::of(info.kind, self.video_bounds));
             self.tracks
                 .entry((info.kind, info.slot))
                 .and_modify(|incoming| {
@@ -105,7 +107,7 @@ impl Ingress {
                         ..info
                     }
                 })
-                .or_insert_with(|| Incoming::new(source, info));
+                .or_insert_with(|| Incoming::new(source, info, bounds));
         }
         Ok(())
     }
@@ -134,7 +136,7 @@ impl Ingress {
     pub fn take_back(&mut self) {
         let source = self.source;
         for incoming in self.tracks.values_mut().filter(|incoming| incoming.writer.is_none()) {
-            *incoming = Incoming::new(source, incoming.info);
+            *incoming = Incoming::new(source, incoming.info, *incoming.track.bounds());
         }
     }
 
@@ -157,7 +159,7 @@ impl Ingress {
                 return Outcome::Taken;
             }
             // The client has gone back to messages: the track begins anew.
-            *incoming = Incoming::new(self.source, incoming.info);
+            *incoming = Incoming::new(self.source, incoming.info, *incoming.track.bounds());
             return Outcome::Changed;
         }
         let Some(writer) = &mut incoming.writer else {
@@ -264,17 +266,12 @@ fn stamp(
 }
 
 impl Incoming {
-    fn new(source: ParticipantId, info: TrackInfo) -> Self {
+    fn new(source: ParticipantId, info: TrackInfo, bounds: Bounds) -> Self {
         let id = TrackId {
             source,
             kind: info.kind,
             slot: info.slot,
             layer: 0,
-        };
-        let bounds = if info.kind == Kind::Video {
-            Bounds::VIDEO
-        } else {
-            Bounds::AUDIO
         };
         let (track, writer) = Track::create(id, bounds, 0);
         Self {

@@ -367,7 +367,7 @@ async fn converse(
         .unwrap_or_else(|| ["opus", "h264", "av1"].map(str::to_owned).to_vec());
     let shared = Shared {
         window: Mutex::default(),
-        ingress: Mutex::new(Ingress::new(id, config.max_frame_bytes)),
+        ingress: Mutex::new(Ingress::new(id, config.max_frame_bytes, room.bounds(Kind::Video))),
         peer: Mutex::new(None),
         rtp: Mutex::default(),
         egress: Mutex::new(Egress::new(id, room.clone(), decode.into_iter().take(16).collect())),

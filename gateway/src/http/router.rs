@@ -20,7 +20,9 @@ use crate::http::pages::Pages;
 use crate::http::problem::Problem;
 use crate::http::whip;
 use crate::pcm;
+use crate::room::keyframes;
 use crate::room::member::Door;
+use crate::room::registry::RoomHandle;
 use crate::room::snapshot::MemberView;
 
 /// What requests need.
@@ -140,12 +142,18 @@ struct RoomMembers {
     /// Left out for those who would need a token to know.
     #[serde(skip_serializing_if = "Option::is_none")]
     members: Option<Vec<RoomMember>>,
+    /// What became of the requests for keyframes; not before there is a room.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keyframes: Option<keyframes::Counters>,
 }
 
 #[derive(Debug, Serialize)]
 struct RoomMember {
     name: String,
     door: Door,
+    /// It sends pictures and does not answer requests for keyframes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    silent: bool,
 }
 
 /// Who is in a room, for the page before joining. Where tokens are needed, only for those who have one.
@@ -164,12 +172,16 @@ async fn room_members(
     let member = |member: &Arc<MemberView>| RoomMember {
         name: member.name.clone(),
         door: member.door,
+        silent: member.tracks.iter().any(|view| view.track.is_silent()),
     };
-    let members = app.session.auth.accepts(token).then(|| {
-        let snapshot = app.session.registry.get(room.key()).map(|room| room.snapshot());
-        snapshot.map_or_else(Vec::new, |snapshot| snapshot.members.iter().map(member).collect())
-    });
-    Ok(Json(RoomMembers { room: name, members }))
+    let known = app.session.auth.accepts(token);
+    let running = app.session.registry.get(room.key()).filter(|_| known);
+    let snapshot = running.as_ref().map(RoomHandle::snapshot).unwrap_or_default();
+    Ok(Json(RoomMembers {
+        room: name,
+        members: known.then(|| snapshot.members.iter().map(member).collect()),
+        keyframes: running.map(|room| room.keyframes()),
+    }))
 }
 
 /// A file of the page, or the page itself for `/` and `/{room}`.

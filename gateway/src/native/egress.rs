@@ -21,8 +21,9 @@ use crate::native::view::{Sound, Stamp, View};
 use crate::room::keyframes::Reason;
 use crate::room::mixing::Listener;
 use crate::room::registry::{Membership, RoomHandle};
+use crate::room::replay::Replay;
 use crate::room::snapshot::Snapshot;
-use crate::room::subscription::{Cursor, Lag, Next, Start};
+use crate::room::subscription::{Cursor, Lag, Next};
 use crate::room::track::Track;
 
 /// Sound older than this is not worth hearing.
@@ -152,11 +153,17 @@ pub struct Egress {
 #[derive(Debug)]
 struct Leg {
     cursor: Cursor,
+    replay: Replay,
     /// The keyframe that is waited for has been asked for.
     asked: bool,
-    /// Only the cached keyframe is usable, as a still, until a fresh one comes.
-    still: bool,
     dropped: u64,
+}
+
+impl Leg {
+    fn next(&mut self, now: RoomTime) -> Next {
+        let silent = self.cursor.track().is_silent();
+        self.replay.next(&mut self.cursor, &VIDEO_LAG, silent, now)
+    }
 }
 
 #[derive(Debug)]
@@ -254,7 +261,12 @@ impl Egress {
     /// When [`Egress::pump`] wants to be called, woken or not.
     pub fn poll_timeout(&self, now: RoomTime) -> Option<RoomTime> {
         let retry = self.blocked_at.map(|at| at.plus(RETRY));
-        [retry, self.view.poll_timeout(now)].into_iter().flatten().min()
+        let replay = |leg: &Option<Leg>| leg.as_ref()?.replay.poll_timeout();
+        let view = self.view.poll_timeout(now);
+        [retry, view, replay(&self.shown), replay(&self.pending)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Sends whatever is there and fits.
@@ -386,49 +398,39 @@ impl Egress {
     }
 
     fn open(&mut self, track: &Arc<Track>, now: RoomTime) -> Leg {
-        let reason = if self.shown.is_some() {
-            Reason::Switch
-        } else {
-            Reason::Join
+        let mut cursor = Cursor::new(track, &self.waker);
+        let start = cursor.start();
+        let (replay, reason) = match self.shown {
+            Some(_) => (Replay::switching(start, now), Reason::Switch),
+            None => (Replay::new(start, now), Reason::Join),
         };
-        let mut leg = Leg {
-            cursor: Cursor::new(track, &self.waker),
-            asked: false,
-            still: false,
-            dropped: 0,
-        };
-        match leg.cursor.start() {
-            Start::Live | Start::Replay { fresh: true, .. } => return leg,
-            // Better an old picture than none; but no old picture in place of a moving one.
-            Start::Replay { .. } if self.shown.is_none() => leg.still = true,
-            Start::Replay { .. } => leg.cursor = Cursor::new(track, &self.waker),
-            Start::NeedsKeyframe => {}
+        let asked = replay.wants_keyframe();
+        if asked {
+            self.requests.push(Request::Keyframe(track.id(), now, reason));
         }
-        leg.asked = true;
-        self.requests.push(Request::Keyframe(track.id(), now, reason));
-        leg
+        Leg {
+            dropped: cursor.dropped(),
+            cursor,
+            replay,
+            asked,
+        }
     }
 
     fn next_frame(&mut self, now: RoomTime) -> Option<Arc<Frame>> {
         if let Some(pending) = &mut self.pending
-            && let Next::Frame(frame) = pending.cursor.next(&VIDEO_LAG)
+            && let Next::Frame(frame) = pending.next(now)
         {
             let track = pending.cursor.track().clone();
             self.view.show(&track, now);
             self.shown = self.pending.take();
             if let Some(leg) = &mut self.shown {
-                if leg.still {
-                    leg.still = false;
-                    leg.cursor.resync(&VIDEO_LAG);
-                } else {
-                    leg.asked = false;
-                }
+                leg.asked = false;
                 leg.dropped = leg.cursor.dropped();
             }
             return Some(frame);
         }
         let leg = self.shown.as_mut()?;
-        let next = leg.cursor.next(&VIDEO_LAG);
+        let next = leg.next(now);
         let dropped = leg.cursor.dropped();
         if dropped > leg.dropped {
             self.counters.video_dropped_lag.add(dropped - leg.dropped);

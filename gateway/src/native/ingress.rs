@@ -37,6 +37,7 @@ pub struct Ingress {
     source: ParticipantId,
     counters: Arc<Counters>,
     meter: Meter,
+    video_bounds: Bounds,
     /// First message sequence numbers of the two tracks.
     first_seqs: [u32; 2],
     audio: AudioIngress,
@@ -107,6 +108,7 @@ impl Ingress {
             source,
             counters,
             meter: Meter::new(rates, now),
+            video_bounds: Bounds::VIDEO,
             first_seqs,
             audio: AudioIngress {
                 order: Reorder::new(AUDIO_PATIENCE),
@@ -135,6 +137,12 @@ impl Ingress {
             quality: Quality::default(),
             directive: None,
         }
+    }
+
+    /// The log of pictures will have these bounds.
+    #[must_use]
+    pub fn with_video_bounds(self, video_bounds: Bounds) -> Self {
+        Self { video_bounds, ..self }
     }
 
     /// Takes a datagram that came at `now`.
@@ -351,7 +359,10 @@ impl Ingress {
             self.tracks_changed = true;
         }
         let (source, seq) = (self.source, self.first_seqs[0]);
-        let writer = self.audio.writer.get_or_insert_with(|| open(source, Kind::Audio, seq));
+        let writer = self
+            .audio
+            .writer
+            .get_or_insert_with(|| open(source, Kind::Audio, Bounds::AUDIO, seq));
         writer.append(draft, now);
     }
 
@@ -364,7 +375,7 @@ impl Ingress {
             other => *other = Some((stream, now)),
         }
         if self.video.writer.is_none() {
-            self.video.writer = Some(open(self.source, Kind::Video, self.first_seqs[1]));
+            self.video.writer = Some(open(self.source, Kind::Video, self.video_bounds, self.first_seqs[1]));
             self.video.codec = Some(packet.header.codec);
             self.tracks_changed = true;
         }
@@ -462,16 +473,12 @@ impl Ingress {
     }
 }
 
-fn open(source: ParticipantId, kind: Kind, first_seq: u32) -> TrackWriter {
+fn open(source: ParticipantId, kind: Kind, bounds: Bounds, first_seq: u32) -> TrackWriter {
     let id = TrackId {
         source,
         kind,
         slot: 0,
         layer: 0,
-    };
-    let bounds = match kind {
-        Kind::Audio => Bounds::AUDIO,
-        Kind::Video => Bounds::VIDEO,
     };
     Track::create(id, bounds, first_seq).1
 }

@@ -13,7 +13,7 @@ use wzp_proto::identity::{Fingerprint, Identity};
 use wzp_proto::room_name::RoomName;
 use wzp_proto::signal::{HangupReason, RoomParticipant, Signal, SignalError, ViolationCode};
 
-use crate::media::frame::{ParticipantId, RoomTime};
+use crate::media::frame::{Kind, ParticipantId, RoomTime};
 use crate::native::auth::Authenticate;
 use crate::native::counters::Counters;
 use crate::native::egress::Egress;
@@ -235,6 +235,7 @@ impl Session {
     fn new(connection: Connection, membership: Membership, wishes: Wishes, shared: &Shared) -> Self {
         let now = membership.room().now();
         let counters = shared.counters.clone();
+        let bounds = membership.room().bounds(Kind::Video);
         let waker = Arc::new(Notify::new());
         let (me, playable) = (membership.id(), wishes.playable);
         let outgoing = if wishes.apart {
@@ -257,7 +258,8 @@ impl Session {
                 rand::random(),
                 counters.clone(),
                 now,
-            ),
+            )
+            .with_video_bounds(bounds),
             outgoing,
             connection,
             membership,

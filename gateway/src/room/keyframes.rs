@@ -1,5 +1,7 @@
 //! The keyframe owner: the only one who may ask a source for a keyframe.
 
+use serde::Serialize;
+
 use crate::media::frame::RoomTime;
 
 /// First distance between two requests, µs.
@@ -43,15 +45,62 @@ pub enum Verdict {
     Suppress(Suppressed),
 }
 
-/// Counters of one owner.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// A count for each trigger.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ByReason {
+    /// See [`Reason::Join`].
+    pub join: u64,
+    /// See [`Reason::Switch`].
+    pub switch: u64,
+    /// See [`Reason::Loss`].
+    pub loss: u64,
+    /// See [`Reason::Viewer`].
+    pub viewer: u64,
+}
+
+impl ByReason {
+    /// All triggers together.
+    pub fn total(&self) -> u64 {
+        self.join + self.switch + self.loss + self.viewer
+    }
+
+    fn count(&mut self, reason: Reason) {
+        *match reason {
+            Reason::Join => &mut self.join,
+            Reason::Switch => &mut self.switch,
+            Reason::Loss => &mut self.loss,
+            Reason::Viewer => &mut self.viewer,
+        } += 1;
+    }
+}
+
+/// What became of all requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Counters {
-    /// Requests that went to the source.
-    pub asked: u64,
+    /// Requests that went to the source at once, by what triggered them.
+    pub asked: ByReason,
+    /// Requests that went to the source because the one before it was not answered, or because some had waited.
+    pub repeated: u64,
     /// Suppressed because one went out less than a window ago.
-    pub suppressed_window: u64,
+    pub suppressed_window: ByReason,
     /// Suppressed because a keyframe had come already.
-    pub suppressed_answered: u64,
+    pub suppressed_answered: ByReason,
+}
+
+impl Counters {
+    /// Requests that went to the source.
+    pub fn sent(&self) -> u64 {
+        self.asked.total() + self.repeated
+    }
+
+    /// Takes note of what became of a request.
+    pub fn count(&mut self, verdict: Verdict, reason: Reason) {
+        match verdict {
+            Verdict::Ask => self.asked.count(reason),
+            Verdict::Suppress(Suppressed::Window) => self.suppressed_window.count(reason),
+            Verdict::Suppress(Suppressed::Answered) => self.suppressed_answered.count(reason),
+        }
+    }
 }
 
 /// The policy for one track: the first request at once, then one per window, none once a keyframe has come.
@@ -59,14 +108,14 @@ pub struct Counters {
 pub struct KeyframeOwner {
     asked_at: Option<RoomTime>,
     window: u64,
-    /// A request came while the window was closed.
-    wanted: bool,
+    /// Somebody waits for a keyframe that is newer than this: for the answer to the last request, or, because the window was
+    /// closed, for the next request.
+    wanted: Option<RoomTime>,
     /// Requests since the last keyframe.
     unanswered: u32,
     /// Requests in a row that no keyframe followed within a window. A source that answers nobody sends a keyframe now and
     /// then all the same, which tells nothing.
     ignored: u32,
-    counters: Counters,
 }
 
 impl KeyframeOwner {
@@ -74,21 +123,21 @@ impl KeyframeOwner {
     pub fn request(&mut self, since: RoomTime, keyframe_at: Option<RoomTime>, now: RoomTime) -> Verdict {
         self.settle(keyframe_at);
         if keyframe_at.is_some_and(|at| at > since) {
-            self.counters.suppressed_answered += 1;
             return Verdict::Suppress(Suppressed::Answered);
         }
         if self.asked_at.is_some_and(|asked| now.since(asked) < self.window) {
-            self.wanted = true;
-            self.counters.suppressed_window += 1;
+            self.wanted = self.wanted.max(Some(since));
             return Verdict::Suppress(Suppressed::Window);
         }
+        self.wanted = self.wanted.max(Some(since));
         self.ask(now);
         Verdict::Ask
     }
 
     /// When [`KeyframeOwner::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<RoomTime> {
-        self.wanted.then(|| self.asked_at.unwrap_or_default().plus(self.window))
+        self.wanted?;
+        Some(self.asked_at.unwrap_or_default().plus(self.window))
     }
 
     /// True if the source must be asked again: the window is over, and no keyframe has come since the last request.
@@ -106,11 +155,6 @@ impl KeyframeOwner {
         self.ignored >= SILENT_AFTER
     }
 
-    /// What went out and what did not.
-    pub fn counters(&self) -> Counters {
-        self.counters
-    }
-
     fn ask(&mut self, now: RoomTime) {
         if self.unanswered > 0 {
             self.ignored = self.ignored.saturating_add(1);
@@ -120,22 +164,24 @@ impl KeyframeOwner {
             n => (WINDOW << n.min(8)).min(WINDOW_MAX),
         };
         // An unanswered request is repeated for whoever still waits, but not for ever.
-        self.wanted = self.unanswered < REPEATS;
+        if self.unanswered >= REPEATS {
+            self.wanted = None;
+        }
         self.asked_at = Some(now);
         self.unanswered = self.unanswered.saturating_add(1);
-        self.counters.asked += 1;
     }
 
-    /// A keyframe that came after the last request answers it.
+    /// A keyframe that came after the last request answers it. Whoever has lost something since waits on.
     fn settle(&mut self, keyframe_at: Option<RoomTime>) {
-        if let (Some(asked), Some(came)) = (self.asked_at, keyframe_at)
+        let Some(came) = keyframe_at else { return };
+        self.wanted = self.wanted.filter(|since| came <= *since);
+        if let Some(asked) = self.asked_at
             && came >= asked
-            && (self.wanted || self.unanswered > 0)
+            && self.unanswered > 0
         {
             if self.unanswered == 1 && came.since(asked) <= WINDOW {
                 self.ignored = 0;
             }
-            self.wanted = false;
             self.unanswered = 0;
             self.window = WINDOW;
         }
@@ -162,14 +208,6 @@ mod tests {
         }
         assert!(!owner.handle_timeout(None, ms(509)));
         assert!(owner.handle_timeout(None, ms(510)));
-        assert_eq!(
-            owner.counters(),
-            Counters {
-                asked: 2,
-                suppressed_window: 100,
-                suppressed_answered: 0
-            }
-        );
     }
 
     #[test]
@@ -184,6 +222,20 @@ mod tests {
             Verdict::Suppress(Suppressed::Answered)
         );
         assert_eq!(owner.request(ms(61), Some(ms(60)), ms(620)), Verdict::Ask);
+    }
+
+    #[test]
+    fn what_is_lost_after_the_answer_and_within_the_window_is_asked_for_at_its_end() {
+        let mut owner = KeyframeOwner::default();
+        assert_eq!(owner.request(ms(0), None, ms(0)), Verdict::Ask);
+        // The answer came at 40 ms; a viewer loses something after that.
+        let lost = owner.request(ms(100), Some(ms(40)), ms(100));
+        assert_eq!(lost, Verdict::Suppress(Suppressed::Window));
+        assert!(!owner.handle_timeout(Some(ms(40)), ms(499)));
+        assert_eq!(owner.poll_timeout(), Some(ms(500)));
+        assert!(owner.handle_timeout(Some(ms(40)), ms(500)));
+        assert!(!owner.handle_timeout(Some(ms(540)), ms(1000)));
+        assert_eq!(owner.poll_timeout(), None);
     }
 
     #[test]

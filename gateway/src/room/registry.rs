@@ -12,14 +12,14 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use wzp_proto::room_name::{RoomKey, RoomName};
 
-use crate::media::frame::{ParticipantId, RoomTime, TrackId};
-use crate::room::keyframes::Reason;
+use crate::media::frame::{Kind, ParticipantId, RoomTime, TrackId};
+use crate::room::keyframes::{Counters, Reason};
 use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, Muted, ResumeToken, TrackInfo};
 use crate::room::mixer::{LEG, Wants};
 use crate::room::mixing::{Listener, Mixing};
 use crate::room::snapshot::Snapshot;
 use crate::room::state::{Effect, Room};
-use crate::room::track::Track;
+use crate::room::track::{Bounds, Track};
 use crate::room::uplink::UplinkStatus;
 
 /// Commands that may wait for a room's task.
@@ -53,6 +53,7 @@ struct Inner {
     /// +1 whenever a room begins.
     begun: watch::Sender<u64>,
     limits: RoomLimits,
+    video: Bounds,
 }
 
 /// A running room, from outside.
@@ -62,6 +63,8 @@ pub struct RoomHandle {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     /// The first plain name that somebody joined by; the hash form until then.
     display: watch::Receiver<Arc<str>>,
+    keyframes: watch::Receiver<Counters>,
+    video: Bounds,
     epoch: Instant,
     mixing: Arc<Mixing>,
 }
@@ -96,12 +99,18 @@ struct Knock {
 impl Registry {
     /// No rooms yet.
     pub fn new(limits: RoomLimits) -> Self {
+        Self::with_replay(limits, Bounds::VIDEO)
+    }
+
+    /// No rooms yet; logs of pictures will have these bounds.
+    pub fn with_replay(limits: RoomLimits, video: Bounds) -> Self {
         Self {
             inner: Arc::new(Inner {
                 rooms: DashMap::new(),
                 count: AtomicUsize::new(0),
                 begun: watch::Sender::new(0),
                 limits,
+                video,
             }),
         }
     }
@@ -197,6 +206,7 @@ impl Registry {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (snapshot_sender, snapshots) = watch::channel(Arc::new(Snapshot::default()));
         let (display_sender, display) = watch::channel(Arc::from(key.to_string()));
+        let (keyframes_sender, keyframes) = watch::channel(Counters::default());
         let epoch = Instant::now();
         let mixing = Arc::<Mixing>::default();
         let task = RoomTask {
@@ -209,6 +219,7 @@ impl Registry {
             controls: BTreeMap::new(),
             snapshots: snapshot_sender,
             display: display_sender,
+            keyframes: keyframes_sender,
             named: false,
             commands: commands.downgrade(),
             mixing: mixing.clone(),
@@ -219,6 +230,8 @@ impl Registry {
             commands,
             snapshots,
             display,
+            keyframes,
+            video: self.inner.video,
             epoch,
             mixing,
         }
@@ -249,6 +262,16 @@ impl RoomHandle {
     /// Snapshots as they come; only the newest is kept.
     pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshots.clone()
+    }
+
+    /// The bounds that logs of this kind have here.
+    pub fn bounds(&self, kind: Kind) -> Bounds {
+        Bounds::of(kind, self.video)
+    }
+
+    /// What became of the requests for keyframes so far.
+    pub fn keyframes(&self) -> Counters {
+        *self.keyframes.borrow()
     }
 
     /// The room's mix.
@@ -464,6 +487,7 @@ struct RoomTask {
     controls: BTreeMap<ParticipantId, mpsc::Sender<Control>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     display: watch::Sender<Arc<str>>,
+    keyframes: watch::Sender<Counters>,
     named: bool,
     /// For a handle of our own room, without keeping it open.
     commands: mpsc::WeakSender<Command>,
@@ -566,6 +590,9 @@ impl RoomTask {
     }
 
     fn carry_out(&mut self) {
+        let counters = self.room.keyframe_counters();
+        self.keyframes
+            .send_if_modified(|known| std::mem::replace(known, counters) != counters);
         let mut changed = false;
         while let Some(effect) = self.room.poll_effect() {
             match effect {
@@ -589,6 +616,8 @@ impl RoomTask {
                     commands,
                     snapshots: self.snapshots.subscribe(),
                     display: self.display.subscribe(),
+                    keyframes: self.keyframes.subscribe(),
+                    video: self.listing.registry.video,
                     epoch: self.epoch,
                     mixing: self.mixing.clone(),
                 };

@@ -43,6 +43,8 @@ pub struct Replay {
 #[derive(Debug, Clone, Copy)]
 struct Hold {
     until: RoomTime,
+    /// The cached keyframe goes out before the wait, as a still.
+    still: bool,
     /// Index of the cached keyframe, once it has gone out.
     sent: Option<u64>,
 }
@@ -50,11 +52,22 @@ struct Hold {
 impl Replay {
     /// A replay that begins at `now` where [`Cursor::start`] put the cursor.
     pub fn new(start: Start, now: RoomTime) -> Self {
+        Self::begin(start, true, now)
+    }
+
+    /// The same for a receiver that sees another source until then: no still takes the place of a picture that moves, so the
+    /// cached keyframe waits with its deltas.
+    pub fn switching(start: Start, now: RoomTime) -> Self {
+        Self::begin(start, false, now)
+    }
+
+    fn begin(start: Start, still: bool, now: RoomTime) -> Self {
         let stale = matches!(start, Start::Replay { fresh: false, .. });
         Self {
             wants_keyframe: stale || start == Start::NeedsKeyframe,
             hold: stale.then_some(Hold {
                 until: now.plus(FRESH_KEYFRAME_WAIT),
+                still,
                 sent: None,
             }),
         }
@@ -81,7 +94,7 @@ impl Replay {
         if cursor.skip_to_keyframe_from(cached + 1) {
             // The fresh one is there: the cached one and its deltas are not worth their bytes any more.
             self.hold = None;
-        } else if hold.sent.is_none() {
+        } else if hold.sent.is_none() && hold.still {
             let next = cursor.next(lag);
             match &next {
                 Next::Frame(frame) => hold.sent = Some(frame.index),

@@ -79,8 +79,7 @@ pub struct Room {
     speakers_at: Option<RoomTime>,
     uplink: Option<Arc<UplinkStatus>>,
     effects: VecDeque<Effect>,
-    keyframes_asked: u64,
-    keyframes_suppressed: [u64; 2],
+    keyframes: keyframes::Counters,
 }
 
 impl Room {
@@ -100,8 +99,7 @@ impl Room {
             speakers_at: None,
             uplink: None,
             effects: VecDeque::new(),
-            keyframes_asked: 0,
-            keyframes_suppressed: [0; 2],
+            keyframes: keyframes::Counters::default(),
         }
     }
 
@@ -328,13 +326,13 @@ impl Room {
     }
 
     /// A receiver needs a keyframe of a video track newer than what came at `since`.
-    pub fn request_keyframe(&mut self, id: TrackId, since: RoomTime, _reason: keyframes::Reason, now: RoomTime) {
+    pub fn request_keyframe(&mut self, id: TrackId, since: RoomTime, reason: keyframes::Reason, now: RoomTime) {
         let Some(video) = self.videos.get_mut(&id) else { return };
         let verdict = video.owner.request(since, video.track.keyframe_at(), now);
         video.track.set_silent(video.owner.is_silent());
-        match verdict {
-            Verdict::Ask => self.ask(id),
-            Verdict::Suppress(why) => self.keyframes_suppressed[why as usize] += 1,
+        self.keyframes.count(verdict, reason);
+        if verdict == Verdict::Ask {
+            self.ask(id);
         }
     }
 
@@ -403,6 +401,7 @@ impl Room {
             })
             .collect();
         for id in due {
+            self.keyframes.repeated += 1;
             self.ask(id);
         }
         self.weigh(now);
@@ -419,9 +418,9 @@ impl Room {
         }
     }
 
-    /// Keyframe requests that went to sources, and those held back (window, already answered).
-    pub fn keyframe_counters(&self) -> (u64, [u64; 2]) {
-        (self.keyframes_asked, self.keyframes_suppressed)
+    /// What became of the requests for keyframes, of all tracks together.
+    pub fn keyframe_counters(&self) -> keyframes::Counters {
+        self.keyframes
     }
 
     /// Whether the source of this track has stopped answering keyframe requests.
@@ -462,7 +461,6 @@ impl Room {
     }
 
     fn ask(&mut self, id: TrackId) {
-        self.keyframes_asked += 1;
         self.effects.push_back(Effect::Tell(
             id.source,
             Control::Keyframe {

@@ -42,6 +42,14 @@ impl Bounds {
         hard_bytes: 6 << 20,
         tail: 1_000_000,
     };
+    /// The bounds of a track of this kind, where pictures have `video`.
+    pub fn of(kind: Kind, video: Self) -> Self {
+        match kind {
+            Kind::Audio => Self::AUDIO,
+            Kind::Video => video,
+        }
+    }
+
     /// Sound: a second, so that a stalled receiver can still choose what to drop.
     pub const AUDIO: Self = Self {
         soft_age: 0,

@@ -2,7 +2,10 @@
 
 mod apart;
 mod limits;
+mod lossy;
 mod media;
 mod mixing;
+mod repair;
+mod requests;
 mod rooms;
 mod support;

@@ -7,11 +7,13 @@ use std::time::Duration;
 use clap::Parser;
 use wzp_gateway::join;
 use wzp_gateway::native::client::Event;
+use wzp_gateway::room::registry::{Registry, RoomLimits};
+use wzp_gateway::room::track::Bounds;
 use wzp_proto::header::MediaType;
 use wzp_proto::signal::Signal;
 use wzp_proto::video::{FrameSize, Reassembler};
 
-use crate::support::{DEADLINE, Door, Member, access_unit};
+use crate::support::{DEADLINE, Door, Member, access_unit, ffmpeg, h264};
 
 async fn next_frame(member: &mut Member, reassembler: &mut Reassembler) -> wzp_proto::video::AssembledFrame {
     loop {
@@ -96,6 +98,39 @@ async fn late_joiner_gets_the_keyframe_and_all_since_and_then_what_is_live() {
 }
 
 #[tokio::test]
+async fn without_replay_a_late_joiner_is_one_keyframe_request() {
+    let limits = RoomLimits { rooms: 1, members: 4 };
+    for off in [
+        Bounds {
+            hard_age: 0,
+            ..Bounds::VIDEO
+        },
+        Bounds {
+            hard_bytes: 0,
+            ..Bounds::VIDEO
+        },
+    ] {
+        let door = Door::open_registry(Registry::with_replay(limits, off), |_| {});
+        let mut sender = door.join("general", "sender").await;
+        let seq = sender.send_picture(0, 0, &access_unit(true, 3_000), true);
+        while door.counters.video_in.get() < 1 {
+            sender.ping().await;
+        }
+        let mut late = door.join("general", "late").await;
+        sender
+            .wait("the request", |event| match event {
+                Event::Signal(Signal::PictureLossIndication { .. }) => Some(()),
+                _ => None,
+            })
+            .await;
+        let fresh = access_unit(true, 500);
+        sender.send_picture(seq, 33, &fresh, true);
+        let frame = next_frame(&mut late, &mut Reassembler::default()).await;
+        assert_eq!(frame.payload, fresh);
+    }
+}
+
+#[tokio::test]
 async fn keyframe_request_reaches_exactly_its_source_with_the_sources_stream_id() {
     let door = Door::open();
     let mut sender = door.join("general", "sender").await;
@@ -165,14 +200,6 @@ fn arguments(door: &Door, more: &[&str]) -> join::Args {
     Cli::parse_from(fixed.iter().chain(more)).args
 }
 
-fn ffmpeg(arguments: &[&str]) {
-    let status = Command::new("ffmpeg")
-        .args(["-v", "error", "-y"])
-        .args(arguments)
-        .status();
-    assert!(status.is_ok_and(|status| status.success()), "ffmpeg {arguments:?}");
-}
-
 fn count_frames(path: &Path) -> u64 {
     let arguments = [
         "-v",
@@ -192,21 +219,7 @@ fn count_frames(path: &Path) -> u64 {
 async fn two_command_line_members_hear_and_see_each_other() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
-    let (picture, sound) = (path("in.h264"), path("in.ogg"));
-    let source = "testsrc2=size=640x360:rate=30";
-    let encoder = [
-        "-c:v",
-        "libx264",
-        "-profile:v",
-        "baseline",
-        "-bf",
-        "0",
-        "-g",
-        "30",
-        "-b:v",
-        "900k",
-    ];
-    ffmpeg(&[&["-f", "lavfi", "-i", source, "-t", "3"], &encoder[..], &[&picture]].concat());
+    let (picture, sound) = (h264(directory.path(), 30), path("in.ogg"));
     ffmpeg(&[
         "-f",
         "lavfi",

@@ -1,6 +1,8 @@
 //! A running door, and members to put through it.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use wzp_gateway::native::counters::Counters;
 use wzp_gateway::native::{Config, Server};
 use wzp_gateway::room::registry::{Registry, RoomLimits};
 use wzp_proto::identity::Identity;
+use wzp_proto::packet::MediaPacket;
 use wzp_proto::signal::Signal;
 
 #[path = "../support/member.rs"]
@@ -34,7 +37,15 @@ impl Door {
     }
 
     pub fn open_with(change: impl FnOnce(&mut Config)) -> Self {
-        let registry = Registry::new(RoomLimits { rooms: 100, members: 4 });
+        Self::open_room(4, change)
+    }
+
+    /// Rooms of this many members.
+    pub fn open_room(members: usize, change: impl FnOnce(&mut Config)) -> Self {
+        Self::open_registry(Registry::new(RoomLimits { rooms: 100, members }), change)
+    }
+
+    pub fn open_registry(registry: Registry, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::new(([127, 0, 0, 1], 0).into());
         change(&mut config);
         let identity = Arc::new(Identity::from_seed(&[0x24; 32]));
@@ -67,6 +78,34 @@ impl Door {
     pub async fn join_deaf(&self, room: &str, alias: &str) -> (Endpoint, Connection) {
         join_deaf(self.address, room, alias).await
     }
+}
+
+/// Runs ffmpeg.
+pub fn ffmpeg(arguments: &[&str]) {
+    let status = Command::new("ffmpeg")
+        .args(["-v", "error", "-y"])
+        .args(arguments)
+        .status();
+    assert!(status.is_ok_and(|status| status.success()), "ffmpeg {arguments:?}");
+}
+
+/// Makes an H.264 file with a keyframe every `gop` pictures, ten seconds or less; its path.
+pub fn h264(directory: &Path, gop: u32) -> String {
+    let path = directory.join("in.h264").to_string_lossy().into_owned();
+    let (seconds, gop) = (gop.div_ceil(30).max(3).to_string(), gop.to_string());
+    let source = [
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=size=640x360:rate=30",
+        "-t",
+        &seconds,
+        "-c:v",
+        "libx264",
+    ];
+    let encoder = ["-profile:v", "baseline", "-bf", "0", "-g", &gop, "-b:v", "900k"];
+    ffmpeg(&[&source[..], &encoder, &["-sc_threshold", "0", &path]].concat());
+    path
 }
 
 impl Member {

@@ -2,6 +2,7 @@
 //! the registry with its tasks.
 
 mod cursor;
+mod keyframes;
 mod log;
 mod property;
 mod registry;

@@ -155,6 +155,33 @@ fn log_that_let_go_of_the_deltas_meanwhile_means_a_keyframe_is_needed() {
 }
 
 #[test]
+fn switch_to_a_stale_keyframe_shows_no_still() {
+    for (fresh, silent) in [(true, false), (false, false), (false, true)] {
+        let mut source = Source::video();
+        source.key();
+        source.deltas(100);
+        let mut cursor = source.cursor();
+        let began = source.now;
+        let mut replay = Replay::switching(cursor.start(), ms(began));
+        assert!(replay.wants_keyframe());
+        if silent {
+            let all = pump(&mut replay, &mut cursor, true, began);
+            assert_eq!(all, (0..101).collect::<Vec<_>>(), "there is nothing to wait for");
+            continue;
+        }
+        assert_eq!(pump(&mut replay, &mut cursor, false, began + 249), NONE);
+        if fresh {
+            source.key();
+            assert_eq!(pump(&mut replay, &mut cursor, false, began + 249), [101]);
+        } else {
+            let all = pump(&mut replay, &mut cursor, false, began + 250);
+            assert_eq!(all, (0..101).collect::<Vec<_>>());
+        }
+        assert_eq!(replay.poll_timeout(), None);
+    }
+}
+
+#[test]
 fn sound_is_never_held() {
     let mut source = Source::audio();
     source.key();

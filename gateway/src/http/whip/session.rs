@@ -14,9 +14,9 @@ use crate::http::whip::table::Place;
 use crate::media::frame::{Kind, ParticipantId, TrackId};
 use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, Origin, TrackInfo};
 use crate::room::peer::{Follow, PeerCommand, PeerContext, PeerEvent, PeerId, Peers, Refused, Sending};
-use crate::room::registry::{Membership, Registry};
+use crate::room::registry::{Membership, Registry, RoomHandle};
 use crate::room::snapshot::Snapshot;
-use crate::room::track::{Bounds, Track};
+use crate::room::track::Track;
 
 /// The WebRTC worker answers an offer within this.
 const OFFER_DEADLINE: Duration = Duration::from_secs(5);
@@ -252,7 +252,7 @@ impl Session {
             }
         };
         let (sends, mut tracks) = match role {
-            Role::Publisher => published(membership.id(), &sdp::sections(&offer)),
+            Role::Publisher => published(membership.id(), &sdp::sections(&offer), membership.room()),
             Role::Viewer => (Vec::new(), Vec::new()),
         };
         let (events_in, events) = mpsc::channel(EVENTS);
@@ -489,22 +489,26 @@ async fn ask_worker(
 }
 
 /// The first sound is the microphone and the first picture the camera; more than one of each is not published.
-fn published(source: ParticipantId, offered: &[Section]) -> (Vec<Sending>, Vec<(TrackInfo, Arc<Track>)>) {
+fn published(
+    source: ParticipantId,
+    offered: &[Section],
+    room: &RoomHandle,
+) -> (Vec<Sending>, Vec<(TrackInfo, Arc<Track>)>) {
     let kinds = [
-        (Kind::Audio, Origin::Microphone, Codec::Opus24k, Bounds::AUDIO),
-        (Kind::Video, Origin::Camera, Codec::H264Baseline, Bounds::VIDEO),
+        (Kind::Audio, Origin::Microphone, Codec::Opus24k),
+        (Kind::Video, Origin::Camera, Codec::H264Baseline),
     ];
     kinds
         .into_iter()
         .filter(|(kind, ..)| offered.iter().any(|line| line.kind == Some(*kind) && line.sends))
-        .map(|(kind, origin, codec, bounds)| {
+        .map(|(kind, origin, codec)| {
             let id = TrackId {
                 source,
                 kind,
                 slot: 0,
                 layer: 0,
             };
-            let (track, writer) = Track::create(id, bounds, 0);
+            let (track, writer) = Track::create(id, room.bounds(kind), 0);
             let sending = Sending {
                 mid: None,
                 kind,

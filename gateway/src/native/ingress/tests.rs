@@ -76,7 +76,7 @@ fn frames(track: &Arc<Track>, cursor: &mut Option<Cursor>) -> Vec<(u64, bool)> {
 /// An ingress whose sound is listened to from the first packet on.
 fn listening() -> (Ingress, Cursor) {
     let mut ingress = ingress();
-    let writer = open(ME, Kind::Audio, 1);
+    let writer = open(ME, Kind::Audio, Bounds::AUDIO, 1);
     let cursor = Cursor::new(writer.track(), &Arc::new(Notify::new()));
     ingress.audio.writer = Some(writer);
     (ingress, cursor)

@@ -172,6 +172,7 @@ impl Rooms {
             fingerprint: member.entry.fingerprint.clone(),
             alias: member.entry.alias.clone(),
             relay_label: None,
+            stream_id: None,
         });
         Signal::room_update(participants.collect())
     }
