@@ -378,7 +378,7 @@ mod tests {
         leg.set_loss(13);
         assert_eq!(leg.repeat(&[4, 5, 900], now).len(), 2);
         assert!(leg.holds_copies());
-        assert_eq!(copies(&mut leg, now), []);
+        assert!(copies(&mut leg, now).is_empty());
         assert_eq!(copies(&mut leg, now + SECOND_COPY), [4, 5]);
         assert!(!leg.holds_copies());
     }
