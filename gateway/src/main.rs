@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use wzp_gateway::config::{Config, Settings, Tls};
 use wzp_gateway::serve::{Addresses, Gateway};
-use wzp_gateway::{join, net};
+use wzp_gateway::{bench, join, net};
 
 /// WZP calls from a browser: native apps, browsers and streaming tools in one room.
 #[derive(Debug, Parser)]
@@ -28,6 +28,8 @@ enum Command {
     Serve(Box<Serve>),
     /// Join a room as a native member, for trying things out and for tests
     Join(Box<join::Args>),
+    /// Measure what the gateway's work costs on this machine
+    Bench(bench::Args),
 }
 
 #[derive(Debug, Args)]
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         None => run_serve(cli.serve),
         Some(Command::Serve(serve)) => run_serve(*serve),
         Some(Command::Join(args)) => run_join(*args),
+        Some(Command::Bench(args)) => run_bench(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -92,6 +95,14 @@ fn run_join(args: join::Args) -> anyhow::Result<()> {
         .enable_all()
         .build()?
         .block_on(join::run(args))
+}
+
+fn run_bench(args: bench::Args) -> anyhow::Result<()> {
+    log_to_stderr(&std::env::var("WZP_LOG").unwrap_or_else(|_| "warn".to_owned()), false)?;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(bench::run(args))
 }
 
 fn log_to_stderr(filter: &str, json: bool) -> anyhow::Result<()> {

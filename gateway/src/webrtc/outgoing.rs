@@ -1,5 +1,7 @@
 //! What a peer receives over RTP: one leg per m-line, fed by a cursor.
 
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +36,13 @@ const PACE_BYTES_PER_MS: u64 = 6_250;
 const PACE_BURST: u64 = 128 * 1024;
 /// A viewer's loss asks its source at most this often, µs.
 const REQUEST_INTERVAL: u64 = 2_000_000;
+/// Over a path that loses this much, in 1/256, a repair is sent twice: one that is lost too costs the viewer another round
+/// trip, which its picture does not wait for. A path that loses more is full, and twice as much would fill it further.
+const LOSSY: RangeInclusive<u8> = 3..=38;
+/// The second copy follows after this, so that one burst does not take both.
+const SECOND_COPY: Duration = Duration::from_millis(5);
+/// Second copies that may wait.
+const MAX_COPIES: usize = 128;
 /// Seconds from the NTP era to a moment before any room began; only differences matter to a receiver.
 const NTP_OFFSET: u64 = 3_900_000_000;
 
@@ -43,6 +52,9 @@ pub struct Outgoing {
     feed: Option<Feed>,
     rewriter: Rewriter,
     history: History<OutgoingRtp>,
+    /// What the viewer lost lately, in 1/256.
+    loss: u8,
+    copies: VecDeque<(Instant, OutgoingRtp)>,
     run: u64,
     paced: Paced,
     last: Option<(u64, RoomTime)>,
@@ -83,6 +95,8 @@ impl Outgoing {
             rewriter: Rewriter::new(line.kind.clock_rate(), first_timestamp),
             history: History::new(history::Limits::default()),
             line,
+            loss: 0,
+            copies: VecDeque::new(),
             feed: None,
             run: 0,
             paced: Paced {
@@ -191,9 +205,33 @@ impl Outgoing {
 
     /// The packets among `seqs` that can be repeated.
     pub fn repeat(&mut self, seqs: &[u16], now: Instant) -> Vec<OutgoingRtp> {
-        seqs.iter()
+        let repeated: Vec<OutgoingRtp> = seqs
+            .iter()
             .filter_map(|seq| self.history.repeat(now, *seq).ok().cloned())
-            .collect()
+            .collect();
+        if LOSSY.contains(&self.loss) {
+            let room = MAX_COPIES.saturating_sub(self.copies.len());
+            let copies = repeated.iter().take(room).cloned();
+            self.copies.extend(copies.map(|packet| (now + SECOND_COPY, packet)));
+        }
+        repeated
+    }
+
+    /// A second copy of a repair that is due now.
+    pub fn second_copy(&mut self, now: Instant) -> Option<OutgoingRtp> {
+        self.copies.front().filter(|(due, _)| *due <= now)?;
+        self.copies.pop_front().map(|(_, packet)| packet)
+    }
+
+    /// Second copies wait for their time.
+    pub fn holds_copies(&self) -> bool {
+        !self.copies.is_empty()
+    }
+
+    /// What the viewer lost since its last report, in 1/256.
+    pub fn set_loss(&mut self, loss: u8) {
+        // A report of a second without loss says little: it fades over a few.
+        self.loss = loss.max(self.loss / 2);
     }
 
     /// The times of a sender report about now.
@@ -298,4 +336,71 @@ fn packetize(frame: &Frame, codec: Codec) -> Arc<[RtpPayload]> {
 /// The track that a leg carries, for lists.
 pub fn carried(leg: &Outgoing) -> Option<TrackId> {
     leg.track().map(|track| track.id())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn leg(now: Instant) -> Outgoing {
+        let line = Line {
+            mid: Mid::new("0").unwrap(),
+            kind: Kind::Video,
+            pair: 0,
+            codecs: vec![Codec::H264],
+        };
+        let mut leg = Outgoing::new(line, 0);
+        for seq in 0..300 {
+            let packet = OutgoingRtp {
+                codec: Codec::H264,
+                seq,
+                timestamp: 0,
+                marker: false,
+                payload: Bytes::from_static(&[0x65]),
+            };
+            leg.history.push(now, seq, 1, packet);
+        }
+        leg
+    }
+
+    fn copies(leg: &mut Outgoing, now: Instant) -> Vec<u16> {
+        std::iter::from_fn(|| leg.second_copy(now))
+            .map(|packet| packet.seq)
+            .collect()
+    }
+
+    #[test]
+    fn a_repair_over_a_lossy_path_comes_twice_a_moment_apart() {
+        let now = Instant::now();
+        let mut leg = leg(now);
+        leg.set_loss(13);
+        assert_eq!(leg.repeat(&[4, 5, 900], now).len(), 2);
+        assert!(leg.holds_copies());
+        assert!(copies(&mut leg, now).is_empty());
+        assert_eq!(copies(&mut leg, now + SECOND_COPY), [4, 5]);
+        assert!(!leg.holds_copies());
+    }
+
+    #[test]
+    fn a_repair_comes_once_over_a_clean_path_and_over_a_full_one() {
+        let now = Instant::now();
+        for loss in [0, 2, 39, 255] {
+            let mut leg = leg(now);
+            leg.set_loss(loss);
+            assert_eq!(leg.repeat(&[4], now).len(), 1);
+            assert!(!leg.holds_copies(), "loss of {loss}/256");
+        }
+    }
+
+    #[test]
+    fn copies_that_wait_are_bounded() {
+        let now = Instant::now();
+        let mut leg = leg(now);
+        leg.set_loss(13);
+        let seqs: Vec<u16> = (0..300).collect();
+        assert_eq!(leg.repeat(&seqs, now).len(), 300);
+        assert_eq!(copies(&mut leg, now + SECOND_COPY).len(), MAX_COPIES);
+    }
 }

@@ -293,13 +293,21 @@ impl Peer {
         }
     }
 
-    /// Some packets wait for their predecessors.
+    /// Some packets wait for their predecessors, or for their second sending.
     pub fn waits_for_packets(&self) -> bool {
         self.incoming.values().any(|incoming| incoming.next_timeout().is_some())
+            || self.outgoing.iter().any(Outgoing::holds_copies)
     }
 
     /// Asks for missing packets, and goes on without those that will not come.
     pub fn advance(&mut self, engine: &mut Engine, id: SessionId, now: Instant) {
+        for leg in &mut self.outgoing {
+            while let Some(packet) = leg.second_copy(now) {
+                if let Err(error) = engine.write_rtx(now, id, leg.line().mid, &packet) {
+                    tracing::trace!(peer = id.0, %error, "a packet was not repeated twice");
+                }
+            }
+        }
         let room_now = self.room_now(now);
         let mut outcomes = Vec::new();
         for (mid, incoming) in &mut self.incoming {
@@ -360,6 +368,13 @@ impl Peer {
     pub fn repeat(&mut self, mid: Mid, seqs: &[u16], now: Instant) -> Vec<OutgoingRtp> {
         let leg = self.outgoing.iter_mut().find(|leg| leg.line().mid == mid);
         leg.map_or_else(Vec::new, |leg| leg.repeat(seqs, now))
+    }
+
+    /// What the viewer lost of one m-line since its last report, in 1/256.
+    pub fn set_loss(&mut self, mid: Mid, loss: u8) {
+        if let Some(leg) = self.outgoing.iter_mut().find(|leg| leg.line().mid == mid) {
+            leg.set_loss(loss);
+        }
     }
 
     /// The peer's decoder asks for a keyframe.

@@ -286,10 +286,20 @@ impl Loop {
                         write_rtx(&mut self.engine, session, mid, &packet, now);
                     }
                 }
-                Event::ReceiverReport { rtt: Some(rtt), .. } => peer.set_rtt(rtt),
+                Event::ReceiverReport {
+                    mid,
+                    fraction_lost,
+                    rtt,
+                    ..
+                } => {
+                    peer.set_loss(mid, fraction_lost);
+                    if let Some(rtt) = rtt {
+                        peer.set_rtt(rtt);
+                    }
+                }
                 Event::SenderReport { mid, time, .. } => peer.sender_report(mid, time, room_now),
                 Event::Estimate { bps, .. } => peer.set_estimate(bps, now),
-                Event::ReceiverReport { .. } | Event::Disconnected { .. } | Event::Closed { .. } => {}
+                Event::Disconnected { .. } | Event::Closed { .. } => {}
             }
         }
     }

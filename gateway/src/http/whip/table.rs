@@ -78,7 +78,7 @@ impl Sessions {
     }
 
     /// A place for a session, `None` if all are taken.
-    pub(super) fn reserve(&self) -> Option<Place> {
+    pub fn reserve(&self) -> Option<Place> {
         let one_more = |count| (count < self.inner.most).then_some(count + 1);
         self.inner
             .count
