@@ -270,6 +270,7 @@ export class Call {
   /** A track that this browser cannot encode or read: said once, the call goes on without it. */
   private tellFailures(): void {
     for (const publication of this.room.local.publications) {
+      if (publication.state !== "failed") this.toldFailures.delete(publication);
       // A track that has ended is a device that went away: `onLoss` tells that.
       if (publication.state !== "failed" || publication.track.readyState === "ended" || this.toldFailures.has(publication)) continue;
       this.toldFailures.add(publication);

@@ -137,11 +137,12 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     await ben.context.close();
   });
 
-  test("another camera is taken over in the middle of the call; one that cannot be sent is told in words", async () => {
+  for (const way of ["websocket", "webrtc"]) test(`another camera is taken over in the middle of the call; one that cannot be sent is told in words (${way})`, async () => {
     // Chromium's second invented camera sees depths only, which no encoder takes.
     const rich = await launch({ cameras: 3 });
-    const ana = await enter("Ana", "devices");
-    const ben = await enter("Ben", "devices", "&transport=ws", {}, gateway, rich);
+    const ana = await enter("Ana", `devices-${way}`);
+    const ben = await enter("Ben", `devices-${way}`, `&transport=${way}`, {}, gateway, rich);
+    await untilStats(ben.page, `(s) => s.transport === "${way}"`);
     const decoded = `(s) => s.sources.find((x) => x.kind === "video")?.framesDecoded ?? 0`;
     const choose = async (label) => {
       await ben.page.getByRole("button", { name: "Settings" }).click();
@@ -159,14 +160,57 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     const count = await ana.page.evaluate(`window.wzp.stats().then(${decoded})`);
     await untilStats(ana.page, `(s) => (${decoded})(s) > ${count + 10}`);
     assert.ok(await moves(ana.page, "Ben"));
+    await ben.page.evaluate(() => (globalThis.camera = window.wzp.room.local.publications.find(({ source }) => source === "camera")));
     await choose("fake_device_1");
     await ben.page.locator("#toasts").getByText("The others do not get your camera").waitFor();
+    assert.equal(await ben.page.evaluate(() => globalThis.camera.state), "failed");
     await choose("fake_device_0");
+    await ben.page.waitForFunction(() => globalThis.camera.state === "sending" && globalThis.camera.failure === undefined);
+    assert.ok(await ben.page.evaluate(() => window.wzp.room.local.publications.includes(globalThis.camera)), "the same publication goes on");
     await seen.waitFor();
     assert.ok(await moves(ana.page, "Ben"), "a good camera mends it");
     assert.deepEqual([...ana.errors, ...ben.errors], []);
     await ana.context.close();
     await rich.close();
+  });
+
+  test("a publication that failed is revived by unmuting, and by itself when its track is good again", async () => {
+    const ana = await enter("Ana", "revive");
+    const ben = await enter("Ben", "revive", "&transport=ws&camera=off");
+    // Pictures of our own making: no encoder takes those of eight pixels by eight.
+    await ben.page.evaluate(async () => {
+      const generator = new MediaStreamTrackGenerator({ kind: "video" });
+      const writer = generator.writable.getWriter();
+      globalThis.good = false;
+      let shade = 0;
+      setInterval(() => {
+        const [codedWidth, codedHeight] = globalThis.good ? [320, 180] : [8, 8];
+        const data = new Uint8Array(4 * codedWidth * codedHeight).fill((shade += 16));
+        void writer.write(new VideoFrame(data, { format: "RGBX", codedWidth, codedHeight, timestamp: performance.now() * 1000 }));
+      }, 100);
+      globalThis.made = await window.wzp.room.publish(generator, { source: "camera" });
+    });
+    const state = (wanted) => ben.page.waitForFunction((each) => globalThis.made.state === each, wanted, { polling: 100 });
+    const tile = ana.page.locator(".tile:not([data-local])[data-picture]");
+    await state("failed");
+    assert.match(await ben.page.evaluate(() => globalThis.made.failure), /encoder/u);
+    await ben.page.evaluate(() => (globalThis.good = true));
+    await state("sending");
+    await tile.waitFor();
+    assert.ok(await moves(ana.page, "Ben"), "it came back by itself");
+    await ben.page.evaluate(() => (globalThis.good = false));
+    await state("failed");
+    await ben.page.evaluate(async () => {
+      await globalThis.made.mute(true);
+      globalThis.good = true;
+      await globalThis.made.mute(false);
+    });
+    await state("sending");
+    await tile.waitFor();
+    assert.ok(await moves(ana.page, "Ben"), "unmuting brought it back");
+    assert.deepEqual([...ana.errors, ...ben.errors], []);
+    await ana.context.close();
+    await ben.context.close();
   });
 
   test("a shared screen arrives as a tile of its own, large, and goes away again", async () => {

@@ -91,6 +91,11 @@ export class LiveRoom extends Room implements PublicationOwner {
           // A closed room changes nothing any more.
           if (this.state !== "closed") this.#addElement(track);
         },
+        failing: (publication, reason) => {
+          if (publication.rtpFailure === reason) return;
+          publication.rtpFailure = reason;
+          this.#localChanged();
+        },
         transport: (media, reason) => this.#setTransport(media, reason),
         levels: (levels) => this.#hear(levels),
       },
@@ -188,6 +193,7 @@ export class LiveRoom extends Room implements PublicationOwner {
   muted(publication: LivePublication): void {
     this.#threads.toSession({ type: "mute", publication: publication.number, on: publication.muted });
     this.#road.changed(publication);
+    if (!publication.muted && publication.captureFailure !== undefined) void this.trackReplaced(publication);
   }
 
   /** @internal */
@@ -209,11 +215,11 @@ export class LiveRoom extends Room implements PublicationOwner {
       }
       entry.capture?.stop();
       entry.capture = capture;
+      this.#setCaptureFailure(publication, undefined);
       this.#threads.toSession({ type: "feed", publication: publication.number, feed: capture.feed }, capture.transfer);
     } catch (error) {
-      publication.state = "failed";
-      publication.failure = `The track cannot be read: ${error instanceof Error ? error.message : String(error)}`;
-      this.#localChanged();
+      // What WebRTC carries is read for its level only.
+      if (turn === entry.pending && !this.#road.carries(publication)) this.#setCaptureFailure(publication, `The track cannot be read: ${error instanceof Error ? error.message : String(error)}`);
     }
   }
 
@@ -295,6 +301,8 @@ export class LiveRoom extends Room implements PublicationOwner {
   /** WebRTC took a publication over, or gave it back. */
   #carried(publication: LivePublication, codec: string | undefined): void {
     this.#threads.toSession({ type: "carried", publication: publication.number, codec });
+    // Each road has its own troubles.
+    publication.captureFailure = publication.rtpFailure = undefined;
     const entry = this.#publications.get(publication.number);
     if (!entry || publication.kind !== "video") return;
     entry.pending++;
@@ -380,10 +388,9 @@ export class LiveRoom extends Room implements PublicationOwner {
 
   #publicationChanged({ publication: number, state, codec, failure, limitReason }: FromSession & { type: "publication" }): void {
     const publication = this.#publications.get(number)?.publication;
-    if (!publication || publication.state === "failed") return;
-    publication.state = state;
+    if (!publication) return;
+    publication.told = { state, failure };
     publication.codec = codec;
-    publication.failure = failure;
     publication.limitReason = limitReason;
     if (codec !== "" && !publication.announced) {
       publication.announced = true;
@@ -416,6 +423,12 @@ export class LiveRoom extends Room implements PublicationOwner {
     const wanted = source === "screen" ? 1 : 0;
     for (const slot of [wanted, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]) if (!used.has(slot)) return slot;
     throw new RoomError("too_many_tracks", `No more than 15 ${kind} tracks can be published.`, false);
+  }
+
+  #setCaptureFailure(publication: LivePublication, reason: string | undefined): void {
+    if (publication.captureFailure === reason) return;
+    publication.captureFailure = reason;
+    this.#localChanged();
   }
 
   #listPublications(): void {

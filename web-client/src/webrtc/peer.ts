@@ -4,6 +4,7 @@ import type { TrackKind } from "../types.js";
 import { codecOfMime, preferVideo } from "./codecs.js";
 import { RepairDelay } from "./repair-delay.js";
 import { RtpStats } from "./rtp-stats.js";
+import { SendWatch } from "./send-watch.js";
 
 /** A local track to be sent. */
 export interface Outbound {
@@ -20,6 +21,8 @@ export interface Outbound {
 export interface PeerEvents {
   send(message: ClientMessage): void;
   connected(): void;
+  /** Nothing comes out of a sender, for this reason; `undefined`: it is well. */
+  failing(number: number, reason: string | undefined): void;
   /** It will not work, or works no more. */
   failed(reason: string): void;
 }
@@ -34,7 +37,7 @@ export class Peer {
   readonly stats = new RtpStats();
   readonly #repairDelay = new RepairDelay();
   readonly #pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
-  readonly #senders = new Map<number, { outbound: Outbound; transceiver: RTCRtpTransceiver }>();
+  readonly #senders = new Map<number, { outbound: Outbound; transceiver: RTCRtpTransceiver; watch: SendWatch }>();
   /** The server's bounds by video slot, bit/s. */
   readonly #limits = new Map<number, number>();
   /** Until the first offer is complete there is none. */
@@ -97,6 +100,7 @@ export class Peer {
   /** Sends this track (or, with `null`, nothing) for a publication. */
   async feed(number: number, track: MediaStreamTrack | null): Promise<void> {
     const sender = this.#senders.get(number);
+    sender?.watch.restart();
     await sender?.transceiver.sender.replaceTrack(track);
     if (sender && track) await this.#bound(number);
   }
@@ -163,7 +167,7 @@ export class Peer {
     // Without a track, nothing is sent before the other road has stopped sending.
     const transceiver = this.#pc.addTransceiver(outbound.kind, { direction: "sendonly" });
     preferCodecs(transceiver, outbound.kind, "send");
-    this.#senders.set(outbound.number, { outbound, transceiver });
+    this.#senders.set(outbound.number, { outbound, transceiver, watch: new SendWatch() });
   }
 
   /** Sees to it that there are so many receiving m-lines of a kind. @returns how many were added */
@@ -238,8 +242,21 @@ export class Peer {
   async #readStats(): Promise<void> {
     const report = await this.#pc.getStats().catch(() => undefined);
     if (!report || this.#closed) return;
-    this.stats.read(report.values(), performance.now());
+    const now = performance.now();
+    this.stats.read(report.values(), now);
     this.#holdForRepair();
+    this.#watchSenders(now);
+  }
+
+  #watchSenders(now: number): void {
+    for (const [number, { outbound, transceiver, watch }] of this.#senders) {
+      const { mid, sender } = transceiver;
+      const counts = mid === null ? undefined : this.stats.sent(mid);
+      const limited = mid !== null && this.stats.outbound(mid)?.limitReason === "bandwidth";
+      const delivers = sender.track?.readyState === "live" && sender.track.enabled && !sender.track.muted;
+      const failing = watch.update(counts?.out ?? 0, counts?.input ?? 0, this.isConnected && delivers && !limited, now);
+      this.events.failing(number, failing ? `The browser makes no ${outbound.kind === "video" ? "picture" : "sound"} of it.` : undefined);
+    }
   }
 
   /** Sound and picture are held back alike, so that they stay together. */

@@ -15,6 +15,8 @@ export interface RoadHost {
   publications(): Iterable<LivePublication>;
   /** WebRTC carries this publication (`codec`), or does so no more (`undefined`): only one road sends at a time. */
   carried(publication: LivePublication, codec: string | undefined): void;
+  /** WebRTC carries this publication, but nothing comes of it; `undefined`: all is well. */
+  failing(publication: LivePublication, reason: string | undefined): void;
   /** Back to the canvas. */
   released(track: LiveTrack): void;
   transport(media: MediaTransport, reason: string): void;
@@ -158,6 +160,9 @@ export class WebRtcRoad {
         send: (message) => this.host.send(message),
         connected: () => this.#connected(),
         failed: (reason) => this.#giveUp(reason),
+        failing: (number, reason) => {
+          for (const publication of this.host.publications()) if (publication.number === number) this.host.failing(publication, this.carries(publication) ? reason : undefined);
+        },
       },
       this.turns,
     );
