@@ -70,7 +70,8 @@ export class Page {
   private title(people?: number): void {
     const { room } = this.entry;
     const count = people !== undefined && people > 1 ? ` (${people})` : "";
-    document.title = room ? `${room}${count} · WZP call` : "WZP call";
+    const title = room ? `${room}${count} · WZP call` : "WZP call";
+    if (document.title !== title) document.title = title;
   }
 
   private toLobby(): void {
@@ -117,7 +118,8 @@ export class Page {
     this.room = room;
     this.setState("call");
     this.call = new Call(room, this.media, this.panels, (people) => this.title(people));
-    byId("call").focus({ preventScroll: true });
+    // In a task of its own: the focus makes the browser lay out the new screen.
+    setTimeout(() => byId("call").focus({ preventScroll: true }), 0);
     room.on("state", () => this.followState(room));
     this.followState(room);
   }

@@ -31,6 +31,8 @@ export class Call {
   private settingsOpen = false;
   private aloneTimer: ReturnType<typeof setTimeout> | undefined;
   private sampling = false;
+  private syncing = false;
+  private done = false;
   private wakeLock: WakeLockSentinel | undefined;
 
   constructor(
@@ -70,7 +72,6 @@ export class Call {
     if (speaker) this.setSpeaker(speaker, true);
     const troubles = troublesWords({ microphone: media.trouble.microphone, camera: media.on.camera ? media.trouble.camera : undefined });
     if (troubles) toast(troubles, { seconds: 8 });
-    void showLink(room.roomName);
     void this.stayAwake();
     this.sync();
     this.update();
@@ -79,6 +80,7 @@ export class Call {
   }
 
   panelOpened(): void {
+    if (this.panels.current === "people") void showLink(this.room.roomName);
     this.updatePeople();
     void this.sample();
   }
@@ -98,6 +100,7 @@ export class Call {
   }
 
   dispose(): void {
+    this.done = true;
     clearTimeout(this.aloneTimer);
     for (const undo of this.undo.splice(0)) undo();
     this.publishing.dispose();
@@ -115,20 +118,20 @@ export class Call {
     const { room } = this;
     this.undo.push(
       room.on("participantjoined", (participant) => {
-        this.sync();
+        this.syncSoon();
         this.tell(`${participant.name} joined`);
       }),
       room.on("participantleft", (participant, reason) => {
         this.quality.delete(participant.id);
-        this.sync();
+        this.syncSoon();
         if (!participant.isLocal) this.tell(leaveWords(participant, reason));
       }),
-      room.on("participantchanged", () => this.sync()),
+      room.on("participantchanged", () => this.syncSoon()),
       room.on("trackadded", (track, participant) => {
-        this.sync();
+        this.syncSoon();
         if (track.source === "screen") this.tell(`${participant.name} shares a screen`);
       }),
-      room.on("trackremoved", () => this.sync()),
+      room.on("trackremoved", () => this.syncSoon()),
       room.on("audioblocked", () => this.showBlocked()),
       room.on("notice", ({ message }) => {
         toast(message, { seconds: 7 });
@@ -220,6 +223,16 @@ export class Call {
     return true;
   }
 
+  /** One message can change many people; the page follows once. */
+  private syncSoon(): void {
+    if (this.syncing) return;
+    this.syncing = true;
+    queueMicrotask(() => {
+      this.syncing = false;
+      if (!this.done) this.sync();
+    });
+  }
+
   /** The people have changed. */
   private sync(): void {
     const { room } = this;
@@ -229,7 +242,11 @@ export class Call {
     this.onTitle(people);
     clearTimeout(this.aloneTimer);
     if (people > 1) byId("alone").hidden = true;
-    else this.aloneTimer = setTimeout(() => (byId("alone").hidden = false), ALONE_AFTER_MS);
+    else
+      this.aloneTimer = setTimeout(() => {
+        void showLink(room.roomName);
+        byId("alone").hidden = false;
+      }, ALONE_AFTER_MS);
     this.updatePeople();
     this.showFacts();
     this.update();
@@ -253,6 +270,7 @@ export class Call {
   /** A track that this browser cannot encode or read: said once, the call goes on without it. */
   private tellFailures(): void {
     for (const publication of this.room.local.publications) {
+      if (publication.state !== "failed") this.toldFailures.delete(publication);
       // A track that has ended is a device that went away: `onLoss` tells that.
       if (publication.state !== "failed" || publication.track.readyState === "ended" || this.toldFailures.has(publication)) continue;
       this.toldFailures.add(publication);

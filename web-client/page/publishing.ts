@@ -80,13 +80,8 @@ export class Publishing {
 
   private async follow(device: Device, on: boolean): Promise<void> {
     const track = this.media.track(device);
-    let publication = this.publications[device];
+    const publication = this.publications[device];
     if (this.done) return;
-    if (publication?.state === "failed" && track && publication.track !== track) {
-      // Its track broke off (a device was pulled); with the new one it starts anew.
-      await publication.stop();
-      this.publications[device] = publication = undefined;
-    }
     if (!publication) {
       if (!track || track.readyState === "ended") return;
       const made = await this.room.publish(track, { source: device });

@@ -1,9 +1,13 @@
 import { announce, icon, svg } from "./dom.js";
 import { roomLink } from "./parameters.js";
 
+let shown = "";
+
 /** Fills every place of the page that shows the link to the room, its QR code and the button that copies it. */
 export async function showLink(room: string): Promise<void> {
   const link = roomLink(room);
+  if (link === shown) return;
+  shown = link;
   for (const place of document.querySelectorAll<HTMLElement>("[data-link]")) place.textContent = link.replace(/^https?:\/\//u, "");
   // Only a call needs the encoder; the first load does without.
   const { encode } = await import("uqr");

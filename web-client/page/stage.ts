@@ -22,6 +22,8 @@ export class Stage {
   private pinned: string | undefined;
   private speaker: number | undefined;
   private frame = 0;
+  /** As the browser told it; asking would make it compute the whole page's layout on the spot. */
+  private size = { width: 0, height: 0 };
 
   constructor(
     private readonly room: Room,
@@ -32,7 +34,8 @@ export class Stage {
     this.rest.hidden = true;
     this.rest.addEventListener("click", () => this.onRest());
     this.container.append(this.rest);
-    this.sizes = new ResizeObserver(() => {
+    this.sizes = new ResizeObserver(([entry]) => {
+      if (entry) this.size = entry.contentRect;
       // While the window is dragged the tiles follow at once; only changes of the company are animated.
       flag(this.container, "resizing", true);
       this.arrange();
@@ -169,7 +172,8 @@ export class Stage {
   }
 
   private arrange(): void {
-    const { width, height } = this.container.getBoundingClientRect();
+    // A hidden page is told nothing.
+    const { width, height } = document.hidden ? this.container.getBoundingClientRect() : this.size;
     if (width < 1 || height < 1) return;
     const gap = width < 700 ? 6 : 12;
     const all = [...this.tiles].sort(([, a], [, b]) => Number(a.participant.isLocal) - Number(b.participant.isLocal));

@@ -23,6 +23,7 @@ export class Tile {
   private readonly pinWords = make("span", "pin-words", "Show me");
   private readonly pinName = make("span", "visually-hidden");
   private readonly pin = make("button", "pin");
+  private readonly ring = make("span", "speaking-ring");
   private readonly avatar: HTMLSpanElement;
   private readonly video: HTMLVideoElement | undefined;
   private stopListening: (() => void)[] = [];
@@ -62,8 +63,7 @@ export class Tile {
       if (event.pointerType !== "mouse" && !this.pin.contains(event.target as Node)) this.wake();
     });
 
-    const ring = make("span", "speaking-ring");
-    ring.setAttribute("aria-hidden", "true");
+    this.ring.setAttribute("aria-hidden", "true");
     if (participant.isLocal) {
       this.video = make("video");
       this.video.muted = true;
@@ -75,7 +75,7 @@ export class Tile {
         this.update(this.participant);
       });
     }
-    element.append(this.media, this.cover, this.overlay, plate, this.pin, ring);
+    element.append(this.media, this.cover, this.overlay, plate, this.pin, this.ring);
     this.setPinned(false);
     this.update(participant);
   }
@@ -162,9 +162,9 @@ export class Tile {
       flag(element, "speaking", speaking);
       if (speaking) {
         this.spokeAt = now;
-        // In coarse steps: every change costs the browser a new look at the tile's styles.
+        // In coarse steps and on the ring alone: every change costs the browser a new look at the styles below.
         const level = (Math.round(Math.min(1, participant.audioLevel * 4) * 5) / 5).toFixed(1);
-        if (level !== this.level) element.style.setProperty("--level", (this.level = level));
+        if (level !== this.level) this.ring.style.setProperty("--level", (this.level = level));
       }
     }
     if (!this.firstFrame && hasPixels(this.media.firstElementChild)) {

@@ -9,6 +9,7 @@ import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { accessible, endAll, inState, launch, onExit, open, shot } from "./harness.mjs";
+import { mainThreadTasks, traceMainThreads } from "./main-thread.mjs";
 
 const BINARY = process.env.WZP_GATEWAY;
 const DIST = fileURLToPath(new URL("../../dist/page/", import.meta.url));
@@ -136,11 +137,12 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     await ben.context.close();
   });
 
-  test("another camera is taken over in the middle of the call; one that cannot be sent is told in words", async () => {
+  for (const way of ["websocket", "webrtc"]) test(`another camera is taken over in the middle of the call; one that cannot be sent is told in words (${way})`, async () => {
     // Chromium's second invented camera sees depths only, which no encoder takes.
     const rich = await launch({ cameras: 3 });
-    const ana = await enter("Ana", "devices");
-    const ben = await enter("Ben", "devices", "&transport=ws", {}, gateway, rich);
+    const ana = await enter("Ana", `devices-${way}`);
+    const ben = await enter("Ben", `devices-${way}`, `&transport=${way}`, {}, gateway, rich);
+    await untilStats(ben.page, `(s) => s.transport === "${way}"`);
     const decoded = `(s) => s.sources.find((x) => x.kind === "video")?.framesDecoded ?? 0`;
     const choose = async (label) => {
       await ben.page.getByRole("button", { name: "Settings" }).click();
@@ -158,14 +160,57 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     const count = await ana.page.evaluate(`window.wzp.stats().then(${decoded})`);
     await untilStats(ana.page, `(s) => (${decoded})(s) > ${count + 10}`);
     assert.ok(await moves(ana.page, "Ben"));
+    await ben.page.evaluate(() => (globalThis.camera = window.wzp.room.local.publications.find(({ source }) => source === "camera")));
     await choose("fake_device_1");
     await ben.page.locator("#toasts").getByText("The others do not get your camera").waitFor();
+    assert.equal(await ben.page.evaluate(() => globalThis.camera.state), "failed");
     await choose("fake_device_0");
+    await ben.page.waitForFunction(() => globalThis.camera.state === "sending" && globalThis.camera.failure === undefined);
+    assert.ok(await ben.page.evaluate(() => window.wzp.room.local.publications.includes(globalThis.camera)), "the same publication goes on");
     await seen.waitFor();
     assert.ok(await moves(ana.page, "Ben"), "a good camera mends it");
     assert.deepEqual([...ana.errors, ...ben.errors], []);
     await ana.context.close();
     await rich.close();
+  });
+
+  test("a publication that failed is revived by unmuting, and by itself when its track is good again", async () => {
+    const ana = await enter("Ana", "revive");
+    const ben = await enter("Ben", "revive", "&transport=ws&camera=off");
+    // Pictures of our own making: no encoder takes those of eight pixels by eight.
+    await ben.page.evaluate(async () => {
+      const generator = new MediaStreamTrackGenerator({ kind: "video" });
+      const writer = generator.writable.getWriter();
+      globalThis.good = false;
+      let shade = 0;
+      setInterval(() => {
+        const [codedWidth, codedHeight] = globalThis.good ? [320, 180] : [8, 8];
+        const data = new Uint8Array(4 * codedWidth * codedHeight).fill((shade += 16));
+        void writer.write(new VideoFrame(data, { format: "RGBX", codedWidth, codedHeight, timestamp: performance.now() * 1000 }));
+      }, 100);
+      globalThis.made = await window.wzp.room.publish(generator, { source: "camera" });
+    });
+    const state = (wanted) => ben.page.waitForFunction((each) => globalThis.made.state === each, wanted, { polling: 100 });
+    const tile = ana.page.locator(".tile:not([data-local])[data-picture]");
+    await state("failed");
+    assert.match(await ben.page.evaluate(() => globalThis.made.failure), /encoder/u);
+    await ben.page.evaluate(() => (globalThis.good = true));
+    await state("sending");
+    await tile.waitFor();
+    assert.ok(await moves(ana.page, "Ben"), "it came back by itself");
+    await ben.page.evaluate(() => (globalThis.good = false));
+    await state("failed");
+    await ben.page.evaluate(async () => {
+      await globalThis.made.mute(true);
+      globalThis.good = true;
+      await globalThis.made.mute(false);
+    });
+    await state("sending");
+    await tile.waitFor();
+    assert.ok(await moves(ana.page, "Ben"), "unmuting brought it back");
+    assert.deepEqual([...ana.errors, ...ben.errors], []);
+    await ana.context.close();
+    await ben.context.close();
   });
 
   test("a shared screen arrives as a tile of its own, large, and goes away again", async () => {
@@ -373,23 +418,35 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     await context.close();
   });
 
-  test("four people keep each other's main thread free", { timeout: 120_000 }, async () => {
-    const visits = [];
-    for (const name of ["Ana", "Ben", "Caro", "Dan"]) visits.push(await enter(name, "four", "", { size: "desktop" }));
-    const { page } = visits[0];
-    await untilStats(page, `(s) => s.sources.filter((x) => x.kind === "video" && x.framesDecoded > 10).length === 3`, 40_000);
-    await page.evaluate(() => {
-      globalThis.longTasks = [];
-      new PerformanceObserver((list) => globalThis.longTasks.push(...list.getEntries().map(({ duration }) => duration))).observe({ type: "longtask" });
+  for (const [way, more] of [["WebRTC", ""], ["WebSocket", "&transport=ws"]]) {
+    test(`a call of four by ${way} never takes up a main thread for 50 ms`, { timeout: 120_000 }, async () => {
+      // From the first byte of the page on: loading, joining, everybody's joining, first pictures, layout, panels and figures, a leave.
+      await traceMainThreads(browser);
+      const visits = {};
+      for (const name of ["Ana", "Ben", "Caro", "Dan"]) visits[name] = await enter(name, `four-${way}`, more, { size: "desktop" });
+      const { page } = visits.Ana;
+      await untilStats(page, `(s) => s.sources.filter((x) => x.kind === "video" && x.framesDecoded > 10).length === 3`, 40_000);
+      await page.waitForTimeout(1000);
+      if (way === "WebRTC") await shot(page, "gateway-four-desktop-light");
+      await page.getByRole("button", { name: "Stats" }).click();
+      await page.waitForTimeout(2500);
+      await page.getByRole("button", { name: "People" }).click();
+      await page.getByRole("button", { name: "Speaker view" }).click();
+      await visits.Dan.page.getByRole("button", { name: "Leave" }).click();
+      await page.locator(".tile").nth(3).waitFor({ state: "detached" });
+      const tasks = await mainThreadTasks(browser, Object.fromEntries(Object.entries(visits).map(([name, visit]) => [name, visit.page])));
+      const words = ({ cpu, wall, at, what }) => `${cpu.toFixed(1)} ms (${wall.toFixed(0)} ms by the clock, at ${(at / 1000).toFixed(1)} s${what && `: ${what}`})`;
+      for (const [name, list] of Object.entries(tasks)) console.log(`main thread of ${name} by ${way}, ${list.length} tasks; longest: ${list.slice(0, 3).map(words).join("; ")}`);
+      for (const [name, list] of Object.entries(tasks)) {
+        assert.ok(list.length > 500, `${list.length} tasks of ${name} traced`);
+        // Time of the thread itself: what others do on the same machine is not the page's fault.
+        assert.deepEqual(list.filter(({ cpu }) => cpu > 50).map(words), [], `tasks of ${name} over 50 ms`);
+        if (process.env.WZP_STRICT_SPEED) assert.deepEqual(list.filter(({ wall }) => wall > 50).map(words), [], `tasks of ${name} over 50 ms by the clock`);
+      }
+      assert.deepEqual(Object.values(visits).flatMap(({ errors }) => errors), []);
+      for (const { context } of Object.values(visits)) await context.close();
     });
-    await page.waitForTimeout(8000);
-    const longTasks = await page.evaluate(() => globalThis.longTasks);
-    await shot(page, "gateway-four-desktop-light");
-    console.log(`long tasks on the main thread in 8 s of a call of 4: ${JSON.stringify(longTasks)}`);
-    assert.deepEqual(visits.flatMap(({ errors }) => errors), []);
-    if (process.env.WZP_STRICT_SPEED) assert.deepEqual(longTasks, []);
-    for (const { context } of visits) await context.close();
-  });
+  }
 });
 
 test("the first load is at most 150 kB with gzip", () => {

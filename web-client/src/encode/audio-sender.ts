@@ -14,6 +14,8 @@ export interface AudioSenderOptions {
   bitrate: number;
   uplink: Uplink;
   now: () => number;
+  /** The encoder gave a packet, which is sent next. */
+  onOutput: () => void;
   onFailure: (reason: string) => void;
   /** Linear RMS of each 100 ms captured. */
   onLevel: (level: number) => void;
@@ -127,6 +129,7 @@ export class AudioSender {
     const payload = new Uint8Array(chunk.byteLength);
     chunk.copyTo(payload);
     this.#meter.add(this.#options.now(), payload.length);
+    this.#options.onOutput();
     this.#options.uplink.sendAudio(this.#fragmenter.cut(payload, captured, CODEC_OPUS, false));
   }
 

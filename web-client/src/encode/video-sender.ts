@@ -21,7 +21,9 @@ export interface VideoSenderOptions {
   uplink: Uplink;
   window: () => SendWindow;
   now: () => number;
-  /** The encoder failed for good. */
+  /** The encoder gave a picture, which is sent next. */
+  onOutput: () => void;
+  /** The encoder failed again and again; nothing more comes of this sender. */
   onFailure: (reason: string) => void;
   /** Size or limit changed. */
   onChange: () => void;
@@ -205,6 +207,7 @@ export class VideoSender {
       return;
     }
     this.#errors = 0;
+    this.#options.onOutput();
     if (keyframe) {
       this.#keyframeInside = false;
       this.keyframes++;

@@ -3,6 +3,13 @@ import { RoomError } from "../error.js";
 import type { RoomAudio } from "../types.js";
 import workletUrl from "../workers/audio.worklet.ts?worker&url";
 
+/** A stream of WebRTC that is being played, and what measures it. */
+export interface PlayedStream {
+  level: AnalyserNode;
+  recent: AnalyserNode;
+  stop: () => void;
+}
+
 /** The page's side of playing: the audio context, its worklet, the output device and the volume. */
 export class Playback extends Emitter<{ blocked: [boolean]; failed: [string] }> implements RoomAudio {
   readonly context: AudioContext;
@@ -60,7 +67,7 @@ export class Playback extends Emitter<{ blocked: [boolean]; failed: [string] }> 
   }
 
   /** Plays a stream of WebRTC through an element, as browsers want it, and lets it be measured. */
-  addStream(stream: MediaStream): { analyser: AnalyserNode; stop: () => void } {
+  addStream(stream: MediaStream): PlayedStream {
     const element = new Audio();
     element.srcObject = stream;
     element.volume = this.#volume;
@@ -68,12 +75,17 @@ export class Playback extends Emitter<{ blocked: [boolean]; failed: [string] }> 
     this.#streams.add(element);
     void this.#play(element);
     const source = this.context.createMediaStreamSource(stream);
-    const analyser = this.context.createAnalyser();
-    // The largest there is: two thirds of a second.
-    analyser.fftSize = 32_768;
-    source.connect(analyser);
+    const listen = (samples: number): AnalyserNode => {
+      const analyser = this.context.createAnalyser();
+      analyser.fftSize = samples;
+      source.connect(analyser);
+      return analyser;
+    };
     return {
-      analyser,
+      // Read ten times a second for every source, so no longer than it has to be: 85 ms.
+      level: listen(4096),
+      // The largest there is: two thirds of a second.
+      recent: listen(32_768),
       stop: () => {
         source.disconnect();
         element.srcObject = null;

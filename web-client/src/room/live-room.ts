@@ -8,10 +8,12 @@ import { WebRtcRoad } from "../webrtc/road.js";
 import { epochNow, trackKey, type FromSession, type TrackKey, type VideoToPage } from "../workers/messages.js";
 import type { RoomAddress } from "./address.js";
 import { LivePublication, type PublicationOwner } from "./publication.js";
+import type { LiveParticipant } from "./participant.js";
 import type { LiveTrack } from "./remote-track.js";
 import { Roster } from "./roster.js";
 import { sourceStats } from "./stats.js";
 import { Threads } from "./threads.js";
+import { Turns } from "./turns.js";
 
 /** What `connect` passes on. */
 export interface LiveRoomOptions {
@@ -29,6 +31,8 @@ type StatsAnswer = FromSession & { type: "stats" };
 export class LiveRoom extends Room implements PublicationOwner {
   /** Answers of the session worker are waited for so long, ms. */
   static readonly STATS_MS = 2000;
+  /** Changes of a participant within so long are told as one, ms. */
+  static readonly CHANGES_MS = 50;
 
   state: RoomState = "connecting";
   closeReason: RoomError | undefined;
@@ -40,6 +44,9 @@ export class LiveRoom extends Room implements PublicationOwner {
   readonly #road: WebRtcRoad;
   readonly #publications = new Map<number, { publication: LivePublication; capture: Capture | undefined; pending: number }>();
   readonly #statsWaiting = new Map<number, (answer: StatsAnswer) => void>();
+  readonly #turns = new Turns();
+  /** Whose change is still to be told. */
+  readonly #changed = new Set<LiveParticipant>();
   readonly #canvases = new WeakMap<LiveTrack, HTMLCanvasElement>();
   readonly #started = epochNow();
   readonly #abort = new AbortController();
@@ -59,8 +66,11 @@ export class LiveRoom extends Room implements PublicationOwner {
     this.#playback.on("failed", (reason) => this.emit("notice", { code: "audio_failed", message: `Sound cannot be played: ${reason}` }));
     this.#roster = new Roster({
       joined: (participant) => this.emit("participantjoined", participant),
-      changed: (participant) => this.emit("participantchanged", participant),
-      left: (participant, reason) => this.emit("participantleft", participant, reason),
+      changed: (participant) => this.#tellChange(participant),
+      left: (participant, reason) => {
+        this.#changed.delete(participant);
+        this.emit("participantleft", participant, reason);
+      },
       trackAdded: (track, participant) => {
         this.#addElement(track);
         this.emit("trackadded", track, participant);
@@ -77,12 +87,21 @@ export class LiveRoom extends Room implements PublicationOwner {
         send: (message) => this.#threads.toSession({ type: "control", message }),
         publications: () => [...this.#publications.values()].map(({ publication }) => publication),
         carried: (publication, codec) => this.#carried(publication, codec),
-        released: (track) => this.#addElement(track),
+        released: (track) => {
+          // A closed room changes nothing any more.
+          if (this.state !== "closed") this.#addElement(track);
+        },
+        failing: (publication, reason) => {
+          if (publication.rtpFailure === reason) return;
+          publication.rtpFailure = reason;
+          this.#localChanged();
+        },
         transport: (media, reason) => this.#setTransport(media, reason),
         levels: (levels) => this.#hear(levels),
       },
       this.#roster,
       this.#playback,
+      this.#turns,
     );
     this.#threads = new Threads(
       (message) => this.#fromSession(message),
@@ -141,11 +160,12 @@ export class LiveRoom extends Room implements PublicationOwner {
     const request = ++this.#counter;
     const answer = await new Promise<StatsAnswer>((resolve) => {
       this.#statsWaiting.set(request, resolve);
-      this.#threads.toSession({ type: "stats", request });
-      setTimeout(() => resolve({ type: "stats", request, rttMs: 0, received: [], sending: [] }), LiveRoom.STATS_MS);
+      const played = this.#road.played();
+      this.#threads.toSession({ type: "stats", request, played }, played.map(({ samples }) => samples.buffer));
+      setTimeout(() => resolve({ type: "stats", request, rttMs: 0, received: [], sending: [], measured: [] }), LiveRoom.STATS_MS);
     });
     this.#statsWaiting.delete(request);
-    const rtp = this.#road.sources(this.#joinedAt);
+    const rtp = this.#road.sources(this.#joinedAt, answer.measured);
     const carried = new Set(rtp.map(({ id, kind, slot }) => trackKey({ source: id, kind, slot })));
     return {
       transport: this.#transport.media,
@@ -173,6 +193,7 @@ export class LiveRoom extends Room implements PublicationOwner {
   muted(publication: LivePublication): void {
     this.#threads.toSession({ type: "mute", publication: publication.number, on: publication.muted });
     this.#road.changed(publication);
+    if (!publication.muted && publication.captureFailure !== undefined) void this.trackReplaced(publication);
   }
 
   /** @internal */
@@ -194,11 +215,11 @@ export class LiveRoom extends Room implements PublicationOwner {
       }
       entry.capture?.stop();
       entry.capture = capture;
+      this.#setCaptureFailure(publication, undefined);
       this.#threads.toSession({ type: "feed", publication: publication.number, feed: capture.feed }, capture.transfer);
     } catch (error) {
-      publication.state = "failed";
-      publication.failure = `The track cannot be read: ${error instanceof Error ? error.message : String(error)}`;
-      this.#localChanged();
+      // What WebRTC carries is read for its level only.
+      if (turn === entry.pending && !this.#road.carries(publication)) this.#setCaptureFailure(publication, `The track cannot be read: ${error instanceof Error ? error.message : String(error)}`);
     }
   }
 
@@ -280,6 +301,8 @@ export class LiveRoom extends Room implements PublicationOwner {
   /** WebRTC took a publication over, or gave it back. */
   #carried(publication: LivePublication, codec: string | undefined): void {
     this.#threads.toSession({ type: "carried", publication: publication.number, codec });
+    // Each road has its own troubles.
+    publication.captureFailure = publication.rtpFailure = undefined;
     const entry = this.#publications.get(publication.number);
     if (!entry || publication.kind !== "video") return;
     entry.pending++;
@@ -342,10 +365,13 @@ export class LiveRoom extends Room implements PublicationOwner {
     if (track.kind !== "video") return;
     let canvas = this.#canvases.get(track);
     if (!canvas) {
-      canvas = document.createElement("canvas");
-      this.#canvases.set(track, canvas);
-      const offscreen = canvas.transferControlToOffscreen();
-      this.#threads.toVideo({ type: "canvas", key: keyOf(track), canvas: offscreen }, [offscreen]);
+      const made = (canvas = document.createElement("canvas"));
+      this.#canvases.set(track, made);
+      this.#turns.add(() => {
+        if (this.#roster.track(track.participantId, "video", track.slot) !== track) return;
+        const offscreen = made.transferControlToOffscreen();
+        this.#threads.toVideo({ type: "canvas", key: keyOf(track), canvas: offscreen }, [offscreen]);
+      });
     }
     track.setElement(canvas);
   }
@@ -362,10 +388,9 @@ export class LiveRoom extends Room implements PublicationOwner {
 
   #publicationChanged({ publication: number, state, codec, failure, limitReason }: FromSession & { type: "publication" }): void {
     const publication = this.#publications.get(number)?.publication;
-    if (!publication || publication.state === "failed") return;
-    publication.state = state;
+    if (!publication) return;
+    publication.told = { state, failure };
     publication.codec = codec;
-    publication.failure = failure;
     publication.limitReason = limitReason;
     if (codec !== "" && !publication.announced) {
       publication.announced = true;
@@ -378,7 +403,7 @@ export class LiveRoom extends Room implements PublicationOwner {
     const now = epochNow();
     for (const [id, level] of levels) {
       const participant = this.#roster.participants.get(id);
-      if (participant?.hear(level, now)) this.emit("participantchanged", participant);
+      if (participant?.hear(level, now)) this.#tellChange(participant);
     }
     if (this.#playback.blocked) return;
     const talking = [...this.#roster.participants.values()].filter((participant) => participant.speaking);
@@ -400,12 +425,30 @@ export class LiveRoom extends Room implements PublicationOwner {
     throw new RoomError("too_many_tracks", `No more than 15 ${kind} tracks can be published.`, false);
   }
 
+  #setCaptureFailure(publication: LivePublication, reason: string | undefined): void {
+    if (publication.captureFailure === reason) return;
+    publication.captureFailure = reason;
+    this.#localChanged();
+  }
+
   #listPublications(): void {
     if (this.#roster.local) this.#roster.local.publications = [...this.#publications.values()].map(({ publication }) => publication);
   }
 
   #localChanged(): void {
-    if (this.#roster.local) this.emit("participantchanged", this.#roster.local);
+    if (this.#roster.local) this.#tellChange(this.#roster.local);
+  }
+
+  /** One joining, muting or unmuting arrives as many messages; they become one event. */
+  #tellChange(participant: LiveParticipant): void {
+    if (this.#changed.size === 0) {
+      setTimeout(() => {
+        const changed = [...this.#changed];
+        this.#changed.clear();
+        for (const each of changed) this.emit("participantchanged", each);
+      }, LiveRoom.CHANGES_MS);
+    }
+    this.#changed.add(participant);
   }
 
   #setState(state: RoomState): void {
@@ -418,8 +461,10 @@ export class LiveRoom extends Room implements PublicationOwner {
     if (this.state === "closed") return;
     this.closeReason = error;
     this.state = "closed";
+    this.#changed.clear();
     this.#abort.abort();
     this.#road.close();
+    this.#turns.close();
     for (const { capture } of this.#publications.values()) capture?.stop();
     void this.#playback.close();
     // The worker has its goodbye to send first.

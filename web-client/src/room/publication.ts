@@ -12,9 +12,12 @@ export class LivePublication implements Publication {
   readonly kind: TrackKind;
   codec = "";
   muted = false;
-  state: Publication["state"] = "starting";
-  failure: string | undefined;
   limitReason: string | undefined;
+  /** Why the track cannot be read, or why WebRTC gets nothing out of it. */
+  captureFailure: string | undefined;
+  rtpFailure: string | undefined;
+  /** What the session worker says of it. */
+  told: { state: Publication["state"]; failure: string | undefined } = { state: "starting", failure: undefined };
   /** The server has been told of it, which is done when its codec is known. */
   announced = false;
   #stopped = false;
@@ -30,6 +33,14 @@ export class LivePublication implements Publication {
     readonly fps: number,
   ) {
     this.kind = track.kind === "audio" ? "audio" : "video";
+  }
+
+  get state(): Publication["state"] {
+    return this.failure === undefined ? this.told.state : "failed";
+  }
+
+  get failure(): string | undefined {
+    return this.captureFailure ?? this.rtpFailure ?? this.told.failure;
   }
 
   mute(on: boolean): Promise<void> {

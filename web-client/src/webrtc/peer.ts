@@ -1,8 +1,10 @@
 import type { ClientMessage } from "../control/messages.js";
+import type { Turns } from "../room/turns.js";
 import type { TrackKind } from "../types.js";
 import { codecOfMime, preferVideo } from "./codecs.js";
 import { RepairDelay } from "./repair-delay.js";
 import { RtpStats } from "./rtp-stats.js";
+import { SendWatch } from "./send-watch.js";
 
 /** A local track to be sent. */
 export interface Outbound {
@@ -19,6 +21,8 @@ export interface Outbound {
 export interface PeerEvents {
   send(message: ClientMessage): void;
   connected(): void;
+  /** Nothing comes out of a sender, for this reason; `undefined`: it is well. */
+  failing(number: number, reason: string | undefined): void;
   /** It will not work, or works no more. */
   failed(reason: string): void;
 }
@@ -33,8 +37,11 @@ export class Peer {
   readonly stats = new RtpStats();
   readonly #repairDelay = new RepairDelay();
   readonly #pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
-  readonly #senders = new Map<number, { outbound: Outbound; transceiver: RTCRtpTransceiver; limit: number }>();
-  #negotiating = false;
+  readonly #senders = new Map<number, { outbound: Outbound; transceiver: RTCRtpTransceiver; watch: SendWatch }>();
+  /** The server's bounds by video slot, bit/s. */
+  readonly #limits = new Map<number, number>();
+  /** Until the first offer is complete there is none. */
+  #negotiating = true;
   #again = false;
   #restart = false;
   #wasConnected = false;
@@ -42,7 +49,10 @@ export class Peer {
   #timer: ReturnType<typeof setTimeout> | undefined;
   readonly #statsTimer: ReturnType<typeof setInterval>;
 
-  constructor(readonly events: PeerEvents) {
+  constructor(
+    readonly events: PeerEvents,
+    readonly turns: Turns,
+  ) {
     this.#pc.onicecandidate = ({ candidate }) => {
       if (candidate?.candidate) events.send({ type: "candidate", candidate: candidate.candidate });
     };
@@ -57,10 +67,13 @@ export class Peer {
 
   /** Makes the first offer, with room for so many tracks. */
   start(audio: number, video: number, outbound: readonly Outbound[]): void {
-    this.#grow("audio", audio);
-    this.#grow("video", video);
+    for (let i = 1; i <= audio; i++) this.turns.add(() => this.#grow("audio", i));
+    for (let i = 1; i <= video; i++) this.turns.add(() => this.#grow("video", i));
     for (const one of outbound) this.#addSender(one);
-    void this.#negotiate();
+    this.turns.add(() => {
+      this.#negotiating = false;
+      void this.#negotiate();
+    });
   }
 
   publish(outbound: Outbound): void {
@@ -87,16 +100,14 @@ export class Peer {
   /** Sends this track (or, with `null`, nothing) for a publication. */
   async feed(number: number, track: MediaStreamTrack | null): Promise<void> {
     const sender = this.#senders.get(number);
+    sender?.watch.restart();
     await sender?.transceiver.sender.replaceTrack(track);
     if (sender && track) await this.#bound(number);
   }
 
   limit(slot: number, bitrate: number): void {
-    for (const [number, sender] of this.#senders) {
-      if (sender.outbound.kind !== "video" || sender.outbound.slot !== slot) continue;
-      sender.limit = bitrate;
-      void this.#bound(number);
-    }
+    this.#limits.set(slot, bitrate);
+    for (const [number, { outbound }] of this.#senders) if (outbound.kind === "video" && outbound.slot === slot) void this.#bound(number);
   }
 
   /** The codec that a publication is sent with; `undefined` while it is not negotiated. */
@@ -156,11 +167,12 @@ export class Peer {
     // Without a track, nothing is sent before the other road has stopped sending.
     const transceiver = this.#pc.addTransceiver(outbound.kind, { direction: "sendonly" });
     preferCodecs(transceiver, outbound.kind, "send");
-    this.#senders.set(outbound.number, { outbound, transceiver, limit: Infinity });
+    this.#senders.set(outbound.number, { outbound, transceiver, watch: new SendWatch() });
   }
 
   /** Sees to it that there are so many receiving m-lines of a kind. @returns how many were added */
   #grow(kind: TrackKind, count: number): number {
+    if (this.#closed) return 0;
     const have = this.#pc.getTransceivers().filter((transceiver) => transceiver.direction === "recvonly" && transceiver.receiver.track.kind === kind).length;
     for (let i = have; i < count; i++) preferCodecs(this.#pc.addTransceiver(kind, { direction: "recvonly" }), kind, "receive");
     return Math.max(0, count - have);
@@ -192,12 +204,13 @@ export class Peer {
   async #bound(number: number): Promise<void> {
     const found = this.#senders.get(number);
     if (!found) return;
-    const { outbound, transceiver, limit } = found;
+    const { outbound, transceiver } = found;
     const parameters = transceiver.sender.getParameters();
     const encoding = parameters.encodings[0];
     if (!encoding) return;
-    encoding.maxBitrate = Math.min(outbound.maxBitrate, limit);
+    encoding.maxBitrate = outbound.maxBitrate;
     if (outbound.kind === "video") {
+      encoding.maxBitrate = Math.min(outbound.maxBitrate, this.#limits.get(outbound.slot) ?? Infinity);
       encoding.maxFramerate = outbound.fps;
       parameters.degradationPreference = outbound.source === "screen" ? "maintain-resolution" : "balanced";
     }
@@ -229,8 +242,21 @@ export class Peer {
   async #readStats(): Promise<void> {
     const report = await this.#pc.getStats().catch(() => undefined);
     if (!report || this.#closed) return;
-    this.stats.read(report.values(), performance.now());
+    const now = performance.now();
+    this.stats.read(report.values(), now);
     this.#holdForRepair();
+    this.#watchSenders(now);
+  }
+
+  #watchSenders(now: number): void {
+    for (const [number, { outbound, transceiver, watch }] of this.#senders) {
+      const { mid, sender } = transceiver;
+      const counts = mid === null ? undefined : this.stats.sent(mid);
+      const limited = mid !== null && this.stats.outbound(mid)?.limitReason === "bandwidth";
+      const delivers = sender.track?.readyState === "live" && sender.track.enabled && !sender.track.muted;
+      const failing = watch.update(counts?.out ?? 0, counts?.input ?? 0, this.isConnected && delivers && !limited, now);
+      this.events.failing(number, failing ? `The browser makes no ${outbound.kind === "video" ? "picture" : "sound"} of it.` : undefined);
+    }
   }
 
   /** Sound and picture are held back alike, so that they stay together. */

@@ -1,8 +1,9 @@
 import type { MidInfo } from "../control/messages.js";
-import { dominantHz, rms } from "../playout/spectrum.js";
-import type { Playback } from "../playout/playback.js";
+import { rms } from "../playout/spectrum.js";
+import type { PlayedStream, Playback } from "../playout/playback.js";
 import type { LiveTrack } from "../room/remote-track.js";
-import { epochNow } from "../workers/messages.js";
+import type { Turns } from "../room/turns.js";
+import { epochNow, type PlayedSound } from "../workers/messages.js";
 
 /** What one receiving m-line shows or plays at the moment. */
 interface Bound {
@@ -12,15 +13,17 @@ interface Bound {
   slot: number;
   firstAt: number;
   video: HTMLVideoElement | undefined;
-  sound: { analyser: AnalyserNode; stop: () => void } | undefined;
+  sound: PlayedStream | undefined;
 }
 
 /** Shows and plays what arrives by WebRTC, by the gateway's word about which m-line carries what. */
 export class RemoteMedia {
   readonly #bound = new Map<string, Bound>();
+  #samples = new Float32Array(0);
 
   constructor(
     readonly playback: Playback,
+    readonly turns: Turns,
     readonly track: (mid: string) => MediaStreamTrack | undefined,
     readonly find: (participant: number, kind: "audio" | "video", slot: number) => LiveTrack | undefined,
     /** The track is not carried here any more: back to the canvas. */
@@ -49,23 +52,24 @@ export class RemoteMedia {
     return [...this.#bound.values()];
   }
 
-  /** Level and strongest frequency of what a m-line plays now. */
-  measure(mid: string): { audioLevel: number; dominantHz: number } {
-    const analyser = this.#bound.get(mid)?.sound?.analyser;
-    if (!analyser) return { audioLevel: 0, dominantHz: 0 };
-    const samples = new Float32Array(analyser.fftSize);
-    analyser.getFloatTimeDomainData(samples);
-    return { audioLevel: rms(samples), dominantHz: dominantHz(samples, this.playback.context.sampleRate) };
+  /** What each m-line played just now, to be measured where it holds nobody up. */
+  played(): PlayedSound[] {
+    return [...this.#bound.values()].flatMap(({ mid, sound }): PlayedSound[] => {
+      if (!sound) return [];
+      const samples = new Float32Array(sound.recent.fftSize);
+      sound.recent.getFloatTimeDomainData(samples);
+      return [{ mid, samples, sampleRate: this.playback.context.sampleRate }];
+    });
   }
 
-  /** Levels over the last tenth of a second. */
+  /** Levels over about the last tenth of a second. */
   levels(): [participant: number, level: number][] {
-    const count = Math.round(this.playback.context.sampleRate / 10);
     return [...this.#bound.values()].flatMap((bound): [number, number][] => {
-      if (!bound.sound) return [];
-      const samples = new Float32Array(bound.sound.analyser.fftSize);
-      bound.sound.analyser.getFloatTimeDomainData(samples);
-      const level = rms(samples.subarray(samples.length - count));
+      const analyser = bound.sound?.level;
+      if (!analyser) return [];
+      if (this.#samples.length !== analyser.fftSize) this.#samples = new Float32Array(analyser.fftSize);
+      analyser.getFloatTimeDomainData(this.#samples);
+      const level = rms(this.#samples);
       if (bound.firstAt === 0 && level > 0) bound.firstAt = epochNow();
       return [[bound.participant, level]];
     });
@@ -80,8 +84,11 @@ export class RemoteMedia {
     if (!media) return;
     const bound: Bound = { mid, participant, kind, slot, firstAt: 0, video: undefined, sound: undefined };
     this.#bound.set(mid, bound);
-    if (kind === "audio") bound.sound = this.playback.addStream(new MediaStream([media]));
-    else bound.video = this.#show(bound, media);
+    this.turns.add(() => {
+      if (this.#bound.get(mid) !== bound) return;
+      if (kind === "audio") bound.sound = this.playback.addStream(new MediaStream([media]));
+      else bound.video = this.#show(bound, media);
+    });
   }
 
   #show(bound: Bound, media: MediaStreamTrack): HTMLVideoElement {

@@ -3,7 +3,9 @@ import type { Playback } from "../playout/playback.js";
 import type { LivePublication } from "../room/publication.js";
 import type { LiveTrack } from "../room/remote-track.js";
 import type { Roster } from "../room/roster.js";
+import { Turns } from "../room/turns.js";
 import type { MediaTransport, SendStats, SourceStats } from "../types.js";
+import type { MeasuredSound, PlayedSound } from "../workers/messages.js";
 import { Peer, type Outbound } from "./peer.js";
 import { RemoteMedia } from "./remote-media.js";
 
@@ -13,6 +15,8 @@ export interface RoadHost {
   publications(): Iterable<LivePublication>;
   /** WebRTC carries this publication (`codec`), or does so no more (`undefined`): only one road sends at a time. */
   carried(publication: LivePublication, codec: string | undefined): void;
+  /** WebRTC carries this publication, but nothing comes of it; `undefined`: all is well. */
+  failing(publication: LivePublication, reason: string | undefined): void;
   /** Back to the canvas. */
   released(track: LiveTrack): void;
   transport(media: MediaTransport, reason: string): void;
@@ -31,6 +35,8 @@ export class WebRtcRoad {
   #peer: Peer | undefined;
   #remote: RemoteMedia | undefined;
   #active = false;
+  /** Counts joins, so that what was put off for one that is over is not done. */
+  #stay = 0;
   readonly #carried = new Set<number>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #levels: ReturnType<typeof setInterval> | undefined;
@@ -40,6 +46,7 @@ export class WebRtcRoad {
     readonly host: RoadHost,
     readonly roster: Roster,
     readonly playback: Playback,
+    readonly turns: Turns,
   ) {}
 
   /** Joined, for the first time or again. */
@@ -49,16 +56,11 @@ export class WebRtcRoad {
     if (!joined.webrtc) return this.host.transport("websocket", "this gateway offers no WebRTC");
     if (typeof RTCPeerConnection === "undefined") return this.host.transport("websocket", "this browser has no WebRTC");
     this.host.transport("websocket", "until WebRTC is connected");
-    const peer = new Peer({
-      send: (message) => this.host.send(message),
-      connected: () => this.#connected(),
-      failed: (reason) => this.#giveUp(reason),
+    const stay = ++this.#stay;
+    // The page has enough to do at this moment.
+    this.turns.add(() => {
+      if (stay === this.#stay) this.#start();
     });
-    this.#peer = peer;
-    this.#remote = new RemoteMedia(this.playback, (mid) => peer.track(mid), (id, kind, slot) => this.roster.track(id, kind, slot), (track) => this.host.released(track));
-    const tracks = this.roster.tracks;
-    const count = (kind: string): number => tracks.filter((track) => track.kind === kind).length + WebRtcRoad.SPARE;
-    peer.start(count("audio"), count("video"), [...this.host.publications()].map(outbound));
     this.#timer = setTimeout(() => this.#giveUp("WebRTC did not connect in time (UDP may be blocked)"), this.mode === "auto" ? WebRtcRoad.AUTO_MS : WebRtcRoad.FORCED_MS);
     this.#levels = setInterval(() => this.host.levels(this.#remote?.levels() ?? []), 100);
   }
@@ -75,7 +77,8 @@ export class WebRtcRoad {
         this.#peer?.need(message.audio, message.video);
         break;
       case "limit":
-        this.#peer?.limit(message.slot, message.max_bitrate);
+        // In turn, so that there is a peer to take it.
+        this.turns.add(() => this.#peer?.limit(message.slot, message.max_bitrate));
         break;
       case "error":
         if (message.code === "webrtc_failed" || message.code === "webrtc_unavailable") this.#giveUp(message.message || message.code);
@@ -115,18 +118,23 @@ export class WebRtcRoad {
     return this.#active && this.#peer && this.#peer.stats.rttMs > 0 ? this.#peer.stats.rttMs : undefined;
   }
 
-  sources(joinedAt: number): SourceStats[] {
+  /** Sound that was played just now, for {@link sources}. */
+  played(): PlayedSound[] {
+    return this.#remote?.played() ?? [];
+  }
+
+  sources(joinedAt: number, measured: readonly MeasuredSound[]): SourceStats[] {
     return (this.#remote?.carried ?? []).flatMap((bound): SourceStats[] => {
       const figures = this.#peer?.stats.inbound(bound.mid);
       const participant = this.roster.participants.get(bound.participant);
       if (!figures || !participant) return [];
-      const measured = bound.kind === "audio" ? this.#remote?.measure(bound.mid) : undefined;
+      const sound = measured.find(({ mid }) => mid === bound.mid);
       return [
         {
           id: participant.id, alias: participant.name, kind: bound.kind, slot: bound.slot, ...figures,
           width: bound.video?.videoWidth ?? figures.width, height: bound.video?.videoHeight ?? figures.height,
           firstFrameMs: bound.firstAt === 0 ? 0 : Math.max(0, Math.round(bound.firstAt - joinedAt)),
-          audioLevel: measured?.audioLevel ?? 0, dominantHz: measured?.dominantHz ?? 0,
+          audioLevel: sound?.audioLevel ?? 0, dominantHz: sound?.dominantHz ?? 0,
         },
       ];
     });
@@ -144,6 +152,25 @@ export class WebRtcRoad {
 
   close(): void {
     this.#stop();
+  }
+
+  #start(): void {
+    const peer = new Peer(
+      {
+        send: (message) => this.host.send(message),
+        connected: () => this.#connected(),
+        failed: (reason) => this.#giveUp(reason),
+        failing: (number, reason) => {
+          for (const publication of this.host.publications()) if (publication.number === number) this.host.failing(publication, this.carries(publication) ? reason : undefined);
+        },
+      },
+      this.turns,
+    );
+    this.#peer = peer;
+    this.#remote = new RemoteMedia(this.playback, this.turns, (mid) => peer.track(mid), (id, kind, slot) => this.roster.track(id, kind, slot), (track) => this.host.released(track));
+    const tracks = this.roster.tracks;
+    const count = (kind: string): number => tracks.filter((track) => track.kind === kind).length + WebRtcRoad.SPARE;
+    peer.start(count("audio"), count("video"), [...this.host.publications()].map(outbound));
   }
 
   #connected(): void {
@@ -167,7 +194,7 @@ export class WebRtcRoad {
   }
 
   #giveUp(reason: string): void {
-    if (!this.#peer) return;
+    if (this.#levels === undefined) return;
     const wasActive = this.#active;
     this.#stop();
     if (wasActive) this.host.send({ type: "transport", media: "websocket" });
@@ -175,8 +202,10 @@ export class WebRtcRoad {
   }
 
   #stop(): void {
+    this.#stay++;
     clearTimeout(this.#timer);
     clearInterval(this.#levels);
+    this.#levels = undefined;
     this.#active = false;
     this.#remote?.close();
     this.#remote = undefined;

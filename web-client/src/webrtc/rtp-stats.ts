@@ -28,6 +28,9 @@ interface Report {
   bytesSent?: number;
   packetsSent?: number;
   framesEncoded?: number;
+  mediaSourceId?: string;
+  frames?: number;
+  totalSamplesDuration?: number;
   keyFramesEncoded?: number;
   framesPerSecond?: number;
   qualityLimitationReason?: string;
@@ -38,6 +41,12 @@ export type InboundFigures = Pick<
   "codec" | "packets" | "lost" | "bitrate" | "framesDecoded" | "framesDropped" | "width" | "height" | "freezeMs" | "freezeCount" | "delayMs"
 >;
 export type OutboundFigures = Pick<SendStats, "bitrate" | "fps" | "width" | "height" | "keyframes"> & { codec: string; limitReason: string | undefined };
+
+/** Counts of one sender: pictures (or packets of sound) out of the encoder, and pictures (or packets' worth of sound) that its track gave. */
+export interface SendCounts {
+  out: number;
+  input: number;
+}
 
 /** The counters of one m-line, cumulative. */
 interface Counters {
@@ -54,6 +63,7 @@ export class RtpStats {
   #last = new Map<string, Counters>();
   #inbound = new Map<string, InboundFigures>();
   #outbound = new Map<string, OutboundFigures>();
+  readonly #sent = new Map<string, SendCounts>();
   readonly #video = new Set<string>();
   /** What an m-line had counted when it took up its present source. */
   readonly #base = new Map<string, InboundFigures>();
@@ -90,6 +100,11 @@ export class RtpStats {
     return this.#outbound.get(mid);
   }
 
+  /** What went in and came out of a sender; `undefined` while the browser does not tell. */
+  sent(mid: string): SendCounts | undefined {
+    return this.#sent.get(mid);
+  }
+
   /** @param now ms */
   read(reports: Iterable<unknown>, now: number): void {
     const all = [...reports] as Report[];
@@ -99,6 +114,7 @@ export class RtpStats {
       if (report.mid === undefined) continue;
       if (report.type === "inbound-rtp" && report.kind === "video") this.#video.add(report.mid);
       if (report.type === "inbound-rtp") this.#inbound.set(report.mid, this.#readInbound(report, report.mid, codec(report), now));
+      if (report.type === "outbound-rtp") this.#sent.set(report.mid, counts(report, all.find((other) => other.id === report.mediaSourceId)));
       if (report.type === "outbound-rtp") this.#outbound.set(report.mid, this.#readOutbound(report, report.mid, codec(report), now));
     }
   }
@@ -137,6 +153,11 @@ export class RtpStats {
       limitReason: reason === undefined || reason === "none" ? undefined : reason,
     };
   }
+}
+
+function counts(report: Report, source: Report | undefined): SendCounts {
+  if (report.kind === "audio") return { out: report.packetsSent ?? 0, input: Math.floor((source?.totalSamplesDuration ?? 0) * 50) };
+  return { out: report.framesEncoded ?? 0, input: source?.frames ?? 0 };
 }
 
 function rate(last: Counters | undefined, current: Counters): number {

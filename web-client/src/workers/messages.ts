@@ -50,8 +50,23 @@ export type ToSession =
   | { type: "pause"; tracks: TrackRef[] }
   | { type: "control"; message: ClientMessage }
   | { type: "network" }
-  | { type: "stats"; request: number }
+  /** `played`: sound of WebRTC to be measured too. */
+  | { type: "stats"; request: number; played: PlayedSound[] }
   | { type: "leave"; reason: string | undefined };
+
+/** What an m-line of WebRTC played just now. */
+export interface PlayedSound {
+  mid: string;
+  samples: Float32Array<ArrayBuffer>;
+  sampleRate: number;
+}
+
+/** What was measured of it: linear RMS, and the strongest frequency, Hz. */
+export interface MeasuredSound {
+  mid: string;
+  audioLevel: number;
+  dominantHz: number;
+}
 
 /** Figures of one track received over the WebSocket. */
 export interface ReceivedStats {
@@ -83,7 +98,7 @@ export type FromSession =
   /** Linear RMS over the last 100 ms: of the microphone, and of what was played of each source. */
   | { type: "local-level"; level: number }
   | { type: "levels"; levels: [participant: number, level: number][] }
-  | { type: "stats"; request: number; rttMs: number; received: ReceivedStats[]; sending: SendStats[] };
+  | { type: "stats"; request: number; rttMs: number; received: ReceivedStats[]; sending: SendStats[]; measured: MeasuredSound[] };
 
 /** From session worker to video worker. */
 export type SessionToVideo =

@@ -20,6 +20,8 @@ interface Outgoing {
   /** Counts feeds, so that one that was replaced stops. */
   feed: number;
   stopFeed: (() => void) | undefined;
+  /** After a failure that may pass: when to try again of one's own accord, and how long to wait after the next failure, ms. */
+  again: { at: number; waitMs: number } | undefined;
   /** The last `limit` of the server, for senders made later. */
   limit: { bitrate: number; reason: string } | undefined;
 }
@@ -32,6 +34,10 @@ export interface SenderEvents {
 
 /** Everything that this page publishes: reads captured media, encodes it and sends it, unless WebRTC carries it. */
 export class Sender {
+  /** A failed encoder is tried again after this time, then after twice as long each time, up to the second figure, ms. */
+  static readonly AGAIN_MS = 5000;
+  static readonly AGAIN_MOST_MS = 60_000;
+
   readonly uplink: Uplink;
   readonly #outgoing = new Map<number, Outgoing>();
 
@@ -71,7 +77,7 @@ export class Sender {
   async publish(spec: PublicationSpec): Promise<void> {
     const outgoing: Outgoing = {
       spec, codec: "", muted: false, state: "starting", failure: undefined, carried: false,
-      audio: undefined, video: undefined, feed: 0, stopFeed: undefined, limit: undefined,
+      audio: undefined, video: undefined, feed: 0, stopFeed: undefined, again: undefined, limit: undefined,
     };
     this.#outgoing.set(spec.publication, outgoing);
     if (spec.kind === "audio") {
@@ -90,6 +96,7 @@ export class Sender {
     const outgoing = this.#outgoing.get(publication);
     if (!outgoing) return;
     outgoing.stopFeed?.();
+    this.#revive(outgoing);
     const number = ++outgoing.feed;
     const take = (media: CapturedMedia | VideoFrame | AudioData): void => {
       if (number === outgoing.feed) this.#take(outgoing, media);
@@ -139,7 +146,10 @@ export class Sender {
     if (!outgoing) return;
     outgoing.muted = on;
     if (outgoing.audio) outgoing.audio.muted = on;
-    if (!on) outgoing.video?.requestKeyframe();
+    if (!on) {
+      outgoing.video?.requestKeyframe();
+      this.#revive(outgoing);
+    }
     if (outgoing.state !== "failed" && outgoing.state !== "starting") outgoing.state = on ? "muted" : "sending";
     this.#report(outgoing);
     this.events.announce();
@@ -200,7 +210,7 @@ export class Sender {
   }
 
   #picture(outgoing: Outgoing, frame: VideoFrame): void {
-    if (outgoing.carried || outgoing.muted || outgoing.state === "failed" || (outgoing.codec !== "h264" && outgoing.codec !== "av1")) {
+    if (outgoing.carried || outgoing.muted || !this.#mayEncode(outgoing) || (outgoing.codec !== "h264" && outgoing.codec !== "av1")) {
       frame.close();
       return;
     }
@@ -208,7 +218,8 @@ export class Sender {
       const { slot, source, maxBitrate, fps } = outgoing.spec;
       outgoing.video = new VideoSender({
         slot, source, codec: outgoing.codec, maxBitrate, fps, uplink: this.uplink, window: this.window, now: epochNow,
-        onFailure: (reason) => this.#fail(outgoing, reason),
+        onOutput: () => this.#recovered(outgoing),
+        onFailure: (reason) => this.#failForNow(outgoing, reason),
         onChange: () => {
           this.#report(outgoing);
           this.events.announce();
@@ -222,13 +233,14 @@ export class Sender {
   #sound(outgoing: Outgoing, samples: Float32Array, sampleRate: number): void {
     outgoing.audio ??= new AudioSender({
       slot: outgoing.spec.slot, bitrate: outgoing.spec.maxBitrate, uplink: this.uplink, now: epochNow,
-      onFailure: (reason) => this.#fail(outgoing, reason),
+      onOutput: () => this.#recovered(outgoing),
+      onFailure: (reason) => this.#failForNow(outgoing, reason),
       onLevel: (level) => {
         if (outgoing.spec.source === "microphone") this.events.toPage({ type: "local-level", level: outgoing.muted ? 0 : level });
       },
     });
     // The level is measured either way; WebRTC has its own encoder.
-    outgoing.audio.muted = outgoing.muted || outgoing.carried;
+    outgoing.audio.muted = outgoing.muted || outgoing.carried || !this.#mayEncode(outgoing);
     outgoing.audio.push(samples, sampleRate);
   }
 
@@ -239,8 +251,30 @@ export class Sender {
     }
     outgoing.codec = codec;
     outgoing.state = outgoing.muted ? "muted" : "sending";
+    outgoing.failure = undefined;
+    outgoing.again = undefined;
     this.#report(outgoing);
     this.events.announce();
+  }
+
+  /** What failed is tried quietly now and then: for the others it is there again only when the encoder gives something. */
+  #mayEncode({ state, again }: Outgoing): boolean {
+    return state !== "failed" || (again !== undefined && epochNow() >= again.at);
+  }
+
+  /** Something changed that may have mended a failure: a fresh start. */
+  #revive(outgoing: Outgoing): void {
+    if (outgoing.state === "failed" && outgoing.again) this.#started(outgoing, outgoing.codec);
+  }
+
+  #recovered(outgoing: Outgoing): void {
+    if (outgoing.state === "failed") this.#started(outgoing, outgoing.codec);
+  }
+
+  #failForNow(outgoing: Outgoing, reason: string): void {
+    const waitMs = outgoing.again?.waitMs ?? Sender.AGAIN_MS;
+    outgoing.again = { at: epochNow() + waitMs, waitMs: Math.min(2 * waitMs, Sender.AGAIN_MOST_MS) };
+    this.#fail(outgoing, reason);
   }
 
   #fail(outgoing: Outgoing, reason: string): void {

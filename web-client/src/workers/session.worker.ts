@@ -1,6 +1,7 @@
 import { SUBPROTOCOL, type MemberInfo, type ServerMessage, type TrackRef } from "../control/messages.js";
 import { Session, type Socket } from "../control/session.js";
 import { chooseVideoCodec } from "../encode/probe.js";
+import { dominantHz, rms } from "../playout/spectrum.js";
 import { epochNow, type FromSession, type ToSession, type VideoToSession } from "./messages.js";
 import { Receiver } from "./receiver.js";
 import { workerScope } from "./scope.js";
@@ -120,9 +121,10 @@ function fromVideo(message: VideoToSession): void {
   }
 }
 
-async function stats(request: number): Promise<void> {
+async function stats({ request, played }: ToSession & { type: "stats" }): Promise<void> {
   const received = (await receiver?.stats(request)) ?? [];
-  toPage({ type: "stats", request, rttMs: session?.rttMs ?? 0, received, sending: sender?.stats() ?? [] });
+  const measured = played.map(({ mid, samples, sampleRate }) => ({ mid, audioLevel: rms(samples), dominantHz: dominantHz(samples, sampleRate) }));
+  toPage({ type: "stats", request, rttMs: session?.rttMs ?? 0, received, sending: sender?.stats() ?? [], measured });
 }
 
 page.onmessage = ({ data }) => {
@@ -162,7 +164,7 @@ page.onmessage = ({ data }) => {
       session?.networkChanged();
       break;
     case "stats":
-      void stats(data.request);
+      void stats(data);
       break;
     case "leave":
       session?.leave(data.reason);
