@@ -2,7 +2,7 @@
 //!
 //! Such a relay says of a video packet by its stream id who sent it, and of an audio packet nothing at all (WZP wire v2,
 //! section 4.7). Every sender counts its packets and its media time on its own, though, and both from 0 when it joins. So
-//! each sender is a [`Counter`] whose next packet can be foretold: by its number, by its timestamp, by the relation of the
+//! each sender is a count whose next packet can be foretold: by its number, by its timestamp, by the relation of the
 //! two (one frame per packet, more after a pause), by its codec, and by when it should be here, since timestamps run like
 //! the clock. A packet goes to the sender whose expectation it misses least, and begins a new one if it misses all. The
 //! numbers of two senders that joined at the same instant are the same; what tells them apart then is only the delay of
