@@ -263,6 +263,12 @@ fn two_natives_that_joined_two_seconds_apart_come_apart() {
 }
 
 #[test]
+fn bad_paths_keep_them_apart() {
+    let bad = |t: &mut Talker| t.delay = (80_000, 40_000.0);
+    assert_apart("two natives on bad paths", &[with(0, bad), with(2_000, bad)]);
+}
+
+#[test]
 fn silence_of_every_kind_keeps_them_apart() {
     for kind in [Silence::Sent, Silence::Suppressed, Silence::Stopped] {
         let talkers = [
