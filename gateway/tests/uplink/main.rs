@@ -4,4 +4,5 @@
 mod member;
 mod relay;
 mod separation;
+mod separation_cases;
 mod stand_in;
