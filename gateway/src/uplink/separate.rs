@@ -113,6 +113,15 @@ impl Stream {
     fn is_of(&self, header: &MediaHeader) -> bool {
         self.media_type == header.media_type && self.stream_id == header.stream_id
     }
+
+    fn place(&mut self, event: Event) -> Placement {
+        let event = if std::mem::take(&mut self.unannounced) {
+            Event::New
+        } else {
+            event
+        };
+        Placement { stream: self.id, event }
+    }
 }
 
 /// Whether the stream id alone says who sends: relays number the senders of video from 1, and hand on the 0 of natives
@@ -172,6 +181,7 @@ impl Separator {
                 let silent = now.saturating_sub(stream.counter.arrival);
                 silent >= idle || (stream.packets < STRAY_PACKETS && silent >= STRAY_IDLE.min(idle))
             })
+            .filter(|stream| !stream.unannounced)
             .map(|stream| stream.id)
             .collect()
     }
@@ -207,22 +217,17 @@ impl Separator {
     fn take(&mut self, index: usize, header: &MediaHeader, at: Duration, miss: Miss, ambiguous: bool) -> Placement {
         let stream = &mut self.streams[index];
         stream.packets = stream.packets.saturating_add(1);
-        let event = if miss.seen {
+        if miss.seen {
             stream.doubles += DOUBLE;
-            Event::Duplicate
         } else {
             stream.doubles = stream.doubles.saturating_sub(1);
             stream.counter.take(header, at, !ambiguous);
-            match ambiguous {
-                _ if std::mem::take(&mut stream.unannounced) => Event::New,
-                true => Event::Merged,
-                false => Event::Continued,
-            }
-        };
-        Placement {
-            stream: stream.id,
-            event,
         }
+        stream.place(match ambiguous {
+            _ if miss.seen => Event::Duplicate,
+            true => Event::Merged,
+            false => Event::Continued,
+        })
     }
 
     fn are_twins(&mut self, index: usize) -> bool {
@@ -248,16 +253,16 @@ impl Separator {
             previous.take(header, at, true);
             Event::Continued
         };
-        Placement {
-            stream: stream.id,
-            event,
-        }
+        stream.place(event)
     }
 
     /// If this is what a stream counted before it seemed to restart, then it never did: the new counter was another sender.
     fn return_of_previous(&mut self, header: &MediaHeader, at: Duration) -> Option<Placement> {
+        let idle = self.config.idle;
         let index = self.streams.iter().position(|stream| {
-            let fits = |previous: &Counter| previous.miss(header, at).total <= FIT;
+            let fits = |previous: &Counter| {
+                at.saturating_sub(previous.arrival) < idle && previous.miss(header, at).total <= FIT
+            };
             stream.is_of(header) && stream.previous.as_ref().is_some_and(fits)
         })?;
         let previous = self.streams[index].previous.take()?;
@@ -287,25 +292,19 @@ impl Separator {
         let counter = Counter::new(header, at);
         stream.previous = Some(std::mem::replace(&mut stream.counter, counter));
         stream.packets = stream.packets.saturating_add(1);
-        Placement {
-            stream: stream.id,
-            event: Event::Restarted,
-        }
+        stream.place(Event::Restarted)
     }
 
     fn begin_or_merge(&mut self, header: &MediaHeader, at: Duration) -> Placement {
         if self.is_full(header.media_type) {
-            let miss = |stream: &Stream| (!stream.is_of(header), stream.counter.miss(header, at).total);
-            let of_type = self.streams.iter().filter(|s| s.media_type == header.media_type);
+            let of_type = self.streams.iter_mut().filter(|s| s.media_type == header.media_type);
             let nearest = of_type.min_by(|a, b| {
-                let (a, b) = (miss(a), miss(b));
-                a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+                let miss = |stream: &Stream| stream.counter.miss(header, at).total;
+                let lanes = a.is_of(header).cmp(&b.is_of(header)).reverse();
+                lanes.then_with(|| miss(a).total_cmp(&miss(b)))
             });
             if let Some(stream) = nearest {
-                return Placement {
-                    stream: stream.id,
-                    event: Event::Merged,
-                };
+                return stream.place(Event::Merged);
             }
         }
         self.newcomers = self.newcomers.saturating_sub(1);

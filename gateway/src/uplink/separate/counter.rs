@@ -18,7 +18,7 @@ const STEP: u64 = 500_000;
 /// The share of a packet's lateness that moves the expectation, as a divisor.
 const FOLLOW: i64 = 16;
 /// Packets that may be missing or out of order without casting doubt on who sent them.
-const NEAR: i32 = 8;
+const NEAR: u32 = 8;
 /// How far behind the newest a late packet may be.
 const BEHIND: i32 = WINDOW as i32;
 /// How far ahead of the number that the time since the last packet allows for.
@@ -29,7 +29,7 @@ mod weight {
     /// A lateness that says nothing more.
     pub const MOST_LATE: f64 = 8.0;
     /// The same when the numbers follow each other.
-    pub const MOST_LATE_NEAR: f64 = 4.0;
+    pub const MOST_LATE_NEAR: f64 = 3.0;
     /// A number that has come already: a duplicate comes at once, or it is another sender's.
     pub const SEEN: f64 = 4.0;
     /// A number that cannot be.
@@ -83,13 +83,17 @@ impl Counter {
         let ahead = header.seq.wrapping_sub(self.seq) as i32;
         let seen = self.has_seen(ahead);
         let off_beat = self.off_beat(header, ahead);
-        let near = !seen && ahead.abs() <= NEAR && off_beat == 0.0;
+        let near = !seen && ahead.unsigned_abs() <= NEAR && off_beat == 0.0;
         let jitter = if header.media_type == MediaType::Audio {
             (2 * self.jitter).clamp(LEAST_JITTER, MOST_JITTER)
         } else {
             PICTURE_JITTER
         };
-        let most_late = if near { weight::MOST_LATE_NEAR } else { weight::MOST_LATE };
+        let most_late = if near {
+            weight::MOST_LATE_NEAR
+        } else {
+            weight::MOST_LATE
+        };
         let late = (self.lateness(header, at) as f64 / jitter as f64).abs().min(most_late);
         let mut total = late + off_beat + self.gap(header, ahead, at);
         if seen {
@@ -176,7 +180,7 @@ impl Counter {
                 if i64::from(ahead) > 2 * frames + AHEAD {
                     return weight::IMPOSSIBLE;
                 }
-                (f64::from(ahead).ln() * 0.3).min(2.0)
+                (0.7 + f64::from(ahead).ln() * 0.3).min(2.0)
             }
             _ if ahead > -BEHIND => 0.5 - f64::from(ahead) * 0.02,
             _ => weight::IMPOSSIBLE,
