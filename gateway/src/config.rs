@@ -434,9 +434,17 @@ mod tests {
 
     #[test]
     fn uplinks_of_the_file_come_before_the_relay_for_all() {
-        let text = "relay = \"all.example\"\n[[uplink]]\npattern = \"team-*\"\nrelay = \"team.example:7\"\nnames = \"hashed\"";
-        let config = flags(&["--relay", "flag.example"]).over(file(text).unwrap()).resolve().unwrap();
-        let relays: Vec<_> = config.uplinks.iter().map(|rule| (rule.pattern.as_str(), rule.relay.as_str())).collect();
+        let text =
+            "relay = \"all.example\"\n[[uplink]]\npattern = \"team-*\"\nrelay = \"team.example:7\"\nnames = \"hashed\"";
+        let config = flags(&["--relay", "flag.example"])
+            .over(file(text).unwrap())
+            .resolve()
+            .unwrap();
+        let relays: Vec<_> = config
+            .uplinks
+            .iter()
+            .map(|rule| (rule.pattern.as_str(), rule.relay.as_str()))
+            .collect();
         assert_eq!(relays, [("team-*", "team.example:7"), ("*", "flag.example:4433")]);
         assert_eq!(config.uplinks[0].names, Names::Hashed);
         assert!(file("[[uplink]]\nrelay = \"a\"\npatern = \"b\"").is_err());

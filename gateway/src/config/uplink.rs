@@ -77,9 +77,11 @@ impl UplinkRule {
     pub fn checked(mut self) -> Result<Self, String> {
         let (host, port) = match self.relay.rsplit_once(':') {
             // An IPv6 address has colons of its own, and brackets if a port follows.
-            Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
-                (host, port.parse().map_err(|_| format!("relay {:?}: {port:?} is not a port", self.relay))?)
-            }
+            Some((host, port)) if !host.contains(':') || host.ends_with(']') => (
+                host,
+                port.parse()
+                    .map_err(|_| format!("relay {:?}: {port:?} is not a port", self.relay))?,
+            ),
             _ => (self.relay.as_str(), PORT),
         };
         let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -93,10 +95,15 @@ impl UplinkRule {
         };
         if self.video_stream > 1 {
             let given = self.video_stream;
-            return Err(format!("video_stream {given} is not 0 or 1, which are all that relays forward"));
+            return Err(format!(
+                "video_stream {given} is not 0 or 1, which are all that relays forward"
+            ));
         }
         if self.pattern.is_empty() {
-            return Err(format!("pattern of the uplink to {} is empty; write * for all rooms", self.relay));
+            return Err(format!(
+                "pattern of the uplink to {} is empty; write * for all rooms",
+                self.relay
+            ));
         }
         Ok(self)
     }
@@ -104,7 +111,8 @@ impl UplinkRule {
     /// Whether a room is meant. A room that is known by its hash form only is meant by its exact name, or by `*`.
     pub fn is_for(&self, room: &RoomName) -> bool {
         let exact = RoomName::parse(&self.pattern).is_ok_and(|meant| meant == *room);
-        exact || wildmatch::WildMatchPattern::<'*', '\0'>::new_case_insensitive(&self.pattern).matches(&room.to_string())
+        exact
+            || wildmatch::WildMatchPattern::<'*', '\0'>::new_case_insensitive(&self.pattern).matches(&room.to_string())
     }
 }
 

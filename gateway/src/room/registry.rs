@@ -266,7 +266,9 @@ impl RoomHandle {
     /// Says how the room stands with somebody else's relay.
     pub async fn set_uplink(&self, uplink: Option<UplinkStatus>) {
         // The task drains its queue without waiting for anything; one that is gone has nobody to tell.
-        timeout(JOIN_DEADLINE, self.commands.send(Command::Uplink(uplink))).await.ok();
+        timeout(JOIN_DEADLINE, self.commands.send(Command::Uplink(uplink)))
+            .await
+            .ok();
     }
 
     /// Both are handles of one running room, as against one that ended and one that began after it.

@@ -114,7 +114,14 @@ mod tests {
     fn names_are_listed_as_far_as_they_fit() {
         assert_eq!(alias(["Ana"]), "Ana via web");
         assert_eq!(alias(["Ana", "Bo"]), "Ana, Bo via web");
-        let many = ["Annabella", "Bartholomew", "Christopher", "Dominique", "Ekaterina", "Florentine"];
+        let many = [
+            "Annabella",
+            "Bartholomew",
+            "Christopher",
+            "Dominique",
+            "Ekaterina",
+            "Florentine",
+        ];
         assert_eq!(alias(many), "Annabella, Bartholomew, Christopher and 3 more via web");
     }
 

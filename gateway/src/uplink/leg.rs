@@ -19,6 +19,7 @@ use super::roster::Roster;
 use super::sources::Sources;
 use super::trouble::Trouble;
 use crate::config::uplink::{Names, UplinkRule};
+use crate::media::frame::RoomTime;
 use crate::native::client::{self, Client};
 use crate::room::member::LeaveReason;
 use crate::room::registry::RoomHandle;
@@ -27,6 +28,8 @@ use crate::room::uplink::{UplinkState, UplinkStatus};
 
 mod link;
 
+/// A relay that was lost less than this ago is dialled eagerly, µs.
+const EAGER: u64 = 60_000_000;
 /// A host name is looked up within this.
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -91,7 +94,9 @@ impl Watch {
     /// Our own leg is a member of our own room: the relay is this gateway.
     fn has_own_leg(&self) -> bool {
         let snapshot = self.snapshots.borrow();
-        snapshot.local().any(|member| member.fingerprint.to_string() == self.own)
+        snapshot
+            .local()
+            .any(|member| member.fingerprint.to_string() == self.own)
     }
 
     /// Waits for a member; false if the room or the gateway has ended.
@@ -189,6 +194,8 @@ struct Leg {
     alias: Alias,
     backoff: Backoff,
     attempts: usize,
+    /// When a connection that had stood for a while was last good.
+    good_at: Option<RoomTime>,
     roster: Roster,
     sources: Sources,
     status: Option<UplinkStatus>,
@@ -215,6 +222,7 @@ impl Leg {
             alias: Alias::new(shared.config.renaming, called, room.now()),
             backoff: Backoff::default(),
             attempts: 0,
+            good_at: None,
             roster: Roster::new(watch.own.clone()),
             sources: Sources::new(
                 shared.registry.clone(),
@@ -244,7 +252,7 @@ impl Leg {
                 Ok(Err(trouble)) => trouble,
                 Err(over) => return over,
             };
-            let wait = self.backoff.wait(rand::random());
+            let wait = self.wait(trouble.state);
             tracing::debug!(room = %self.room.display(), relay = self.target.rule.relay, ?wait, trouble.message, "uplink");
             self.say(trouble.state, &trouble.message).await;
             let retry = Instant::now() + wait;
@@ -257,6 +265,16 @@ impl Leg {
             if let Err(over) = watch.unless_over(sleep_until(retry)).await {
                 return over;
             }
+        }
+    }
+
+    /// How long to wait after a failure.
+    fn wait(&mut self, state: UplinkState) -> Duration {
+        let now = self.room.now();
+        let eager = state == UplinkState::Away && self.good_at.is_some_and(|at| now.since(at) < EAGER);
+        match eager {
+            true => self.backoff.wait_eagerly(rand::random()),
+            false => self.backoff.wait(rand::random()),
         }
     }
 

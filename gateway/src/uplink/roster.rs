@@ -112,7 +112,9 @@ impl Roster {
             if self.own.contains(&who.fingerprint) || members.len() == MOST_MEMBERS {
                 continue;
             }
-            let same = members.iter().filter(|member| member.key.fingerprint == who.fingerprint);
+            let same = members
+                .iter()
+                .filter(|member| member.key.fingerprint == who.fingerprint);
             let key = MemberKey {
                 nth: same.count() as u32,
                 fingerprint: who.fingerprint,
@@ -192,9 +194,8 @@ impl Roster {
 
     /// Members whose sound has not been heard.
     pub fn unheard(&self) -> usize {
-        let heard = |key: &MemberKey| {
-            (self.streams.values()).any(|stream| stream.kind == Kind::Audio && is_of(stream, key))
-        };
+        let heard =
+            |key: &MemberKey| (self.streams.values()).any(|stream| stream.kind == Kind::Audio && is_of(stream, key));
         self.members.iter().filter(|member| !heard(&member.key)).count()
     }
 
@@ -203,7 +204,9 @@ impl Roster {
         let mut unnamed: BTreeMap<u32, String> = BTreeMap::new();
         for stream in self.streams.values() {
             if let Some(Owner::Unnamed(number)) = stream.owner {
-                let several = (stream.kind == Kind::Audio && stream.high).then(|| self.merged()).flatten();
+                let several = (stream.kind == Kind::Audio && stream.high)
+                    .then(|| self.merged())
+                    .flatten();
                 let name = several.unwrap_or_else(|| format!("native {number}"));
                 let entry = unnamed.entry(number).or_insert_with(|| name.clone());
                 if stream.kind == Kind::Audio {
@@ -304,11 +307,13 @@ impl Roster {
         let nameless = self.nameless(Kind::Audio);
         let mut found = Vec::new();
         for member in self.without(Kind::Audio) {
-            let streams: Vec<_> = (nameless.iter())
-                .filter(|id| near(&self.streams[id], member))
-                .collect();
+            let streams: Vec<_> = (nameless.iter()).filter(|id| near(&self.streams[id], member)).collect();
             if let [id] = streams[..]
-                && self.without(Kind::Audio).filter(|other| near(&self.streams[id], other)).count() == 1
+                && self
+                    .without(Kind::Audio)
+                    .filter(|other| near(&self.streams[id], other))
+                    .count()
+                    == 1
             {
                 found.push((*id, member.key.clone()));
             }
@@ -356,8 +361,12 @@ impl Roster {
         for id in self.nameless(Kind::Video) {
             let picture = &self.streams[&id];
             let near = |stream: &&Stream| (stream.origin - picture.origin).abs() <= PAIR && stream.high == picture.high;
-            let mut sounds = (self.streams.values()).filter(|stream| stream.kind == Kind::Audio).filter(near);
-            let pictures = (self.streams.values()).filter(|stream| stream.kind == Kind::Video).filter(near);
+            let mut sounds = (self.streams.values())
+                .filter(|stream| stream.kind == Kind::Audio)
+                .filter(near);
+            let pictures = (self.streams.values())
+                .filter(|stream| stream.kind == Kind::Video)
+                .filter(near);
             if let (Some(sound), None, 1) = (sounds.next(), sounds.next(), pictures.count())
                 && let Some(Owner::Member(key)) = &sound.owner
             {
@@ -406,7 +415,10 @@ fn shown_name(alias: Option<&str>, fingerprint: &str) -> String {
         shown.trim().to_owned()
     };
     let names = [clean(alias.unwrap_or_default(), MOST_NAME), clean(fingerprint, 9)];
-    names.into_iter().find(|name| !name.is_empty()).unwrap_or_else(|| "native".to_owned())
+    names
+        .into_iter()
+        .find(|name| !name.is_empty())
+        .unwrap_or_else(|| "native".to_owned())
 }
 
 #[cfg(test)]

@@ -62,10 +62,18 @@ impl Sources {
 
     /// Makes our room's list agree with the relay's.
     pub async fn follow(&mut self, roster: &Roster, now: RoomTime) {
-        let members = roster.members().map(|(key, name)| (Owner::Member(key.clone()), name.to_owned()));
-        let unnamed = roster.unnamed().into_iter().map(|(number, name)| (Owner::Unnamed(number), name));
+        let members = roster
+            .members()
+            .map(|(key, name)| (Owner::Member(key.clone()), name.to_owned()));
+        let unnamed = roster
+            .unnamed()
+            .into_iter()
+            .map(|(number, name)| (Owner::Unnamed(number), name));
         let wanted: BTreeMap<_, _> = members.chain(unnamed).collect();
-        let gone: Vec<_> = (self.sources.keys()).filter(|owner| !wanted.contains_key(*owner)).cloned().collect();
+        let gone: Vec<_> = (self.sources.keys())
+            .filter(|owner| !wanted.contains_key(*owner))
+            .cloned()
+            .collect();
         self.barred.retain(|owner| wanted.contains_key(owner));
         for owner in gone {
             if let Some(source) = self.sources.remove(&owner) {
@@ -146,7 +154,10 @@ impl Sources {
 
     /// When [`Sources::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<RoomTime> {
-        self.sources.values().filter_map(|source| source.ingress.poll_timeout()).min()
+        self.sources
+            .values()
+            .filter_map(|source| source.ingress.poll_timeout())
+            .min()
     }
 
     /// Does what is due at `now`.
@@ -190,7 +201,10 @@ impl Sources {
 
     /// The connection is gone: those without a name go, the others stay for now, without media.
     pub async fn disconnected(&mut self) {
-        let unnamed: Vec<_> = (self.sources.keys()).filter(|owner| matches!(owner, Owner::Unnamed(_))).cloned().collect();
+        let unnamed: Vec<_> = (self.sources.keys())
+            .filter(|owner| matches!(owner, Owner::Unnamed(_)))
+            .cloned()
+            .collect();
         for owner in unnamed {
             if let Some(source) = self.sources.remove(&owner) {
                 source.membership.leave(LeaveReason::Lost).await;

@@ -52,10 +52,9 @@ impl Trouble {
     /// Relays close without a word, or the word is lost to the close that follows it.
     fn closed_before_answer(error: &ConnectionError, has_token: bool) -> Self {
         match error {
-            ConnectionError::ApplicationClosed(close) if !close.reason.is_empty() => Self::refused(format!(
-                "the relay refuses: {}",
-                String::from_utf8_lossy(&close.reason)
-            )),
+            ConnectionError::ApplicationClosed(close) if !close.reason.is_empty() => {
+                Self::refused(format!("the relay refuses: {}", String::from_utf8_lossy(&close.reason)))
+            }
             ConnectionError::ApplicationClosed(_) if has_token => Self::refused(
                 "the relay closed the connection before it answered: it refuses the token or wants none, or speaks another \
                  version",

@@ -5,3 +5,6 @@ mod media;
 mod mixing;
 mod rooms;
 mod support;
+
+#[path = "../common/tone.rs"]
+mod tone;

@@ -255,7 +255,8 @@ impl Leg {
         }
         let silent = now.since(link.received.1) >= self.shared.config.silence.as_micros() as u64;
         if silent {
-            self.say(UplinkState::Stalled, "nothing comes from the relay any more").await;
+            self.say(UplinkState::Stalled, "nothing comes from the relay any more")
+                .await;
             self.redial(Redial::Stalled, link, now);
         } else {
             match link.legibility.verdict() {
@@ -271,6 +272,7 @@ impl Leg {
             }
             if now.since(link.since) >= STEADY {
                 self.backoff.reset();
+                self.good_at = Some(now);
             }
         }
         let renamed = self.alias.due().is_some_and(|due| due <= now);
@@ -302,7 +304,7 @@ impl Leg {
         let client = match dialled {
             Ok(client) => client,
             Err(trouble) => {
-                let wait = self.backoff.wait(rand::random());
+                let wait = self.wait(trouble.state);
                 link.redial_at = now.plus(wait.as_micros() as u64);
                 tracing::debug!(room = %self.room.display(), ?why, trouble.message, ?wait, "an uplink was not renewed");
                 return;

@@ -59,7 +59,10 @@ fn own_leg_is_never_listed_even_under_an_accounts_fingerprint() {
     let mut roster = Roster::new(OWN.to_owned());
     let list = vec![who("x", "Ana via web"), who("bo", "Bo"), who("account", "Ana via web")];
     roster.list(list, "Ana via web", ms(0));
-    assert_eq!(roster.members().map(|(_, name)| name).collect::<Vec<_>>(), ["Ana via web", "Bo"]);
+    assert_eq!(
+        roster.members().map(|(_, name)| name).collect::<Vec<_>>(),
+        ["Ana via web", "Bo"]
+    );
 }
 
 #[test]
@@ -147,7 +150,10 @@ fn list_and_names_are_bounded() {
     assert!(roster.members().all(|(_, name)| name.chars().count() <= MOST_NAME));
     // Nameless ones are told apart by place.
     roster.list(vec![who("", ""), who("", "")], "us", ms(0));
-    assert_eq!(roster.members().map(|(key, name)| (key.nth, name)).collect::<Vec<_>>(), [(0, "native"), (1, "native")]);
+    assert_eq!(
+        roster.members().map(|(key, name)| (key.nth, name)).collect::<Vec<_>>(),
+        [(0, "native"), (1, "native")]
+    );
 }
 
 #[test]
