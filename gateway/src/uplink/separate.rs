@@ -2,7 +2,7 @@
 //!
 //! Such a relay says of a video packet by its stream id who sent it, and of an audio packet nothing at all (WZP wire v2,
 //! section 4.7). Every sender counts its packets and its media time on its own, though, and both from 0 when it joins. So
-//! each sender is a [`Counter`] whose next packet can be foretold: by its number, by its timestamp, by the relation of the
+//! each sender is a counter whose next packet can be foretold: by its number, by its timestamp, by the relation of the
 //! two (one frame per packet, more after a pause), by its codec, and by when it should be here, since timestamps run like
 //! the clock. A packet goes to the sender whose expectation it misses least, and begins a new one if it misses all. The
 //! numbers of two senders that joined at the same instant are the same; what tells them apart then is only the delay of
@@ -20,10 +20,10 @@ use counter::{Counter, Miss};
 const FIT: f64 = 6.0;
 /// Two senders whose misses differ by less than this cannot be told apart by this packet.
 const MARGIN: f64 = 1.0;
-/// A sender with fewer packets than this has to fit better, by [`YOUTH`], than one with more: what strayed from an old
+/// A sender with fewer packets than this has to fit better, by `YOUTH`, than one with more: what strayed from an old
 /// sender would otherwise live on as its double.
 const YOUNG: u32 = 50;
-/// See [`YOUNG`].
+/// See `YOUNG`.
 const YOUTH: f64 = 1.5;
 /// A sender that was heard but a few times is forgotten after this: a stray packet is no sender.
 const STRAY_IDLE: Duration = Duration::from_secs(2);
@@ -75,7 +75,8 @@ pub struct Placement {
 pub enum Event {
     /// One more, in order or a little late.
     Continued,
-    /// The first.
+    /// The first. It may be one stray packet, very late on a bad path: a stream of fewer than five packets vanishes after 2 s,
+    /// so wait for the fifth before making a source of it.
     New,
     /// The first on a new count: numbers and timestamps are not those of before.
     Restarted,
@@ -100,6 +101,7 @@ struct Stream {
     id: StreamId,
     media_type: MediaType,
     stream_id: u8,
+    session: Option<[u8; 2]>,
     counter: Counter,
     /// What was counted before the last restart, in case it was another sender that began.
     previous: Option<Counter>,
@@ -110,8 +112,9 @@ struct Stream {
 }
 
 impl Stream {
-    fn is_of(&self, header: &MediaHeader) -> bool {
-        self.media_type == header.media_type && self.stream_id == header.stream_id
+    fn is_of(&self, packet: Packet) -> bool {
+        let header = packet.header;
+        (self.media_type, self.stream_id, self.session) == (header.media_type, header.stream_id, packet.session)
     }
 
     fn place(&mut self, event: Event) -> Placement {
@@ -124,10 +127,19 @@ impl Stream {
     }
 }
 
-/// Whether the stream id alone says who sends: relays number the senders of video from 1, and hand on the 0 of natives
-/// only from other relays.
-fn is_numbered(header: &MediaHeader) -> bool {
-    header.media_type != MediaType::Audio && header.stream_id != 0
+#[derive(Debug, Clone, Copy)]
+struct Packet<'a> {
+    header: &'a MediaHeader,
+    at: Duration,
+    session: Option<[u8; 2]>,
+}
+
+impl Packet<'_> {
+    /// Whether it says who sends it: by a session, or by its stream id, as relays number the senders of video from 1, and
+    /// hand on the 0 of natives only from other relays.
+    fn is_numbered(&self) -> bool {
+        self.session.is_some() || (self.header.media_type != MediaType::Audio && self.header.stream_id != 0)
+    }
 }
 
 impl Separator {
@@ -143,28 +155,45 @@ impl Separator {
 
     /// Says where a packet belongs that came at `at`, on any clock that does not run back.
     pub fn push(&mut self, header: &MediaHeader, at: Duration) -> Placement {
-        let Some((nearest, miss, lead)) = self.nearest(header, at) else {
-            return self.begin_or_merge(header, at);
+        self.place(Packet {
+            header,
+            at,
+            session: None,
+        })
+    }
+
+    /// The same for a packet from a trunk frame, which says whose session at the relay it is of.
+    pub fn push_from(&mut self, session: [u8; 2], header: &MediaHeader, at: Duration) -> Placement {
+        self.place(Packet {
+            header,
+            at,
+            session: Some(session),
+        })
+    }
+
+    fn place(&mut self, packet: Packet) -> Placement {
+        let Some((nearest, miss, lead)) = self.nearest(packet) else {
+            return self.begin_or_merge(packet);
         };
         if miss.total <= FIT {
             let ambiguous = lead < MARGIN;
-            if !is_numbered(header) && miss.seen && self.are_twins(nearest) {
-                return self.begin_or_merge(header, at);
+            if !packet.is_numbered() && miss.seen && self.are_twins(nearest) {
+                return self.begin_or_merge(packet);
             }
-            return self.take(nearest, header, at, miss, ambiguous);
+            return self.take(nearest, packet, miss, ambiguous);
         }
-        if is_numbered(header) {
-            return self.resume_or_restart(nearest, header, at);
+        if packet.is_numbered() {
+            return self.resume_or_restart(nearest, packet);
         }
-        if let Some(resumed) = self.return_of_previous(header, at) {
+        if let Some(resumed) = self.return_of_previous(packet) {
             return resumed;
         }
         if self.newcomers == 0
-            && let Some(silent) = self.only_silent(header, at)
+            && let Some(silent) = self.only_silent(packet)
         {
-            return self.restart(silent, header, at);
+            return self.restart(silent, packet);
         }
-        self.begin_or_merge(header, at)
+        self.begin_or_merge(packet)
     }
 
     /// Says that so many members have joined whose media has not been heard yet. As long as there are any, a new counter is
@@ -197,11 +226,11 @@ impl Separator {
     }
 
     /// The stream that the packet misses least, by how much, and how much nearer that is than the second.
-    fn nearest(&self, header: &MediaHeader, at: Duration) -> Option<(usize, Miss, f64)> {
+    fn nearest(&self, packet: Packet) -> Option<(usize, Miss, f64)> {
         let mut nearest: Option<(f64, usize, Miss)> = None;
         let mut runner_up = f64::INFINITY;
-        for (i, stream) in self.streams.iter().enumerate().filter(|(_, s)| s.is_of(header)) {
-            let miss = stream.counter.miss(header, at);
+        for (i, stream) in self.streams.iter().enumerate().filter(|(_, s)| s.is_of(packet)) {
+            let miss = stream.counter.miss(packet.header, packet.at);
             let rank = miss.total + if stream.packets < YOUNG { YOUTH } else { 0.0 };
             match &nearest {
                 Some((least, ..)) if *least <= rank => runner_up = runner_up.min(rank),
@@ -214,14 +243,14 @@ impl Separator {
         nearest.map(|(rank, i, miss)| (i, miss, runner_up - rank))
     }
 
-    fn take(&mut self, index: usize, header: &MediaHeader, at: Duration, miss: Miss, ambiguous: bool) -> Placement {
+    fn take(&mut self, index: usize, packet: Packet, miss: Miss, ambiguous: bool) -> Placement {
         let stream = &mut self.streams[index];
         stream.packets = stream.packets.saturating_add(1);
         if miss.seen {
             stream.doubles += DOUBLE;
         } else {
             stream.doubles = stream.doubles.saturating_sub(1);
-            stream.counter.take(header, at, !ambiguous);
+            stream.counter.take(packet.header, packet.at, !ambiguous);
         }
         stream.place(match ambiguous {
             _ if miss.seen => Event::Duplicate,
@@ -241,45 +270,46 @@ impl Separator {
 
     /// A numbered stream whose count goes elsewhere: what is replayed to a newcomer is old, what follows is not, and the
     /// two may come mixed.
-    fn resume_or_restart(&mut self, index: usize, header: &MediaHeader, at: Duration) -> Placement {
+    fn resume_or_restart(&mut self, index: usize, packet: Packet) -> Placement {
         let stream = &mut self.streams[index];
-        let fitting = |previous: &&mut Counter| previous.miss(header, at).total <= FIT;
+        let fitting = |previous: &&mut Counter| previous.miss(packet.header, packet.at).total <= FIT;
         let Some(previous) = stream.previous.as_mut().filter(fitting) else {
-            return self.restart(index, header, at);
+            return self.restart(index, packet);
         };
-        let event = if previous.miss(header, at).seen {
+        let event = if previous.miss(packet.header, packet.at).seen {
             Event::Duplicate
         } else {
-            previous.take(header, at, true);
+            previous.take(packet.header, packet.at, true);
             Event::Continued
         };
         stream.place(event)
     }
 
     /// If this is what a stream counted before it seemed to restart, then it never did: the new counter was another sender.
-    fn return_of_previous(&mut self, header: &MediaHeader, at: Duration) -> Option<Placement> {
+    fn return_of_previous(&mut self, packet: Packet) -> Option<Placement> {
         let idle = self.config.idle;
         let index = self.streams.iter().position(|stream| {
             let fits = |previous: &Counter| {
-                at.saturating_sub(previous.arrival) < idle && previous.miss(header, at).total <= FIT
+                packet.at.saturating_sub(previous.arrival) < idle
+                    && previous.miss(packet.header, packet.at).total <= FIT
             };
-            stream.is_of(header) && stream.previous.as_ref().is_some_and(fits)
+            stream.is_of(packet) && stream.previous.as_ref().is_some_and(fits)
         })?;
         let previous = self.streams[index].previous.take()?;
-        let miss = previous.miss(header, at);
+        let miss = previous.miss(packet.header, packet.at);
         let other = std::mem::replace(&mut self.streams[index].counter, previous);
-        if !self.is_full(header.media_type) {
-            self.begin(header, other, true);
+        if !self.is_full(packet.header.media_type) {
+            self.begin(packet, other, true);
         }
-        Some(self.take(index, header, at, miss, false))
+        Some(self.take(index, packet, miss, false))
     }
 
     /// The one stream that has stopped lately, if it is one: nothing else can have restarted.
-    fn only_silent(&self, header: &MediaHeader, at: Duration) -> Option<usize> {
+    fn only_silent(&self, packet: Packet) -> Option<usize> {
         let mut silent = self.streams.iter().enumerate().filter(|(_, stream)| {
-            let silence = at.saturating_sub(stream.counter.arrival);
-            stream.is_of(header)
-                && stream.counter.codec == header.codec
+            let silence = packet.at.saturating_sub(stream.counter.arrival);
+            stream.is_of(packet)
+                && stream.counter.codec == packet.header.codec
                 && stream.packets >= STRAY_PACKETS
                 && (RESTART_AFTER..=RESTART_BEFORE).contains(&silence)
         });
@@ -287,20 +317,23 @@ impl Separator {
         silent.next().is_none().then_some(index)
     }
 
-    fn restart(&mut self, index: usize, header: &MediaHeader, at: Duration) -> Placement {
+    fn restart(&mut self, index: usize, packet: Packet) -> Placement {
         let stream = &mut self.streams[index];
-        let counter = Counter::new(header, at);
+        let counter = Counter::new(packet.header, packet.at);
         stream.previous = Some(std::mem::replace(&mut stream.counter, counter));
         stream.packets = stream.packets.saturating_add(1);
         stream.place(Event::Restarted)
     }
 
-    fn begin_or_merge(&mut self, header: &MediaHeader, at: Duration) -> Placement {
-        if self.is_full(header.media_type) {
-            let of_type = self.streams.iter_mut().filter(|s| s.media_type == header.media_type);
+    fn begin_or_merge(&mut self, packet: Packet) -> Placement {
+        if self.is_full(packet.header.media_type) {
+            let of_type = self
+                .streams
+                .iter_mut()
+                .filter(|s| s.media_type == packet.header.media_type);
             let nearest = of_type.min_by(|a, b| {
-                let miss = |stream: &Stream| stream.counter.miss(header, at).total;
-                let lanes = a.is_of(header).cmp(&b.is_of(header)).reverse();
+                let miss = |stream: &Stream| stream.counter.miss(packet.header, packet.at).total;
+                let lanes = a.is_of(packet).cmp(&b.is_of(packet)).reverse();
                 lanes.then_with(|| miss(a).total_cmp(&miss(b)))
             });
             if let Some(stream) = nearest {
@@ -309,18 +342,19 @@ impl Separator {
         }
         self.newcomers = self.newcomers.saturating_sub(1);
         Placement {
-            stream: self.begin(header, Counter::new(header, at), false),
+            stream: self.begin(packet, Counter::new(packet.header, packet.at), false),
             event: Event::New,
         }
     }
 
-    fn begin(&mut self, header: &MediaHeader, counter: Counter, unannounced: bool) -> StreamId {
+    fn begin(&mut self, packet: Packet, counter: Counter, unannounced: bool) -> StreamId {
         let id = StreamId(self.next_id);
         self.next_id = self.next_id.wrapping_add(1);
         self.streams.push(Stream {
             id,
-            media_type: header.media_type,
-            stream_id: header.stream_id,
+            media_type: packet.header.media_type,
+            stream_id: packet.header.stream_id,
+            session: packet.session,
             counter,
             previous: None,
             packets: 1,

@@ -6,5 +6,5 @@ mod mixing;
 mod rooms;
 mod support;
 
-#[path = "../common/tone.rs"]
+#[path = "../support/tone.rs"]
 mod tone;

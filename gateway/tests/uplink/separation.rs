@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use wzp_gateway::uplink::separate::{Config, Event, Placement, Separator, StreamId};
@@ -38,6 +37,8 @@ struct Talker {
     pauses: Option<(f64, f64, Silence)>,
     /// When it counts anew.
     restart: Option<u64>,
+    /// From when on it uses which codec instead.
+    switches: Vec<(u64, Codec)>,
     /// Delay of its own path: least, and mean of what comes on top.
     delay: (u64, f64),
 }
@@ -53,21 +54,24 @@ impl Talker {
             drift_ppm: 0,
             pauses: None,
             restart: None,
+            switches: Vec::new(),
             delay: (30_000, 5_000.0),
         }
     }
 
     /// Departure and header of every packet.
     fn packets(&self, rng: &mut StdRng) -> Vec<(u64, MediaHeader)> {
-        let frame_ms = self.codec.frame_ms();
-        let frame = u64::from(frame_ms) * 1000;
-        let frame = frame - frame * self.drift_ppm.unsigned_abs() / 1_000_000 * u64::from(self.drift_ppm > 0)
-            + frame * self.drift_ppm.unsigned_abs() / 1_000_000 * u64::from(self.drift_ppm < 0);
         let (mut at, mut seq, mut timestamp) = (self.join, self.first_seq, self.first_timestamp);
         let (mut silent, mut until, mut suppressed) = (false, self.join, 0);
         let mut restart = self.restart;
         let mut packets = Vec::new();
+        let mut source_frames = 0;
         while at < self.leave {
+            let switched = self.switches.iter().rev().find(|(from, _)| *from <= at);
+            let mut codec = switched.map_or(self.codec, |(_, codec)| *codec);
+            let frame_ms = codec.frame_ms();
+            let frame = u64::from(frame_ms) * 1000;
+            let frame = frame.saturating_add_signed(-(frame as i64) * self.drift_ppm / 1_000_000);
             if let Some((talk, pause, _)) = self.pauses
                 && at >= until
             {
@@ -80,7 +84,6 @@ impl Talker {
                 // An app takes a moment to come back.
                 at += 400_000;
             }
-            let mut codec = self.codec;
             let kind = self.pauses.map_or(Silence::Sent, |(_, _, kind)| kind);
             if silent && kind == Silence::Stopped {
                 at += frame;
@@ -99,13 +102,23 @@ impl Talker {
                 seq = seq.wrapping_add(1);
             }
             timestamp = timestamp.wrapping_add(frame_ms);
+            if codec.is_codec2() {
+                packets.last_mut().expect("sent just now").1.fec_ratio = 100;
+                source_frames += 1;
+                for symbol in (8..16).filter(|_| source_frames % 8 == 0) {
+                    let mut repair = audio(codec, seq, timestamp);
+                    (repair.flags, repair.fec_ratio, repair.fec_block) = (Flags::REPAIR, 100, symbol << 8);
+                    packets.push((at, repair));
+                    seq = seq.wrapping_add(1);
+                }
+            }
             at += frame;
         }
         packets
     }
 }
 
-fn audio(codec: Codec, seq: u32, timestamp: u32) -> MediaHeader {
+pub fn audio(codec: Codec, seq: u32, timestamp: u32) -> MediaHeader {
     MediaHeader {
         flags: Flags::empty(),
         media_type: MediaType::Audio,
@@ -250,6 +263,12 @@ fn two_natives_that_joined_two_seconds_apart_come_apart() {
 }
 
 #[test]
+fn bad_paths_keep_them_apart() {
+    let bad = |t: &mut Talker| t.delay = (80_000, 40_000.0);
+    assert_apart("two natives on bad paths", &[with(0, bad), with(2_000, bad)]);
+}
+
+#[test]
 fn silence_of_every_kind_keeps_them_apart() {
     for kind in [Silence::Sent, Silence::Suppressed, Silence::Stopped] {
         let talkers = [
@@ -291,6 +310,28 @@ fn up_to_six_come_apart_whatever_they_are() {
             .collect();
         assert_apart(&format!("{count} natives"), &talkers);
     }
+}
+
+#[test]
+fn everybody_may_change_to_worse_codecs_at_once() {
+    // What a directive to the whole room brings about, and it takes a moment to act on.
+    let switches = |ms: u64| {
+        let (degraded, catastrophic) = (Codec::Opus6k, Codec::Codec2_1200);
+        [
+            (60, degraded),
+            (120, catastrophic),
+            (200, degraded),
+            (250, Codec::Opus24k),
+        ]
+        .map(|(from, codec)| (from * SECOND + ms * 1000, codec))
+        .into()
+    };
+    let talkers = [
+        with(0, |t| t.switches = switches(10)),
+        with(2_000, |t| t.switches = switches(35)),
+        with(4_500, |t| t.switches = switches(20)),
+    ];
+    assert_apart("three natives that change codecs", &talkers);
 }
 
 #[test]
@@ -364,226 +405,5 @@ fn restarted_counter_stays_the_same_stream() {
         let (sender, placement) = restarts[0];
         assert_eq!((*sender, Some(placement.stream)), (1, outcome.main[1]), "seed {seed}");
         assert!(outcome.share() < 0.01, "seed {seed}: {}", outcome.share());
-    }
-}
-
-/// Pushes one packet after the other, 20 ms apart.
-fn push_all(separator: &mut Separator, from_ms: u64, headers: impl IntoIterator<Item = MediaHeader>) -> Vec<Placement> {
-    let at = |n: u64| Duration::from_millis(from_ms + n * 20);
-    (0..)
-        .zip(headers)
-        .map(|(n, header)| separator.push(&header, at(n)))
-        .collect()
-}
-
-fn sound(range: std::ops::Range<u32>) -> impl Iterator<Item = MediaHeader> {
-    range.map(|n| audio(Codec::Opus24k, n, n * 20))
-}
-
-fn picture(stream_id: u8, seq: u32, timestamp: u32) -> MediaHeader {
-    MediaHeader {
-        media_type: MediaType::Video,
-        codec: Codec::H264Baseline,
-        stream_id,
-        fec_block: 1,
-        ..audio(Codec::H264Baseline, seq, timestamp)
-    }
-}
-
-#[test]
-fn newcomer_in_a_silence_is_found_out_when_the_silent_one_returns() {
-    let mut separator = Separator::new(Config::default());
-    let old = push_all(&mut separator, 0, sound(0..100));
-    let newcomer = push_all(&mut separator, 4_000, sound(0..65));
-    assert_eq!(
-        (newcomer[0].stream, newcomer[0].event),
-        (old[0].stream, Event::Restarted)
-    );
-    let returned = push_all(&mut separator, 5_310, [audio(Codec::Opus24k, 100, 2_000)]);
-    assert_eq!(
-        (returned[0].stream, returned[0].event),
-        (old[0].stream, Event::Continued)
-    );
-    let other = push_all(&mut separator, 5_320, sound(66..68));
-    assert_ne!(other[0].stream, old[0].stream);
-    assert_eq!((other[0].event, other[1].event), (Event::New, Event::Continued));
-}
-
-#[test]
-fn expected_newcomer_is_nobodys_restart() {
-    let mut separator = Separator::new(Config::default());
-    let old = push_all(&mut separator, 0, sound(0..100));
-    separator.expect_newcomers(1);
-    let newcomer = push_all(&mut separator, 4_000, sound(0..100));
-    assert_ne!(newcomer[0].stream, old[0].stream);
-    assert_eq!(newcomer[0].event, Event::New);
-    let again = push_all(&mut separator, 8_000, sound(5..6));
-    assert_eq!(
-        again[0].event,
-        Event::New,
-        "two are silent: it may be either's, or somebody else's"
-    );
-}
-
-#[test]
-fn codec_may_change_within_a_stream() {
-    let mut separator = Separator::new(Config::default());
-    let mut timestamp = 0;
-    for seq in 0..400 {
-        let codec = [Codec::Opus24k, Codec::Opus6k, Codec::Codec2_1200, Codec::Opus64k][seq as usize / 100];
-        let placement = separator.push(&audio(codec, seq, timestamp), Duration::from_millis(timestamp.into()));
-        assert_eq!(placement.stream, StreamId(0), "packet {seq}");
-        timestamp += codec.frame_ms();
-    }
-}
-
-#[test]
-fn repeated_packet_is_a_duplicate_and_constant_repetition_another_sender() {
-    let mut separator = Separator::new(Config::default());
-    push_all(&mut separator, 0, sound(0..50));
-    let again = separator.push(&audio(Codec::Opus24k, 49, 980), Duration::from_millis(985));
-    assert_eq!((again.stream, again.event), (StreamId(0), Event::Duplicate));
-    push_all(&mut separator, 1_000, sound(50..100));
-    let mut events = Vec::new();
-    for n in 100..200u32 {
-        for delay in [0, 3] {
-            let at = Duration::from_millis(u64::from(n) * 20 + delay);
-            events.push(separator.push(&audio(Codec::Opus24k, n, n * 20), at));
-        }
-    }
-    assert_eq!(separator.len(), 2);
-    assert!(events[20..].iter().all(|p| p.event != Event::Duplicate));
-    assert!(
-        events.iter().any(|p| p.event == Event::Merged),
-        "who is who cannot be told, and that is said"
-    );
-}
-
-#[test]
-fn video_goes_by_stream_id_even_when_old_keyframes_come_in_between() {
-    let mut separator = Separator::new(Config::default());
-    let mut ms = 1_000;
-    let mut push = |header| {
-        ms += 1;
-        separator.push(&header, Duration::from_millis(ms))
-    };
-    // Replayed to a newcomer, a minute old, with a live packet of the same sender in between.
-    let first = push(picture(7, 100, 4_000));
-    assert_eq!(first.event, Event::New);
-    let live = push(picture(7, 9_000, 64_000));
-    assert_eq!((live.stream, live.event), (first.stream, Event::Restarted));
-    let replayed = push(picture(7, 101, 4_000));
-    assert_eq!((replayed.stream, replayed.event), (first.stream, Event::Continued));
-    let other = push(picture(8, 100, 4_000));
-    assert_eq!((other.stream == first.stream, other.event), (false, Event::New));
-    for n in 1..100 {
-        let placements = [
-            push(picture(7, 9_000 + n, 64_000 + n)),
-            push(picture(8, 100 + n, 4_000 + n)),
-        ];
-        assert_eq!(
-            placements.map(|p| (p.stream, p.event)),
-            [first, other].map(|p| (p.stream, Event::Continued))
-        );
-    }
-}
-
-#[test]
-fn two_senders_on_video_stream_zero_come_apart_by_their_counts() {
-    let mut separator = Separator::new(Config::default());
-    let mut wrong = 0;
-    for frame in 0..300u32 {
-        for (sender, ahead_ms) in [(0, 0), (1, 40_000)] {
-            for part in 0..3 {
-                let header = picture(0, frame * 3 + part + sender * 20_000, frame * 33 + ahead_ms);
-                let at = Duration::from_millis(u64::from(frame * 33 + sender * 10 + part));
-                wrong += u32::from(separator.push(&header, at).stream != StreamId(sender));
-            }
-        }
-    }
-    assert_eq!((wrong, separator.len()), (0, 2));
-}
-
-#[test]
-fn silent_streams_vanish_and_strays_sooner() {
-    let mut separator = Separator::new(Config::default());
-    push_all(&mut separator, 0, sound(0..100));
-    let stray = separator.push(&audio(Codec::Opus24k, 77_777, 5), Duration::from_secs(2));
-    assert_eq!(stray.event, Event::New);
-    assert_eq!(separator.expire(Duration::from_millis(3_900)), []);
-    assert_eq!(separator.expire(Duration::from_millis(4_000)), [stray.stream]);
-    assert_eq!(separator.expire(Duration::from_secs(31)), []);
-    assert_eq!(separator.expire(Duration::from_secs(32)), [StreamId(0)]);
-    assert!(separator.is_empty());
-}
-
-#[test]
-fn streams_beyond_the_limit_are_merged_and_said_to_be() {
-    let mut separator = Separator::new(Config {
-        streams: 3,
-        ..Config::default()
-    });
-    let at = Duration::from_secs(1);
-    let events: Vec<_> = (0..10)
-        .map(|n| separator.push(&audio(Codec::Opus24k, n << 20, n), at).event)
-        .collect();
-    assert_eq!(events[..3], [Event::New; 3]);
-    assert_eq!(events[3..], [Event::Merged; 7]);
-    // Another media type has places of its own, and another lane of the same type has not.
-    let events: Vec<_> = (1..=5).map(|id| separator.push(&picture(id, 0, 0), at).event).collect();
-    assert_eq!(
-        events,
-        [Event::New, Event::New, Event::New, Event::Merged, Event::Merged]
-    );
-    assert_eq!(separator.len(), 6);
-}
-
-fn any_header() -> impl Strategy<Value = MediaHeader> {
-    let near = prop_oneof![0..20u32, Just(u32::MAX), Just(1 << 31), any::<u32>()];
-    (
-        any::<u8>(),
-        0..4u8,
-        0..13u8,
-        0..3u8,
-        any::<u8>(),
-        near.clone(),
-        near,
-        any::<u16>(),
-    )
-        .prop_map(
-            |(flags, media_type, codec, stream_id, fec_ratio, seq, timestamp, fec_block)| MediaHeader {
-                flags: Flags::from_bits_retain(flags),
-                media_type: MediaType::from_id(media_type).unwrap_or(MediaType::Audio),
-                codec: Codec::from_id(codec).unwrap_or(Codec::Opus24k),
-                stream_id,
-                fec_ratio,
-                seq,
-                timestamp,
-                fec_block,
-            },
-        )
-}
-
-proptest! {
-    #[test]
-    fn nothing_panics_and_nothing_grows(
-        packets in proptest::collection::vec((any_header(), prop_oneof![0..50_000u64, Just(u64::MAX)], any::<bool>()), 0..300),
-        streams in 0..5usize,
-    ) {
-        let mut separator = Separator::new(Config { streams, ..Config::default() });
-        let mut at = Duration::ZERO;
-        let mut ids = std::collections::BTreeSet::new();
-        for (header, step, expire) in packets {
-            at = at.saturating_add(Duration::from_micros(step));
-            if expire {
-                for gone in separator.expire(at) {
-                    prop_assert!(ids.remove(&gone), "a stream vanishes once, and only after it was announced or split off");
-                }
-            }
-            let placement = separator.push(&header, at);
-            prop_assert!(separator.len() <= 4 * streams.max(1));
-            let known = !ids.insert(placement.stream);
-            prop_assert!(known || placement.event == Event::New, "{placement:?} comes out of nowhere");
-        }
     }
 }

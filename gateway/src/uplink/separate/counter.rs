@@ -59,6 +59,8 @@ pub(super) struct Counter {
     /// Newest number, and the timestamp beside it.
     seq: u32,
     timestamp: u32,
+    /// Repair packets take numbers, but no time, so that the two do not go together.
+    repaired: bool,
     /// When a packet of that timestamp is expected, averaged over those that came, µs.
     due: i64,
     jitter: i64,
@@ -73,6 +75,7 @@ impl Counter {
             arrival: at,
             seq: header.seq,
             timestamp: header.timestamp,
+            repaired: is_repaired(header),
             due: micros(at),
             jitter: LEAST_JITTER,
             seen: 1,
@@ -126,6 +129,7 @@ impl Counter {
             self.due = self.due.saturating_add(self.media_step(header));
             self.seq = header.seq;
             self.timestamp = header.timestamp;
+            self.repaired = is_repaired(header);
         } else if ahead > -BEHIND {
             self.seen |= 1 << ahead.unsigned_abs();
         }
@@ -150,8 +154,7 @@ impl Counter {
 
     /// How badly number and timestamp go together: audio advances one frame per packet.
     fn off_beat(&self, header: &MediaHeader, ahead: i32) -> f64 {
-        // Repair packets take numbers, but no time.
-        if header.media_type != MediaType::Audio || header.fec_ratio > 0 || header.is_repair() {
+        if header.media_type != MediaType::Audio || self.repaired || is_repaired(header) {
             return 0.0;
         }
         let step = i64::from(header.timestamp.wrapping_sub(self.timestamp) as i32);
@@ -186,6 +189,10 @@ impl Counter {
             _ => weight::IMPOSSIBLE,
         }
     }
+}
+
+fn is_repaired(header: &MediaHeader) -> bool {
+    header.fec_ratio > 0 || header.is_repair()
 }
 
 fn micros(at: Duration) -> i64 {
