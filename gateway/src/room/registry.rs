@@ -543,16 +543,17 @@ impl RoomTask {
                 return;
             }
         };
-        // Effects for those who were there before go out through the senders of before.
-        self.carry_out();
-        let (sender, controls) = mpsc::channel(CONTROLS);
-        self.controls.insert(joined.id, sender);
+        // Whoever sees the member knows the name of the room.
         if !self.named
             && let Some(name) = knock.display
         {
             self.named = true;
             self.display.send_replace(name.into());
         }
+        // Effects for those who were there before go out through the senders of before.
+        self.carry_out();
+        let (sender, controls) = mpsc::channel(CONTROLS);
+        self.controls.insert(joined.id, sender);
         // If nobody waits for it any more it is dropped here, and takes itself out.
         let membership = Membership {
             id: joined.id,

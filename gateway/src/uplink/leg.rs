@@ -341,7 +341,7 @@ impl Leg {
 }
 
 /// A time that may not be set.
-async fn at(time: Option<Duration>) {
+async fn after(time: Option<Duration>) {
     match time {
         Some(time) => sleep(time).await,
         None => std::future::pending().await,

@@ -1,5 +1,6 @@
 //! Our leg into a room of an existing relay.
 
+mod existing;
 mod legs;
 #[path = "../support/member.rs"]
 mod member;

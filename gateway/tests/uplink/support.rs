@@ -5,21 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use wzp_gateway::config::uplink::UplinkRule;
-use wzp_gateway::native::client::{self, Client, Event};
+use wzp_gateway::native::client::{Client, Event};
 use wzp_gateway::native::counters::Counters;
 use wzp_gateway::native::{self, Server};
 use wzp_gateway::room::registry::{Registry, RoomLimits};
 use wzp_gateway::room::snapshot::Snapshot;
 use wzp_gateway::room::uplink::UplinkState;
 use wzp_gateway::uplink;
-use wzp_proto::codec::{Codec, QualityProfile};
-use wzp_proto::handshake::OfferOptions;
+use wzp_proto::codec::Codec;
 use wzp_proto::header::{Flags, MediaHeader, MediaType};
 use wzp_proto::identity::Identity;
 use wzp_proto::packet::MediaPacket;
@@ -27,16 +25,11 @@ use wzp_proto::room_name::RoomName;
 use wzp_proto::signal::{RoomParticipant, Signal};
 use wzp_proto::video::{FrameSize, fragment_header, fragments};
 
+use crate::member::access_unit;
 use crate::tone::{Tone, amplitude};
 
 /// Long enough for a loaded machine, short enough to fail.
 pub const DEADLINE: Duration = Duration::from_secs(30);
-
-const SPS: &[u8] = &[
-    0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x2f, 0xf9, 0x70, 0x11, 0x00, 0x00, 0x03, 0x00, 0x01, 0x00, 0x00, 0x03,
-    0x00, 0x3c, 0x0f, 0x16, 0x2e, 0x48,
-];
-const PPS: &[u8] = &[0x68, 0xcb, 0x83, 0xcb, 0x20];
 
 /// A gateway's native door and its rooms; with rules, also its uplinks. Ends when dropped.
 pub struct Gateway {
@@ -84,31 +77,7 @@ impl Gateway {
     }
 
     pub async fn join(&self, room: &str, alias: &str) -> Member {
-        self.join_with_token(room, alias, None).await
-    }
-
-    pub async fn join_with_token(&self, room: &str, alias: &str, token: Option<&str>) -> Member {
-        let options = client::Options {
-            relay: self.address,
-            server_name: room.to_owned(),
-            token: token.map(str::to_owned),
-            offer: OfferOptions {
-                alias: Some(alias.to_owned()),
-                profiles: QualityProfile::OFFERED.to_vec(),
-                video_codecs: vec![Codec::H264Baseline],
-                extension: None,
-            },
-        };
-        let client = Client::connect(options, &Identity::from_seed(&rand::random()))
-            .await
-            .unwrap();
-        Member {
-            client,
-            tone: Tone::new(0.0),
-            sound_seq: 0,
-            video_seq: 0,
-            timestamp: 0,
-        }
+        Member::join(self.address, room, alias).await
     }
 
     /// Waits until the room is as `is` wants it.
@@ -199,7 +168,7 @@ impl Together {
         Self(AtomicUsize::new(members))
     }
 
-    fn one_is_content(&self) {
+    pub fn one_is_content(&self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -240,6 +209,21 @@ pub struct Member {
 }
 
 impl Member {
+    pub async fn join(relay: SocketAddr, room: &str, alias: &str) -> Self {
+        Self::join_with_token(relay, room, alias, None).await
+    }
+
+    pub async fn join_with_token(relay: SocketAddr, room: &str, alias: &str, token: Option<&str>) -> Self {
+        let joining = crate::member::Member::join(relay, room, alias, rand::random(), token);
+        Self {
+            client: joining.await.unwrap().client,
+            tone: Tone::new(0.0),
+            sound_seq: 0,
+            video_seq: 0,
+            timestamp: 0,
+        }
+    }
+
     pub async fn wait<T>(&mut self, what: &str, mut pick: impl FnMut(Event) -> Option<T>) -> T {
         let waiting = async {
             loop {
@@ -361,15 +345,4 @@ fn header(media_type: MediaType, seq: u32, timestamp: u32) -> MediaHeader {
         timestamp,
         fec_block: 0,
     }
-}
-
-fn access_unit(keyframe: bool, filler: usize) -> Bytes {
-    let mut unit = Vec::new();
-    let slice: &[u8] = if keyframe { &[0x65, 0x88] } else { &[0x41, 0x9a] };
-    for nal_unit in [SPS, PPS, slice].into_iter().skip(if keyframe { 0 } else { 2 }) {
-        unit.extend_from_slice(&[0, 0, 0, 1]);
-        unit.extend_from_slice(nal_unit);
-    }
-    unit.resize(unit.len() + filler, 0x55);
-    unit.into()
 }

@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use wzp_proto::packet::MediaPacket;
 use wzp_proto::signal::{HangupReason, Signal};
 
-use super::{DialledName, Leg, Over, Watch, at};
+use super::{DialledName, Leg, Over, Watch, after};
 use crate::media::frame::RoomTime;
 use crate::native::client::{Client, Event};
 use crate::native::egress::Egress;
@@ -116,7 +116,7 @@ impl Leg {
                     }
                 }
                 () = waker.notified() => {}
-                () = at(wake), if wake.is_some() => {}
+                () = after(wake), if wake.is_some() => {}
                 owner = self.sources.keyframe_wanted() => {
                     if let Some(stream_id) = self.roster.video_of(&owner) {
                         self.shared.counters.pli_out.one();
@@ -166,11 +166,11 @@ impl Leg {
     async fn take(&mut self, event: Event, link: &mut Link) -> Option<Trouble> {
         let now = self.room.now();
         match event {
-            Event::Packet(packet) => self.receive(packet, link, now).await,
+            Event::Packet(packet) => self.receive(packet, None, link, now).await,
             Event::Trunk(entries) => {
                 for entry in entries {
                     match MediaPacket::decode(entry.packet) {
-                        Ok(packet) => self.receive(packet, link, now).await,
+                        Ok(packet) => self.receive(packet, Some(entry.session_id), link, now).await,
                         Err(_) => self.shared.counters.malformed_in.one(),
                     }
                 }
@@ -186,13 +186,18 @@ impl Leg {
         None
     }
 
-    async fn receive(&mut self, packet: MediaPacket, link: &mut Link, now: RoomTime) {
+    /// Takes a packet; `session` is its sender's at the relay, if the relay says it.
+    async fn receive(&mut self, packet: MediaPacket, session: Option<[u8; 2]>, link: &mut Link, now: RoomTime) {
         self.shared.counters.datagrams_in.one();
         link.legibility.packet(&packet);
         if link.legibility.verdict() == Verdict::Sealed {
             return;
         }
-        let placed = link.separator.push(&packet.header, Duration::from_micros(now.0));
+        let at = Duration::from_micros(now.0);
+        let placed = match session {
+            Some(session) => link.separator.push_from(session, &packet.header, at),
+            None => link.separator.push(&packet.header, at),
+        };
         match placed.event {
             separate::Event::Duplicate => return,
             separate::Event::Restarted => self.roster.restarted(placed.stream),
