@@ -12,7 +12,7 @@ import { Stage } from "./stage.js";
 import { StatsPanel } from "./statspanel.js";
 import { recall, remember } from "./storage.js";
 import { clearToasts, toast } from "./toasts.js";
-import { troubleWords, troublesWords } from "./words.js";
+import { troubleWords, troublesWords, uplinkWords } from "./words.js";
 
 const SECOND = 1000;
 /** Without anybody else for so long, the page offers the link. Rejoining people are quicker. */
@@ -76,6 +76,7 @@ export class Call {
     this.sync();
     this.update();
     this.showBlocked();
+    this.showUplink();
     announce(`You are in the room ${room.roomName}. ${peopleCount(room.participants.size)}.`);
   }
 
@@ -133,6 +134,7 @@ export class Call {
       }),
       room.on("trackremoved", () => this.syncSoon()),
       room.on("audioblocked", () => this.showBlocked()),
+      room.on("uplink", () => this.showUplink()),
       room.on("notice", ({ message }) => {
         toast(message, { seconds: 7 });
         announce(message);
@@ -291,6 +293,15 @@ export class Call {
 
   private showBlocked(): void {
     byId("tap-to-hear").hidden = !this.room.audio.blocked;
+  }
+
+  private showUplink(): void {
+    const { uplink } = this.room;
+    const line = byId("call-uplink");
+    line.hidden = !uplink;
+    line.textContent = uplink ? uplinkWords(uplink) : "";
+    line.title = line.textContent;
+    line.dataset.state = uplink?.state ?? "";
   }
 
   private showFacts(): void {

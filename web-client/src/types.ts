@@ -14,6 +14,18 @@ export type RoomState = "connecting" | "connected" | "reconnecting" | "closed";
 /** Why a remote track is not being sent to us at the moment. */
 export type PausedReason = "bandwidth" | "codec" | "hidden";
 /** Why a participant left. */
+/** Where the room's uplink to another relay stands. */
+export type UplinkState = "connecting" | "connected" | "away" | "refused" | "stalled" | "unreadable";
+
+/** The room's uplink: the gateway joins the room of the same name on another relay, whose members are then participants here. */
+export interface Uplink {
+  /** The relay's address. */
+  relay: string;
+  state: UplinkState;
+  /** The same for people. */
+  message: string;
+}
+
 export type LeaveReason = "left" | "lost" | "replaced" | "removed";
 
 /** How to join; see {@link connect}. */
@@ -205,6 +217,8 @@ export interface RoomEvents {
   /** Something a person may want to know; nothing ends. */
   notice: [{ code: string; message: string }];
   error: [RoomError];
+  /** How the room stands with another relay has changed. */
+  uplink: [Uplink];
   /** The media transport was chosen or changed. */
   transport: [{ media: MediaTransport; reason: string }];
 }

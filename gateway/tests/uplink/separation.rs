@@ -1,6 +1,5 @@
 //! Senders behind one connection, simulated in virtual time from a seed: how many packets go to the wrong stream.
 
-use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::time::Duration;
 

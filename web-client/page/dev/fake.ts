@@ -134,6 +134,7 @@ class FakePublication implements Publication {
 export class FakeRoom extends Room {
   state: RoomState = "connected";
   closeReason: RoomError | undefined;
+  uplink: undefined;
   readonly participants = new Map<number, Participant>();
   readonly local: LocalParticipant;
   readonly url = "wss://example.invalid";

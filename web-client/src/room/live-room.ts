@@ -3,7 +3,7 @@ import type { Joined, ServerMessage } from "../control/messages.js";
 import { RoomError } from "../error.js";
 import { Playback } from "../playout/playback.js";
 import { Room } from "../room.js";
-import type { LocalParticipant, MediaTransport, Participant, Publication, PublishOptions, RoomAudio, RoomState, RoomStats, TrackSource } from "../types.js";
+import type { LocalParticipant, MediaTransport, Participant, Publication, PublishOptions, RoomAudio, RoomState, RoomStats, TrackSource, Uplink } from "../types.js";
 import { WebRtcRoad } from "../webrtc/road.js";
 import { epochNow, trackKey, type FromSession, type TrackKey, type VideoToPage } from "../workers/messages.js";
 import type { RoomAddress } from "./address.js";
@@ -36,6 +36,7 @@ export class LiveRoom extends Room implements PublicationOwner {
 
   state: RoomState = "connecting";
   closeReason: RoomError | undefined;
+  uplink: Uplink | undefined;
   readonly roomName: string;
   readonly url: string;
   readonly #threads: Threads;
@@ -337,6 +338,10 @@ export class LiveRoom extends Room implements PublicationOwner {
         break;
       case "notice":
         this.emit("notice", { code: message.code, message: message.message });
+        break;
+      case "uplink":
+        this.uplink = { relay: message.relay, state: message.state, message: message.message };
+        this.emit("uplink", this.uplink);
         break;
       case "error":
         // Fatal ones end the session, which then says so with its reason.

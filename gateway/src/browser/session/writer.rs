@@ -40,6 +40,11 @@ impl Writer<'_> {
         let mut ack_due: Option<Instant> = None;
         let mut last_ack = Instant::now();
         let first = self.snapshot.clone();
+        if let Some(uplink) = &first.uplink
+            && let Err(end) = send_now(sink, &ToClient::from(&**uplink)).await
+        {
+            return end;
+        }
         if let Err(end) = self.follow(sink, &first).await {
             return end;
         }
@@ -174,6 +179,9 @@ fn changes(old: &Snapshot, new: &Snapshot) -> Vec<ToClient> {
             }
             Some(_) => {}
         }
+    }
+    if let Some(uplink) = new.uplink.as_ref().filter(|_| old.uplink != new.uplink) {
+        out.push(ToClient::from(&**uplink));
     }
     if old.speakers != new.speakers {
         out.push(ToClient::Speakers {
