@@ -77,6 +77,9 @@ pub struct Args {
     /// Ignore keyframe requests, as encoders that cannot be asked do
     #[arg(long)]
     pub ignore_keyframe_requests: bool,
+    /// Write when each picture was sent to this file: its number in the video file and Unix time in ms, one line each
+    #[arg(long, value_name = "FILE", requires = "video")]
+    pub trace_video: Option<PathBuf>,
     /// Dial the hash form of the room's name
     #[arg(long)]
     pub hashed: bool,
@@ -180,7 +183,7 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
     let video = args
         .video
         .as_deref()
-        .map(|path| video_out::VideoSource::open(path, args.fps))
+        .map(|path| video_out::VideoSource::open(path, args.fps, args.trace_video.as_deref()))
         .transpose()?;
     let mut received = Received {
         audio: audio_in::AudioIn::new(args.record_audio.as_deref())?,
