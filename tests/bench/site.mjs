@@ -51,6 +51,7 @@ async function watch(url, transport, duration) {
   });
   await new Promise((resolve) => setTimeout(resolve, duration - since()));
   await room.disconnect();
+  globalThis.prepare();
   document.body.replaceChildren();
   return { start, first, seen, marks };
 }
@@ -64,8 +65,10 @@ export function site(folder) {
 <script type="module">
 import * as client from '/lib/index.js';
 globalThis.connect = client.connect;
+globalThis.prepare = client.prepare;
 const BITS = ${BITS};
 globalThis.watch = ${watch};
+client.prepare();
 </script>`);
   return root;
 }
