@@ -171,7 +171,9 @@ export class TrackDecoder {
       canvas.height = height;
     }
     this.#context.drawImage(frame, 0, 0, width, height);
-    this.#freezes.onShown(now);
+    // The first picture of a replay stands until the newest is there: that is no freeze.
+    if (this.#presenter.isCatchingUp) this.#freezes.pause();
+    else this.#freezes.onShown(now);
     if (this.#firstAt === 0) {
       this.#firstAt = now;
       this.events.first(now);

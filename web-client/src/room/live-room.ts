@@ -62,6 +62,14 @@ export class LiveRoom extends Room implements PublicationOwner {
     super();
     this.roomName = options.address.room;
     this.url = options.address.socketUrl;
+    // The way to the gateway first: all else here takes its time meanwhile.
+    this.#threads = Threads.take({
+      session: (message) => this.#fromSession(message),
+      video: (message) => this.#fromVideo(message),
+      failed: (reason) => this.#close(new RoomError("unsupported_browser", `A part of the client did not start: ${reason}.`, true)),
+    });
+    const { name, id, token, address } = options;
+    this.#threads.toSession({ type: "start", url: address.socketUrl, name, id, token, videoPort: this.#threads.videoPort }, [this.#threads.videoPort]);
     this.#playback = new Playback(options.audioContext);
     this.#playback.on("blocked", (blocked) => this.emit("audioblocked", blocked));
     this.#playback.on("failed", (reason) => this.emit("notice", { code: "audio_failed", message: `Sound cannot be played: ${reason}` }));
@@ -104,18 +112,11 @@ export class LiveRoom extends Room implements PublicationOwner {
       this.#playback,
       this.#turns,
     );
-    this.#threads = new Threads(
-      (message) => this.#fromSession(message),
-      (message) => this.#fromVideo(message),
-      (reason) => this.#close(new RoomError("unsupported_browser", `A part of the client did not start: ${reason}.`, true)),
-    );
   }
 
   /** Joins. Resolves in the room. */
   join(): Promise<LiveRoom> {
     const joined = new Promise<LiveRoom>((resolve, reject) => (this.#settle = { resolve, reject }));
-    const { name, id, token, address } = this.options;
-    this.#threads.toSession({ type: "start", url: address.socketUrl, name, id, token, videoPort: this.#threads.videoPort }, [this.#threads.videoPort]);
     void this.#playback.start().then((port) => {
       if (!port) return;
       this.#threads.toSession({ type: "playout", port }, [port]);
