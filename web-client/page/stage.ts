@@ -134,7 +134,7 @@ export class Stage {
   private setPinned(key: string | undefined): void {
     this.pinned = key;
     for (const [candidate, tile] of this.tiles) tile.setPinned(candidate === key);
-    this.onPin(key === undefined ? undefined : this.tiles.get(key)?.participant.name);
+    this.onPin(key === undefined ? undefined : this.tiles.get(key)?.participant.alias);
   }
 
   private tick(): void {

@@ -44,7 +44,7 @@ export class Tile {
     element.dataset.participant = String(participant.id);
     element.dataset.source = picture;
     flag(element, "local", participant.isLocal);
-    this.avatar = make("span", `avatar ${tone(participant.fingerprint || String(participant.id))}`, initials(participant.name));
+    this.avatar = make("span", `avatar ${tone(participant.fingerprint || String(participant.id))}`, initials(participant.alias));
     this.avatar.setAttribute("aria-hidden", "true");
     this.cover.append(this.avatar);
     this.overlay.hidden = true;
@@ -124,11 +124,11 @@ export class Tile {
   update(participant: Participant): void {
     this.participant = participant;
     const { element, picture, track } = this;
-    const { name, isLocal } = participant;
-    const title = picture === "screen" ? (isLocal ? "Your screen" : `${name}, screen`) : isLocal ? `${name} (you)` : name;
+    const { alias, isLocal } = participant;
+    const title = picture === "screen" ? (isLocal ? "Your screen" : `${alias}, screen`) : isLocal ? `${alias} (you)` : alias;
     if (this.who.textContent !== title) {
       this.who.textContent = title;
-      this.avatar.textContent = initials(name);
+      this.avatar.textContent = initials(alias);
       this.pinName.textContent = ` ${title}`;
       this.label();
     }
@@ -221,7 +221,7 @@ export class Tile {
   private label(): void {
     const target = this.video ?? this.track?.element;
     if (!target) return;
-    target.setAttribute("aria-label", this.participant.name);
+    target.setAttribute("aria-label", this.participant.alias);
     if (target instanceof HTMLCanvasElement) target.setAttribute("role", "img");
   }
 

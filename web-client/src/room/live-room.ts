@@ -17,7 +17,7 @@ import { Turns } from "./turns.js";
 
 /** What `connect` passes on. */
 export interface LiveRoomOptions {
-  name: string;
+  alias: string;
   id: string;
   token: string | undefined;
   transport: "auto" | MediaTransport;
@@ -113,8 +113,8 @@ export class LiveRoom extends Room implements PublicationOwner {
   /** Joins. Resolves in the room. */
   join(): Promise<LiveRoom> {
     const joined = new Promise<LiveRoom>((resolve, reject) => (this.#settle = { resolve, reject }));
-    const { name, id, token, address } = this.options;
-    this.#threads.toSession({ type: "start", url: address.socketUrl, name, id, token, videoPort: this.#threads.videoPort }, [this.#threads.videoPort]);
+    const { alias, id, token, address } = this.options;
+    this.#threads.toSession({ type: "start", url: address.socketUrl, name: alias, id, token, videoPort: this.#threads.videoPort }, [this.#threads.videoPort]);
     void this.#playback.start().then((port) => {
       if (!port) return;
       this.#threads.toSession({ type: "playout", port }, [port]);
