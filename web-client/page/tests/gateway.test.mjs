@@ -1,45 +1,15 @@
 // The built page (dist/page) in Chromium against a real gateway, whose binary WZP_GATEWAY names: the whole way through.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
-import { accessible, endAll, inState, launch, onExit, open, shot } from "./harness.mjs";
+import { BINARY, startGateway } from "./gateway.mjs";
+import { accessible, endAll, inState, launch, open, shot } from "./harness.mjs";
 import { mainThreadTasks, traceMainThreads } from "./main-thread.mjs";
 
-const BINARY = process.env.WZP_GATEWAY;
 const DIST = fileURLToPath(new URL("../../dist/page/", import.meta.url));
-
-/** Starts a gateway on free ports; `stop()` ends it. */
-async function startGateway(...flags) {
-  const state = mkdtempSync(join(tmpdir(), "wzp-page-"));
-  const any = "127.0.0.1:0";
-  const child = spawn(BINARY, [...(flags.includes("--http") ? [] : ["--http", any]), "--native", any, "--webrtc", any, "--state-dir", state, "--no-tls", "--print-addresses", ...flags], {
-    stdio: ["ignore", "pipe", "ignore"],
-  });
-  const line = await new Promise((resolve, reject) => {
-    createInterface({ input: child.stdout }).once("line", resolve);
-    child.once("exit", (code) => reject(new Error(`the gateway ended with ${code}`)));
-  });
-  const gateway = {
-    base: `http://${JSON.parse(line).http}`,
-    kill: () => child.kill("SIGKILL"),
-    async stop() {
-      if (child.exitCode === null && child.signalCode === null) {
-        const ended = new Promise((resolve) => child.once("exit", resolve));
-        child.kill("SIGTERM");
-        await ended;
-      }
-      rmSync(state, { recursive: true, force: true });
-    },
-  };
-  onExit(() => gateway.stop());
-  return gateway;
-}
 
 const stats = (page) => page.evaluate(() => window.wzp.stats());
 
