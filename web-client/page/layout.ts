@@ -68,12 +68,16 @@ export interface Spotlight {
   left: number;
 }
 
-/** Lays out one large tile and `others` small ones. `fill`: the large one takes all its space (a shared screen). */
-export function spotlightRects(others: number, width: number, height: number, gap: number, fill: boolean): Spotlight {
+/**
+ * Lays out one large tile and `others` small ones. `screen`: width by height of a shared screen in the large one, which is shown whole and so takes
+ * all the space it can use.
+ */
+export function spotlightRects(others: number, width: number, height: number, gap: number, screen?: number): Spotlight {
+  const fill = screen !== undefined;
   if (others <= 0) return { main: centred(0, 0, width, height, fill), strip: [], left: 0 };
   const beside = width > height * 1.1;
-  // Below the large tile the strip takes what a square one leaves.
-  const size = beside ? Math.min(300, Math.max(150, width * 0.21)) : Math.max(84, height * 0.2, fill ? 0 : height - gap - width);
+  // Below the large tile the strip takes what a square one leaves, or what a screen cannot use.
+  const size = beside ? Math.min(300, Math.max(150, width * 0.21)) : Math.max(84, height * 0.2, height - gap - (fill ? Math.max(height * 0.4, width / screen) : width));
   const area = beside ? { x: width - size, y: 0, width: size, height } : { x: 0, y: height - size, width, height: size };
   const least = beside ? 116 : 96;
   let shown = others;

@@ -32,7 +32,8 @@ export class Tile {
   private upright = false;
   private level = "";
   private overlayText = "";
-  private box = { width: 0, height: 0 };
+  private box: Rect = { x: 0, y: 0, width: 0, height: 0 };
+  private shownAspect = 0;
 
   constructor(
     public participant: Participant,
@@ -179,8 +180,30 @@ export class Tile {
     style.setProperty("--y", `${rect.y}px`);
     style.setProperty("--w", `${rect.width}px`);
     style.setProperty("--h", `${rect.height}px`);
-    this.box = { width: rect.width, height: rect.height };
+    this.box = rect;
     this.fit();
+  }
+
+  get left(): number {
+    return this.box.x;
+  }
+
+  get top(): number {
+    return this.box.y;
+  }
+
+  /** Whether an element is the tile's button. */
+  holds(target: EventTarget | null): boolean {
+    return target === this.pin;
+  }
+
+  focus(): void {
+    this.pin.focus({ preventScroll: true });
+  }
+
+  /** Whether the Tab key stops here. */
+  setStop(on: boolean): void {
+    this.pin.tabIndex = on ? 0 : -1;
   }
 
   setPinned(pinned: boolean): void {
@@ -235,9 +258,12 @@ export class Tile {
       whole ||= Math.min(ratio, 1 / ratio) < 0.55;
     }
     this.element.dataset.fit = whole ? "contain" : "cover";
-    const upright = this.aspect < 1;
-    if (upright === this.upright) return;
+    const { aspect } = this;
+    const upright = aspect < 1;
+    // Of faces only the direction matters, of screens all.
+    if (upright === this.upright && (this.picture !== "screen" || Math.abs(aspect - this.shownAspect) < 0.02)) return;
     this.upright = upright;
+    this.shownAspect = aspect;
     this.onAspect();
   }
 

@@ -159,6 +159,32 @@ describe("in the call", () => {
       assert.equal(await page.evaluate(() => document.activeElement?.id), "show-people", "focus returns to the opener");
     }));
 
+  test("by the keyboard alone: one stop at the tiles, arrows between them, and on to the switches", () =>
+    inCall(9, {}, async (page) => {
+      const focused = () => page.evaluate(() => document.activeElement.closest(".tile")?.dataset.participant ?? document.activeElement.id);
+      await page.waitForFunction(() => document.activeElement.id === "call");
+      await page.keyboard.press("Tab");
+      assert.equal(await focused(), "2");
+      await page.keyboard.press("ArrowRight");
+      await page.keyboard.press("ArrowDown");
+      assert.equal(await focused(), "4");
+      await page.keyboard.press("Enter");
+      await page.waitForFunction(() => document.querySelector('.tile[data-participant="4"]').hasAttribute("data-large"));
+      assert.equal(await focused(), "4", "the focus stays where it is");
+      await page.keyboard.press("Escape");
+      await page.keyboard.press("Tab");
+      assert.equal(await focused(), "mute");
+      await page.keyboard.press("Shift+Tab");
+      assert.equal(await focused(), "4", "and Tab comes back to the same tile");
+      const reached = [];
+      for (let at = ""; at !== "full-screen"; reached.push(at)) {
+        await page.keyboard.press("Tab");
+        at = await focused();
+        assert.ok(reached.length < 12, reached.join(" "));
+      }
+      assert.deepEqual(reached, ["mute", "camera", "screen", "leave", "show-people", "speaker-view", "show-stats", "show-settings", "full-screen"]);
+    }));
+
   test("tiles carry the participant's id and a picture labelled with the alias", () =>
     inCall(3, {}, async (page) => {
       const remote = page.locator('.tile[data-participant="2"]');
