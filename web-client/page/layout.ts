@@ -11,6 +11,8 @@ const WIDE = 16 / 9;
 const LANDSCAPE_LEAST = 4 / 3;
 /** On an upright phone; 44 % of a wide picture are cut away then, which leaves the face. */
 const PORTRAIT_LEAST = 1;
+/** Below this width, px, a first name is cut off. */
+const NAME_LEAST = 110;
 
 /**
  * Columns and rows that make 16:9 tiles (on upright screens: tiles between 16:9 and square) as large as possible; the
@@ -20,14 +22,15 @@ export function gridRects(count: number, width: number, height: number, gap: num
   if (count <= 0 || width <= 0 || height <= 0) return [];
   const upright = width < height;
   let columns = 1;
-  let best = -1;
+  let best = 0;
   for (let candidate = 1; candidate <= count; candidate += 1) {
     const cell = cellOf(candidate, count, width, height, gap);
     const tile = shape(cell.width, cell.height, upright ? PORTRAIT_LEAST : WIDE);
-    const area = tile.width * tile.height;
+    // Upright screens cut pictures at the sides, so there height counts twice: it is what makes faces large. But names want room, too.
+    const worth = tile.width * tile.height * (upright ? tile.height * (tile.width < NAME_LEAST ? 0.5 : 1) : 1);
     // A layout that only equals one with fewer columns does not replace it.
-    if (area > best + 0.5) {
-      best = area;
+    if (worth > best * 1.0001) {
+      best = worth;
       columns = candidate;
     }
   }
