@@ -11,7 +11,7 @@ async function watch(url, transport, duration) {
   const since = () => performance.timeOrigin + performance.now() - start;
   const marks = {};
   const seen = [];
-  const room = await connect(url, { name: 'viewer', id: crypto.randomUUID(), transport });
+  const room = await connect(url, { alias: 'viewer', id: crypto.randomUUID(), transport });
   marks.joined = since();
   room.on('transport', ({ media }) => { marks[media] ??= since(); });
   const small = Object.assign(document.createElement('canvas'), { width: BITS * 8, height: 16 });

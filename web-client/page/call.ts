@@ -120,7 +120,7 @@ export class Call {
     this.undo.push(
       room.on("participantjoined", (participant) => {
         this.syncSoon();
-        this.tell(`${participant.name} joined`);
+        this.tell(`${participant.alias} joined`);
       }),
       room.on("participantleft", (participant, reason) => {
         this.quality.delete(participant.id);
@@ -130,7 +130,7 @@ export class Call {
       room.on("participantchanged", () => this.syncSoon()),
       room.on("trackadded", (track, participant) => {
         this.syncSoon();
-        if (track.source === "screen") this.tell(`${participant.name} shares a screen`);
+        if (track.source === "screen") this.tell(`${participant.alias} shares a screen`);
       }),
       room.on("trackremoved", () => this.syncSoon()),
       room.on("audioblocked", () => this.showBlocked()),
@@ -353,15 +353,15 @@ function peopleCount(people: number): string {
 }
 
 function leaveWords(participant: Participant, reason: LeaveReason): string {
-  const { name } = participant;
+  const { alias } = participant;
   switch (reason) {
     case "left":
-      return `${name} left`;
+      return `${alias} left`;
     case "lost":
-      return `${name} lost the connection`;
+      return `${alias} lost the connection`;
     case "replaced":
-      return `${name} went on from another device`;
+      return `${alias} went on from another device`;
     case "removed":
-      return `${name} was removed`;
+      return `${alias} was removed`;
   }
 }

@@ -11,17 +11,17 @@ export function showPeople(room: Room, quality: ReadonlyMap<number, Quality>): v
 }
 
 function row(participant: Participant, quality: Quality): HTMLLIElement {
-  const { name, isLocal, door, state, muted, tracks, fingerprint } = participant;
+  const { alias, isLocal, door, state, muted, tracks, fingerprint } = participant;
   const item = make("li", "person");
   const words = make("div");
-  words.append(make("p", "name", isLocal ? `${name} (you)` : name));
+  words.append(make("p", "name", isLocal ? `${alias} (you)` : alias));
   words.append(make("p", "how", state === "reconnecting" ? "Reconnecting…" : doorWords(door)));
   const marks = make("div", "marks");
   if (tracks.some(({ source }) => source === "screen")) marks.append(mark("screen", "shares the screen"));
   if (silent(participant)) marks.append(mark("mic-off", "muted"));
   if (muted.video) marks.append(mark("camera-off", "camera off"));
   if (!isLocal) marks.append(bars(quality));
-  item.append(face(name, fingerprint || String(participant.id)), words, marks);
+  item.append(face(alias, fingerprint || String(participant.id)), words, marks);
   return item;
 }
 

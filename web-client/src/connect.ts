@@ -18,7 +18,7 @@ export async function connect(url: string, options: ConnectOptions): Promise<Roo
   if (signal?.aborted) throw aborted();
   const address = roomAddress(url, location.href);
   const room = new LiveRoom({
-    name: options.name,
+    alias: options.alias,
     id: options.id ?? ownId(),
     token: options.token,
     transport: options.transport ?? "auto",

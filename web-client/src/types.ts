@@ -31,7 +31,7 @@ export type LeaveReason = "left" | "lost" | "replaced" | "removed";
 /** How to join; see {@link connect}. */
 export interface ConnectOptions {
   /** The name that others see, at most 64 characters. */
-  name: string;
+  alias: string;
   /**
    * This browser's random secret, 16–64 of `[A-Za-z0-9_-]`; its fingerprint is the identity that others see.
    * Default: made once and kept in local storage under `wzp.id`. Two tabs with one id replace each other.
@@ -61,7 +61,8 @@ export interface PublishOptions {
 export interface Participant {
   /** Positive, never used twice in the life of a room. */
   readonly id: number;
-  readonly name: string;
+  /** The name that it goes by, its own choice; two participants may have the same. */
+  readonly alias: string;
   /** The identity that stays the same from call to call. */
   readonly fingerprint: string;
   readonly door: Door;
@@ -125,7 +126,7 @@ export interface Publication {
   readonly track: MediaStreamTrack;
   readonly muted: boolean;
   readonly state: "starting" | "sending" | "muted" | "failed";
-  /** Why `state` is `failed`. */
+  /** Why `state` is `failed`. Another track and unmuting are a new try; the library tries by itself, too, after 5 s and then less and less often. */
   readonly failure?: string | undefined;
   /** Why less is sent than asked for: `bandwidth`, `viewers`, `frame_too_large`, `server`, `cpu`. */
   readonly limitReason?: string | undefined;
@@ -156,7 +157,7 @@ export interface RoomStats {
 export interface SourceStats {
   /** The participant's id. */
   id: number;
-  /** The participant's name. */
+  /** The participant's alias. */
   alias: string;
   kind: TrackKind;
   slot: number;
@@ -206,6 +207,7 @@ export interface SendStats {
 export interface RoomEvents {
   state: [RoomState];
   participantjoined: [Participant];
+  /** Anything about a participant changed; changes within 50 ms are one event. */
   participantchanged: [Participant];
   participantleft: [Participant, LeaveReason];
   trackadded: [RemoteTrack, Participant];

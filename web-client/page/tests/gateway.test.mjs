@@ -1,45 +1,14 @@
 // The built page (dist/page) in Chromium against a real gateway, whose binary WZP_GATEWAY names: the whole way through.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
-import { accessible, endAll, inState, launch, onExit, open, shot } from "./harness.mjs";
-import { mainThreadTasks, traceMainThreads } from "./main-thread.mjs";
+import { BINARY, startGateway } from "./gateway.mjs";
+import { accessible, endAll, inState, launch, open, shot } from "./harness.mjs";
 
-const BINARY = process.env.WZP_GATEWAY;
 const DIST = fileURLToPath(new URL("../../dist/page/", import.meta.url));
-
-/** Starts a gateway on free ports; `stop()` ends it. */
-async function startGateway(...flags) {
-  const state = mkdtempSync(join(tmpdir(), "wzp-page-"));
-  const any = "127.0.0.1:0";
-  const child = spawn(BINARY, [...(flags.includes("--http") ? [] : ["--http", any]), "--native", any, "--webrtc", any, "--state-dir", state, "--no-tls", "--print-addresses", ...flags], {
-    stdio: ["ignore", "pipe", "ignore"],
-  });
-  const line = await new Promise((resolve, reject) => {
-    createInterface({ input: child.stdout }).once("line", resolve);
-    child.once("exit", (code) => reject(new Error(`the gateway ended with ${code}`)));
-  });
-  const gateway = {
-    base: `http://${JSON.parse(line).http}`,
-    kill: () => child.kill("SIGKILL"),
-    async stop() {
-      if (child.exitCode === null && child.signalCode === null) {
-        const ended = new Promise((resolve) => child.once("exit", resolve));
-        child.kill("SIGTERM");
-        await ended;
-      }
-      rmSync(state, { recursive: true, force: true });
-    },
-  };
-  onExit(() => gateway.stop());
-  return gateway;
-}
 
 const stats = (page) => page.evaluate(() => window.wzp.stats());
 
@@ -417,36 +386,6 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     assert.deepEqual(errors, []);
     await context.close();
   });
-
-  for (const [way, more] of [["WebRTC", ""], ["WebSocket", "&transport=ws"]]) {
-    test(`a call of four by ${way} never takes up a main thread for 50 ms`, { timeout: 120_000 }, async () => {
-      // From the first byte of the page on: loading, joining, everybody's joining, first pictures, layout, panels and figures, a leave.
-      await traceMainThreads(browser);
-      const visits = {};
-      for (const name of ["Ana", "Ben", "Caro", "Dan"]) visits[name] = await enter(name, `four-${way}`, more, { size: "desktop" });
-      const { page } = visits.Ana;
-      await untilStats(page, `(s) => s.sources.filter((x) => x.kind === "video" && x.framesDecoded > 10).length === 3`, 40_000);
-      await page.waitForTimeout(1000);
-      if (way === "WebRTC") await shot(page, "gateway-four-desktop-light");
-      await page.getByRole("button", { name: "Stats" }).click();
-      await page.waitForTimeout(2500);
-      await page.getByRole("button", { name: "People" }).click();
-      await page.getByRole("button", { name: "Speaker view" }).click();
-      await visits.Dan.page.getByRole("button", { name: "Leave" }).click();
-      await page.locator(".tile").nth(3).waitFor({ state: "detached" });
-      const tasks = await mainThreadTasks(browser, Object.fromEntries(Object.entries(visits).map(([name, visit]) => [name, visit.page])));
-      const words = ({ cpu, wall, at, what }) => `${cpu.toFixed(1)} ms (${wall.toFixed(0)} ms by the clock, at ${(at / 1000).toFixed(1)} s${what && `: ${what}`})`;
-      for (const [name, list] of Object.entries(tasks)) console.log(`main thread of ${name} by ${way}, ${list.length} tasks; longest: ${list.slice(0, 3).map(words).join("; ")}`);
-      for (const [name, list] of Object.entries(tasks)) {
-        assert.ok(list.length > 500, `${list.length} tasks of ${name} traced`);
-        // Time of the thread itself: what others do on the same machine is not the page's fault.
-        assert.deepEqual(list.filter(({ cpu }) => cpu > 50).map(words), [], `tasks of ${name} over 50 ms`);
-        if (process.env.WZP_STRICT_SPEED) assert.deepEqual(list.filter(({ wall }) => wall > 50).map(words), [], `tasks of ${name} over 50 ms by the clock`);
-      }
-      assert.deepEqual(Object.values(visits).flatMap(({ errors }) => errors), []);
-      for (const { context } of Object.values(visits)) await context.close();
-    });
-  }
 });
 
 test("the first load is at most 150 kB with gzip", () => {

@@ -2,19 +2,14 @@
 // nothing, that the console stays silent; with a picture of each in light and dark, on a phone and on a desk.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { fileURLToPath } from "node:url";
-import { createServer } from "vite";
 import { accessible, endAll, inState, launch, open, shot } from "./harness.mjs";
+import { call, press, serveInvented, settled, STATES } from "./states.mjs";
 
-let server;
 let browser;
 let base;
 
 before(async () => {
-  const configFile = fileURLToPath(new URL("../dev/vite.config.ts", import.meta.url));
-  server = await createServer({ configFile, mode: "development", logLevel: "error", server: { port: 0 } });
-  await server.listen();
-  base = `http://127.0.0.1:${server.httpServer.address().port}`;
+  base = await serveInvented();
   browser = await launch();
   // The first visit makes Vite bundle what it has to; the page may be loaded twice then.
   const { page, context } = await open(browser);
@@ -24,13 +19,7 @@ before(async () => {
   await context.close();
 });
 
-after(async () => {
-  await endAll();
-  await server?.close();
-});
-
-const call = (more = "") => `/standup?name=Mia&autojoin=1${more}`;
-const settled = (page) => page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 300)))));
+after(endAll);
 
 /** Opens a page in a call with `people` members and runs a test in it; the console has to stay silent. */
 async function inCall(people, options, run) {
@@ -42,65 +31,6 @@ async function inCall(people, options, run) {
   assert.deepEqual(errors, []);
   await context.close();
 }
-
-async function more(page) {
-  const button = page.getByRole("button", { name: "More" });
-  if (await button.isVisible()) await button.click();
-}
-
-async function press(page, name) {
-  await more(page);
-  await page.getByRole("button", { name, exact: true }).click();
-}
-
-/** name → address, state, and what leads there. */
-const STATES = {
-  lobby: ["/standup?name=Mia", "lobby", (page) => page.waitForFunction(() => document.querySelector("#preview-video")?.videoWidth > 0 && document.querySelector("#room-people .face"))],
-  "lobby-incomplete": ["/", "lobby", (page) => page.getByRole("button", { name: "Join" }).click()],
-  connecting: [call("&slow=1"), "connecting"],
-  alone: [call(), "call", (page) => page.waitForSelector("#alone .qr svg")],
-  "call-2": [call("&people=2"), "call"],
-  "call-4": [call("&people=4"), "call"],
-  "call-9": [call("&people=9"), "call"],
-  "call-25": [call("&people=25"), "call"],
-  "call-upright": [call("&people=2&upright=1"), "call"],
-  "call-screen": [call("&people=6&screen=1"), "call"],
-  "speaker-view": [call("&people=14"), "call", (page) => press(page, "Speaker view")],
-  menu: [call("&people=4"), "call", more],
-  people: [call("&people=6"), "call", (page) => press(page, "People")],
-  stats: [call("&people=3"), "call", (page) => press(page, "Stats").then(() => page.waitForFunction(() => document.querySelectorAll(".chart polyline[points*=' ']").length > 3))],
-  settings: [call("&people=3"), "call", (page) => press(page, "Settings")],
-  marks: [
-    call("&people=5"),
-    "call",
-    async (page) => {
-      await page.evaluate(() => {
-        const { room } = globalThis;
-        room.change(2, { state: "reconnecting" });
-        room.change(3, { muted: { audio: true, video: true } });
-        room.participants.get(4).tracks[1].pause("bandwidth");
-        room.participants.get(5).tracks[1].pause("codec");
-      });
-      await page.getByRole("button", { name: "Mute" }).click();
-      await page.getByRole("button", { name: "Camera" }).click();
-    },
-  ],
-  "sound-blocked": [
-    call("&people=3"),
-    "call",
-    (page) =>
-      page.evaluate(() => {
-        globalThis.room.audio.blocked = true;
-        globalThis.room.fire("audioblocked", true);
-      }),
-  ],
-  reconnecting: [call("&people=4"), "reconnecting", undefined, (page) => page.evaluate(() => globalThis.room.setState("reconnecting"))],
-  left: [call("&people=2"), "ended", undefined, (page) => page.getByRole("button", { name: "Leave" }).click()],
-  "gateway-gone": [call("&people=2"), "ended", undefined, (page) => page.evaluate(() => globalThis.room.setState("closed", "gateway_gone"))],
-  replaced: [call("&people=2"), "refused", undefined, (page) => page.evaluate(() => globalThis.room.setState("closed", "replaced"))],
-  "room-full": [call("&refuse=room_full"), "refused"],
-  token: [call("&refuse=unauthorized"), "refused"],
-};
 
 describe("every state, in both schemes and sizes", () => {
   for (const [name, [path, state, then, first]] of Object.entries(STATES)) {
@@ -229,6 +159,32 @@ describe("in the call", () => {
       assert.equal(await page.evaluate(() => document.activeElement?.id), "show-people", "focus returns to the opener");
     }));
 
+  test("by the keyboard alone: one stop at the tiles, arrows between them, and on to the switches", () =>
+    inCall(9, {}, async (page) => {
+      const focused = () => page.evaluate(() => document.activeElement.closest(".tile")?.dataset.participant ?? document.activeElement.id);
+      await page.waitForFunction(() => document.activeElement.id === "call");
+      await page.keyboard.press("Tab");
+      assert.equal(await focused(), "2");
+      await page.keyboard.press("ArrowRight");
+      await page.keyboard.press("ArrowDown");
+      assert.equal(await focused(), "4");
+      await page.keyboard.press("Enter");
+      await page.waitForFunction(() => document.querySelector('.tile[data-participant="4"]').hasAttribute("data-large"));
+      assert.equal(await focused(), "4", "the focus stays where it is");
+      await page.keyboard.press("Escape");
+      await page.keyboard.press("Tab");
+      assert.equal(await focused(), "mute");
+      await page.keyboard.press("Shift+Tab");
+      assert.equal(await focused(), "4", "and Tab comes back to the same tile");
+      const reached = [];
+      for (let at = ""; at !== "full-screen"; reached.push(at)) {
+        await page.keyboard.press("Tab");
+        at = await focused();
+        assert.ok(reached.length < 12, reached.join(" "));
+      }
+      assert.deepEqual(reached, ["mute", "camera", "screen", "leave", "show-people", "speaker-view", "show-stats", "show-settings", "full-screen"]);
+    }));
+
   test("tiles carry the participant's id and a picture labelled with the alias", () =>
     inCall(3, {}, async (page) => {
       const remote = page.locator('.tile[data-participant="2"]');
@@ -291,7 +247,7 @@ describe("in the call", () => {
 
   test("tiles without a place are not asked for", () =>
     inCall(25, { size: "phone" }, async (page) => {
-      await press(page, "Speaker view");
+      await press(page, "speaker-view");
       await settled(page);
       const { hidden, out } = await page.evaluate(() => ({
         hidden: [...globalThis.room.participants.values()].flatMap(({ tracks }) => tracks).filter(({ visible }) => visible === false).length,
@@ -303,10 +259,10 @@ describe("in the call", () => {
 
   test("the link is copied, the figures are copied", () =>
     inCall(2, {}, async (page) => {
-      await press(page, "People");
+      await press(page, "show-people");
       await page.locator("#panel").getByRole("button", { name: "Copy link" }).click();
       assert.equal(await page.evaluate(() => navigator.clipboard.readText()), `${base}/standup`);
-      await press(page, "Stats");
+      await press(page, "show-stats");
       await page.getByRole("button", { name: "Copy as JSON" }).click();
       const report = JSON.parse(await page.evaluate(() => navigator.clipboard.readText()));
       assert.equal(report.transport, "websocket");

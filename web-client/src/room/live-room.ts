@@ -17,7 +17,7 @@ import { Turns } from "./turns.js";
 
 /** What `connect` passes on. */
 export interface LiveRoomOptions {
-  name: string;
+  alias: string;
   id: string;
   token: string | undefined;
   transport: "auto" | MediaTransport;
@@ -68,8 +68,8 @@ export class LiveRoom extends Room implements PublicationOwner {
       video: (message) => this.#fromVideo(message),
       failed: (reason) => this.#close(new RoomError("unsupported_browser", `A part of the client did not start: ${reason}.`, true)),
     });
-    const { name, id, token, address } = options;
-    this.#threads.toSession({ type: "start", url: address.socketUrl, name, id, token, videoPort: this.#threads.videoPort }, [this.#threads.videoPort]);
+    const { alias, id, token, address } = options;
+    this.#threads.toSession({ type: "start", url: address.socketUrl, name: alias, id, token, videoPort: this.#threads.videoPort }, [this.#threads.videoPort]);
     this.#playback = new Playback(options.audioContext);
     this.#playback.on("blocked", (blocked) => this.emit("audioblocked", blocked));
     this.#playback.on("failed", (reason) => this.emit("notice", { code: "audio_failed", message: `Sound cannot be played: ${reason}` }));
