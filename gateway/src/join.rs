@@ -200,6 +200,8 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
     let deadline = args
         .seconds
         .map(|seconds| joined + Duration::from_secs_f64(seconds.clamp(0.0, 1e7)));
+    // One for all turns: a signal that comes between two listeners would be lost.
+    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     let closed = loop {
         tokio::select! {
             event = client.next() => {
@@ -214,7 +216,7 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
                 }
             }
             () = sleep_until(deadline), if deadline.is_some() => break None,
-            interrupted = tokio::signal::ctrl_c() => {
+            interrupted = &mut interrupt => {
                 interrupted?;
                 break None;
             }
