@@ -341,6 +341,27 @@ async fn cameras_that_share_a_stream_id_are_two_pictures_here() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn room_that_is_alive_under_the_other_form_of_its_name_is_found() {
+    let relay = start(|_| {});
+    let rule = UplinkRule {
+        names: Names::Auto,
+        ..rules(relay.addr).remove(0)
+    };
+    let home = Gateway::open().with_uplink(vec![rule], |_| {});
+    let mut ana = home.join("general", "Ana").await;
+    let mut bo = Member::join(relay.addr, "a47b63f7d5b511ba5bc4089a74446906", "Bo").await;
+    ana.wait_list(&["Ana", "Bo"]).await;
+    let all = Together::of(2);
+    let (at_ana, at_bo) = tokio::join!(
+        ana.live(&all, 440.0, false, "Bo at Ana", plenty),
+        bo.live(&all, 880.0, false, "Ana at Bo", plenty),
+    );
+    assert!(at_ana.tone(880.0) > 0.1 && at_bo.tone(440.0) > 0.1);
+    let raw = |relay: &StandIn| relay.members("general").is_empty().then_some(());
+    relay.wait_until("the room of the other form empty", raw).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hashed_names_are_dialled_where_the_rule_says_so() {
     let relay = start(|_| {});
     let rule = UplinkRule {
