@@ -7,6 +7,7 @@ use wzp_gateway::config::uplink::{Names, UplinkRule};
 use wzp_gateway::media::frame::Kind;
 use wzp_gateway::room::snapshot::Snapshot;
 use wzp_gateway::room::uplink::UplinkState;
+use wzp_gateway::uplink::alias::Renaming;
 use wzp_proto::signal::Signal;
 
 use crate::relay::{Event, Form, Options, Speaks, StandIn, Vintage};
@@ -359,6 +360,38 @@ async fn room_that_is_alive_under_the_other_form_of_its_name_is_found() {
     assert!(at_ana.tone(880.0) > 0.1 && at_bo.tone(440.0) > 0.1);
     let raw = |relay: &StandIn| relay.members("general").is_empty().then_some(());
     relay.wait_until("the room of the other form empty", raw).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn renaming_the_leg_is_hardly_heard() {
+    let relay = start(|_| {});
+    let home = Gateway::open().with_uplink(rules(relay.addr), |config| {
+        config.renaming = Renaming {
+            quiet: 300_000,
+            apart: 300_000,
+        };
+    });
+    let mut ana = home.join("general", "Ana").await;
+    let mut bo = Member::join(relay.addr, "general", "Bo").await;
+    bo.wait_list(&["Ana via web", "Bo"]).await;
+    let mut bea = None;
+    let all = Together::of(2);
+    let mut renamed_at = None;
+    let (_, at_bo, _) = tokio::join!(
+        ana.live(&all, 440.0, false, "Bo at Ana", plenty),
+        bo.live(&all, 880.0, false, "the new name at Bo", |heard: &Heard| {
+            if renamed_at.is_none() && heard.list.iter().any(|name| name == "Ana, Bea via web") {
+                renamed_at = Some(heard.sound.len());
+            }
+            renamed_at.is_some_and(|at| heard.sound.len() > at + 100)
+        }),
+        async { bea = Some(home.join("general", "Bea").await) },
+    );
+    // One stream from beginning to end; a new connection from nothing would have begun at another number.
+    let missing: u32 = (at_bo.sound.windows(2))
+        .map(|pair| pair[1].header.seq.wrapping_sub(pair[0].header.seq).wrapping_sub(1))
+        .sum();
+    assert!(missing < 50, "{missing} packets were lost");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -121,7 +121,9 @@ impl Leg {
             tokio::select! {
                 event = link.client.next() => {
                     pump = false;
-                    if let Some(trouble) = self.take(event, link).await {
+                    if let Some(trouble) = self.take(event, link).await
+                        && !self.renewed(link, watch).await?
+                    {
                         return Ok(trouble);
                     }
                 }
@@ -337,7 +339,17 @@ impl Leg {
         });
     }
 
-    fn redialled(&mut self, (why, name, called, dialled): Redialled, link: &mut Link) {
+    /// The connection has ended: whether the one that is to take its place does. A relay that lets one identity in once ends
+    /// the old connection before we know that the new one stands.
+    async fn renewed(&mut self, link: &mut Link, watch: &mut Watch) -> Result<bool, Over> {
+        match watch.unless_over(link.redialling.join_next()).await? {
+            Some(Ok(redialled)) => Ok(self.redialled(redialled, link)),
+            _ => Ok(false),
+        }
+    }
+
+    /// Takes the new connection in place of the old one, if it stands.
+    fn redialled(&mut self, (why, name, called, dialled): Redialled, link: &mut Link) -> bool {
         let now = self.room.now();
         let client = match dialled {
             Ok(client) => client,
@@ -345,7 +357,7 @@ impl Leg {
                 let wait = self.wait(trouble.state);
                 link.redial_at = now.plus(wait.as_micros() as u64);
                 tracing::debug!(room = %self.room.display(), ?why, trouble.message, ?wait, "an uplink was not renewed");
-                return;
+                return false;
             }
         };
         let before = std::mem::replace(&mut link.client, client);
@@ -362,6 +374,7 @@ impl Leg {
         self.alias.joined(called, now);
         // To the relay we are somebody new, of whom it has no keyframe.
         self.want_keyframe(link, now, Reason::Join);
+        true
     }
 }
 
