@@ -59,6 +59,19 @@ impl Server {
         }
     }
 
+    /// An HTTP answer: status and JSON.
+    async fn get(&self, path: &str, token: Option<&str>) -> (u16, Value) {
+        let url = format!("http://{}{path}", self.gateway.addresses().http);
+        let authorization = format!("Bearer {}", token.unwrap_or_default());
+        let get = move || {
+            let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+            let mut response = agent.get(url).header("authorization", authorization).call().unwrap();
+            let body = response.body_mut().read_to_string().unwrap();
+            (response.status().as_u16(), serde_json::from_str(&body).unwrap())
+        };
+        tokio::task::spawn_blocking(get).await.unwrap()
+    }
+
     async fn connect(&self, room: &str) -> Client {
         let url = format!("ws://{}/ws/{room}", self.gateway.addresses().http);
         let mut request = url.into_client_request().unwrap();
@@ -483,4 +496,43 @@ async fn who_sends_what_natives_do_not_take_is_told_so_once_they_are_there() {
     sender.send(track("h264")).await;
     sender.send(json!({"type": "ping", "t": 7})).await;
     assert_eq!(sender.before("pong", "notice").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn state_of_the_uplink_is_told_to_pages_and_programs() {
+    let relay = Server::start(Settings::default()).await;
+    let address = relay.gateway.addresses().native.unwrap().to_string();
+    let server = Server::start(Settings {
+        relay: Some(address.clone()),
+        ..Settings::default()
+    })
+    .await;
+    let mut client = server.join("demo", "Ana").await;
+    let told = loop {
+        let told = client.until("uplink").await;
+        if told["state"] == "connected" {
+            break told;
+        }
+    };
+    assert_eq!(told["relay"], address);
+    let (status, list) = server.get("/api/uplinks", None).await;
+    assert_eq!((status, list.as_array().map(Vec::len)), (200, Some(1)));
+    let expected = json!({
+        "local": 1, "remote": 0, "relay": address, "state": "connected", "message": "in the relay's room",
+    });
+    assert_eq!(
+        list[0], expected,
+        "the room's name is told to nobody who need not know it"
+    );
+    let (_, room) = server.get("/api/rooms/demo", None).await;
+    assert_eq!(room["uplink"]["state"], "connected");
+
+    let locked = Server::start(Settings {
+        relay: Some(address),
+        token: Some(vec!["sesame".to_owned()]),
+        ..Settings::default()
+    })
+    .await;
+    assert_eq!(locked.get("/api/uplinks", None).await.0, 401);
+    assert_eq!(locked.get("/api/uplinks", Some("sesame")).await, (200, json!([])));
 }

@@ -11,6 +11,7 @@ use wzp_proto::codec::{Codec, QualityProfile};
 use wzp_proto::handshake::OfferOptions;
 use wzp_proto::identity::Identity;
 use wzp_proto::room_name::RoomName;
+use wzp_proto::signal::Signal;
 
 use super::Shared;
 use super::alias::{Alias, alias};
@@ -20,7 +21,8 @@ use super::sources::Sources;
 use super::trouble::Trouble;
 use crate::config::uplink::{Names, UplinkRule};
 use crate::media::frame::RoomTime;
-use crate::native::client::{self, Client};
+use crate::native::client::{self, Client, Event};
+use crate::native::transport::close;
 use crate::room::member::LeaveReason;
 use crate::room::registry::RoomHandle;
 use crate::room::snapshot::Snapshot;
@@ -30,6 +32,8 @@ mod link;
 
 /// A relay that was lost less than this ago is dialled eagerly, µs.
 const EAGER: u64 = 60_000_000;
+/// A relay sends its list within this after the answer.
+const LIST_DEADLINE: Duration = Duration::from_secs(3);
 /// A host name is looked up within this.
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -182,6 +186,33 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Whether the room `name` on the relay has anybody in it but us.
+    async fn has_somebody(self, name: DialledName, alias: String) -> bool {
+        // A scout of its own identity: where both names mean one room, our leg would put itself out.
+        let scout = Self {
+            identity: Arc::new(Identity::from_seed(&rand::random())),
+            ..self.clone()
+        };
+        let own = [&self.identity, &scout.identity].map(|identity| identity.fingerprint().to_string());
+        let Ok(mut client) = scout.dial(name, alias.clone(), 0).await else {
+            return false;
+        };
+        let list = async {
+            loop {
+                match client.next().await {
+                    Event::Signal(Signal::RoomUpdate { participants, .. }) => return participants,
+                    Event::Closed(_) => return Vec::new(),
+                    _ => {}
+                }
+            }
+        };
+        let list = timeout(LIST_DEADLINE, list).await.unwrap_or_default();
+        client.close(close::NORMAL, "normal close").await;
+        (list.iter()).any(|who| !own.contains(&who.fingerprint) && who.alias.as_deref() != Some(&alias))
+    }
+}
+
 /// The TLS server name that stands for the room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct DialledName(String);
@@ -192,6 +223,8 @@ struct Leg {
     shared: Arc<Shared>,
     room: RoomHandle,
     alias: Alias,
+    /// The room's name is dialled in its hash form.
+    hashed: bool,
     backoff: Backoff,
     attempts: usize,
     /// When a connection that had stood for a while was last good.
@@ -220,6 +253,7 @@ impl Leg {
             shared: shared.clone(),
             room: room.clone(),
             alias: Alias::new(shared.config.renaming, called, room.now()),
+            hashed: rule.names == Names::Hashed,
             backoff: Backoff::default(),
             attempts: 0,
             good_at: None,
@@ -300,7 +334,10 @@ impl Leg {
 
     /// By the name that people know, as soon as one is known.
     fn dialled_name(&self) -> Result<DialledName, Trouble> {
-        let hashed = self.target.rule.names == Names::Hashed;
+        self.name_in_form(self.hashed)
+    }
+
+    fn name_in_form(&self, hashed: bool) -> Result<DialledName, Trouble> {
         match client::server_name(&self.room.display(), hashed) {
             Ok(dialled) => Ok(DialledName(dialled.server_name)),
             Err(error) => Err(Trouble::new(UplinkState::Refused, error.to_string())),

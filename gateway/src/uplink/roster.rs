@@ -19,6 +19,8 @@ pub const MOST_MEMBERS: usize = 64;
 const MOST_NAME: usize = 64;
 /// A stream has so many packets before it is somebody: a stray packet is nobody.
 const PACKETS: u32 = 3;
+/// A stream whose sender has left has so many before it is somebody else's; fewer were still on their way.
+const PACKETS_AFTER: u32 = 40;
 /// An app's media begins within this of its joining, ms.
 const NEAR: i64 = 2_000;
 /// Senders whose origins are closer than this cannot be put in order, ms.
@@ -64,6 +66,8 @@ struct Stream {
     stream_id: u8,
     origin: i64,
     packets: u32,
+    /// How many of them it takes to be somebody.
+    needs: u32,
     high: bool,
     seen: RoomTime,
     owner: Option<Owner>,
@@ -148,6 +152,7 @@ impl Roster {
             stream_id: header.stream_id,
             origin: 0,
             packets: 0,
+            needs: PACKETS,
             high: header.seq >= HIGH,
             seen: now,
             owner: None,
@@ -161,7 +166,7 @@ impl Roster {
         } else {
             stream.origin.min(origin)
         };
-        if stream.packets == PACKETS {
+        if stream.packets == stream.needs {
             self.assign();
             return true;
         }
@@ -253,7 +258,7 @@ impl Roster {
     /// Streams of a kind that are no member's by name, in the order of their origins.
     fn nameless(&self, kind: Kind) -> Vec<StreamId> {
         let mut nameless: Vec<_> = (self.streams.iter())
-            .filter(|(_, stream)| stream.kind == kind && stream.packets >= PACKETS)
+            .filter(|(_, stream)| stream.kind == kind && stream.packets >= stream.needs)
             .filter(|(_, stream)| !matches!(stream.owner, Some(Owner::Member(_))))
             .map(|(id, stream)| (stream.origin, *id))
             .collect();
@@ -266,6 +271,10 @@ impl Roster {
         for stream in self.streams.values_mut() {
             let gone = matches!(&stream.owner, Some(Owner::Member(key)) if !present.contains(key));
             // A gateway's sound was one member's as long as there was only one; now it may be a mix.
+            if gone {
+                stream.packets = 0;
+                stream.needs = PACKETS_AFTER;
+            }
             if gone || (stream.high && stream.kind == Kind::Audio && present.len() != 1) {
                 stream.owner = None;
             }
@@ -285,7 +294,7 @@ impl Roster {
     fn give_all(&mut self, only: MemberKey) {
         for kind in [Kind::Audio, Kind::Video] {
             let newest = (self.streams.iter())
-                .filter(|(_, stream)| stream.kind == kind && stream.packets >= PACKETS)
+                .filter(|(_, stream)| stream.kind == kind && stream.packets >= stream.needs)
                 .map(|(id, _)| *id)
                 .max();
             for (id, stream) in self.streams.iter_mut().filter(|(_, stream)| stream.kind == kind) {

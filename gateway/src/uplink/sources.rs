@@ -26,7 +26,7 @@ pub struct Sources {
     relay: String,
     counters: Arc<Counters>,
     sources: BTreeMap<Owner, Source>,
-    /// Put out of our room, or never let in: not tried again.
+    /// Put out of our room: not let in again.
     barred: BTreeSet<Owner>,
 }
 
@@ -128,9 +128,9 @@ impl Sources {
                 };
                 self.sources.insert(owner, source);
             }
+            // Tried again when the relay's list changes: somebody may have left by then.
             Err(error) => {
-                tracing::info!(room = %self.room, relay = self.relay, name, %error, "a member of the relay finds no place here");
-                self.barred.insert(owner);
+                tracing::debug!(room = %self.room, relay = self.relay, name, %error, "a member of the relay finds no place");
             }
         }
     }

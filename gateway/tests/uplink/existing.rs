@@ -1,13 +1,13 @@
 //! Legs on a relay that behaves like the existing one.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use wzp_gateway::config::uplink::{Names, UplinkRule};
 use wzp_gateway::media::frame::Kind;
 use wzp_gateway::room::snapshot::Snapshot;
 use wzp_gateway::room::uplink::UplinkState;
+use wzp_gateway::uplink::alias::Renaming;
 use wzp_proto::signal::Signal;
 
 use crate::relay::{Event, Form, Options, Speaks, StandIn, Vintage};
@@ -96,14 +96,12 @@ async fn two_natives_who_talk_at_once_are_two_people_here() {
     let home = Gateway::behind(relay.addr);
     let mut bo = Member::join(relay.addr, "general", "Bo").await;
     bo.wait_list(&["Bo"]).await;
-    let talking = AtomicBool::new(true);
     let all = Together::of(3);
     let late = async {
         // His clock begins 2 s after Bo's.
         tokio::time::sleep(Duration::from_secs(2)).await;
         let mut cy = Member::join(relay.addr, "general", "Cy").await;
         let mut ana = home.join("general", "Ana").await;
-        ana.wait_list(&["Ana", "Bo", "Cy"]).await;
         let (at_ana, _) = tokio::join!(
             ana.live(&all, 440.0, false, "Bo and Cy at Ana", |heard: &Heard| heard
                 .sound
@@ -111,10 +109,9 @@ async fn two_natives_who_talk_at_once_are_two_people_here() {
                 >= 300),
             cy.live(&all, 660.0, true, "Ana at Cy", plenty),
         );
-        talking.store(false, Ordering::Relaxed);
-        (at_ana, ana)
+        (at_ana, ana, cy)
     };
-    let (_, (mut at_ana, _ana)) = tokio::join!(bo.live(&all, 880.0, true, "Ana at Bo", plenty), late);
+    let (_, (mut at_ana, _ana, _cy)) = tokio::join!(bo.live(&all, 880.0, true, "Ana at Bo", plenty), late);
     at_ana.sound.drain(..150);
     for (hz, of) in [(880.0, "Bo"), (660.0, "Cy")] {
         assert!(at_ana.tone(hz) > 0.1, "{of} at Ana: {}", at_ana.tone(hz));
@@ -342,6 +339,59 @@ async fn cameras_that_share_a_stream_id_are_two_pictures_here() {
             pictures.filter(|member| sends(room, &member.name, Kind::Video)).count() == 2
         }),
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn room_that_is_alive_under_the_other_form_of_its_name_is_found() {
+    let relay = start(|_| {});
+    let rule = UplinkRule {
+        names: Names::Auto,
+        ..rules(relay.addr).remove(0)
+    };
+    let home = Gateway::open().with_uplink(vec![rule], |_| {});
+    let mut ana = home.join("general", "Ana").await;
+    let mut bo = Member::join(relay.addr, "a47b63f7d5b511ba5bc4089a74446906", "Bo").await;
+    ana.wait_list(&["Ana", "Bo"]).await;
+    let all = Together::of(2);
+    let (at_ana, at_bo) = tokio::join!(
+        ana.live(&all, 440.0, false, "Bo at Ana", plenty),
+        bo.live(&all, 880.0, false, "Ana at Bo", plenty),
+    );
+    assert!(at_ana.tone(880.0) > 0.1 && at_bo.tone(440.0) > 0.1);
+    let raw = |relay: &StandIn| relay.members("general").is_empty().then_some(());
+    relay.wait_until("the room of the other form empty", raw).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn renaming_the_leg_is_hardly_heard() {
+    let relay = start(|_| {});
+    let home = Gateway::open().with_uplink(rules(relay.addr), |config| {
+        config.renaming = Renaming {
+            quiet: 300_000,
+            apart: 300_000,
+        };
+    });
+    let mut ana = home.join("general", "Ana").await;
+    let mut bo = Member::join(relay.addr, "general", "Bo").await;
+    bo.wait_list(&["Ana via web", "Bo"]).await;
+    let mut bea = None;
+    let all = Together::of(2);
+    let mut renamed_at = None;
+    let (_, at_bo, _) = tokio::join!(
+        ana.live(&all, 440.0, false, "Bo at Ana", plenty),
+        bo.live(&all, 880.0, false, "the new name at Bo", |heard: &Heard| {
+            if renamed_at.is_none() && heard.list.iter().any(|name| name == "Ana, Bea via web") {
+                renamed_at = Some(heard.sound.len());
+            }
+            renamed_at.is_some_and(|at| heard.sound.len() > at + 100)
+        }),
+        async { bea = Some(home.join("general", "Bea").await) },
+    );
+    // One stream from beginning to end; a new connection from nothing would have begun at another number.
+    let missing: u32 = (at_bo.sound.windows(2))
+        .map(|pair| pair[1].header.seq.wrapping_sub(pair[0].header.seq).wrapping_sub(1))
+        .sum();
+    assert!(missing < 50, "{missing} packets were lost");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

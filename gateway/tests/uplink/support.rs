@@ -183,6 +183,8 @@ pub struct Heard {
     pub sound: Vec<MediaPacket>,
     pub pictures: Vec<MediaPacket>,
     pub asked: usize,
+    /// Aliases of the newest list.
+    pub list: Vec<String>,
 }
 
 impl Heard {
@@ -291,6 +293,9 @@ impl Member {
                         Event::Signal(Signal::PictureLossIndication { .. }) => {
                             heard.asked += 1;
                             keyframe = true;
+                        }
+                        Event::Signal(Signal::RoomUpdate { participants, .. }) => {
+                            heard.list = participants.into_iter().filter_map(|who| who.alias).collect();
                         }
                         Event::Closed(error) => panic!("closed: {error}"),
                         _ => {}

@@ -11,6 +11,7 @@ use wzp_proto::packet::MediaPacket;
 use wzp_proto::signal::{HangupReason, Signal};
 
 use super::{DialledName, Leg, Over, Watch, after};
+use crate::config::uplink::Names;
 use crate::media::frame::RoomTime;
 use crate::native::client::{Client, Event};
 use crate::native::egress::Egress;
@@ -24,6 +25,10 @@ use crate::uplink::trouble::Trouble;
 
 /// How often what is slow is looked at.
 const PULSE: Duration = Duration::from_millis(400);
+/// A leg that is alone looks after this whether the others are in the room of the name's other form, µs …
+const LOOK_FIRST: u64 = 1_500_000;
+/// … and again so often, µs.
+const LOOK_AGAIN: u64 = 15_000_000;
 /// A connection that has stood for this long was a good one, µs.
 const STEADY: u64 = 10_000_000;
 /// A sender that is silent for this long is gone. Apps send without pause, also when muted.
@@ -52,6 +57,9 @@ struct Link {
     redialling: JoinSet<Redialled>,
     redial_at: RoomTime,
     closing: JoinSet<()>,
+    /// Looks whether somebody is in the room of the name's other form.
+    looking: JoinSet<bool>,
+    look_at: RoomTime,
     /// UDP datagrams received at the last pulse, and when there last was a new one.
     received: (u64, RoomTime),
     since: RoomTime,
@@ -83,6 +91,8 @@ impl Leg {
             redialling: JoinSet::new(),
             redial_at: now,
             closing: JoinSet::new(),
+            looking: JoinSet::new(),
+            look_at: now.plus(LOOK_FIRST),
             received: (0, now),
             since: now,
         };
@@ -111,7 +121,9 @@ impl Leg {
             tokio::select! {
                 event = link.client.next() => {
                     pump = false;
-                    if let Some(trouble) = self.take(event, link).await {
+                    if let Some(trouble) = self.take(event, link).await
+                        && !self.renewed(link, watch).await?
+                    {
                         return Ok(trouble);
                     }
                 }
@@ -127,6 +139,11 @@ impl Leg {
                 Some(redialled) = link.redialling.join_next(), if !link.redialling.is_empty() => {
                     if let Ok(redialled) = redialled {
                         self.redialled(redialled, link);
+                    }
+                }
+                Some(somebody) = link.looking.join_next(), if !link.looking.is_empty() => {
+                    if somebody.unwrap_or(false) && self.is_alone() {
+                        self.hashed = !self.hashed;
                     }
                 }
                 over = watch.changed() => {
@@ -280,10 +297,28 @@ impl Leg {
                 self.good_at = Some(now);
             }
         }
+        if self.target.rule.names == Names::Auto && self.is_alone() && !silent {
+            self.look(link, now);
+        }
         let renamed = self.alias.due().is_some_and(|due| due <= now);
         let moved = self.dialled_name().ok() != link.dialled;
         if renamed || moved {
             self.redial(Redial::Rename, link, now);
+        }
+    }
+
+    fn is_alone(&self) -> bool {
+        self.roster.members().next().is_none()
+    }
+
+    fn look(&self, link: &mut Link, now: RoomTime) {
+        let (Ok(here), Ok(there)) = (self.dialled_name(), self.name_in_form(!self.hashed)) else {
+            return;
+        };
+        if here != there && now >= link.look_at && link.looking.is_empty() {
+            link.look_at = now.plus(LOOK_AGAIN);
+            let called = self.alias.shown().to_owned();
+            link.looking.spawn(self.target.clone().has_somebody(there, called));
         }
     }
 
@@ -304,7 +339,17 @@ impl Leg {
         });
     }
 
-    fn redialled(&mut self, (why, name, called, dialled): Redialled, link: &mut Link) {
+    /// The connection has ended: whether the one that is to take its place does. A relay that lets one identity in once ends
+    /// the old connection before we know that the new one stands.
+    async fn renewed(&mut self, link: &mut Link, watch: &mut Watch) -> Result<bool, Over> {
+        match watch.unless_over(link.redialling.join_next()).await? {
+            Some(Ok(redialled)) => Ok(self.redialled(redialled, link)),
+            _ => Ok(false),
+        }
+    }
+
+    /// Takes the new connection in place of the old one, if it stands.
+    fn redialled(&mut self, (why, name, called, dialled): Redialled, link: &mut Link) -> bool {
         let now = self.room.now();
         let client = match dialled {
             Ok(client) => client,
@@ -312,7 +357,7 @@ impl Leg {
                 let wait = self.wait(trouble.state);
                 link.redial_at = now.plus(wait.as_micros() as u64);
                 tracing::debug!(room = %self.room.display(), ?why, trouble.message, ?wait, "an uplink was not renewed");
-                return;
+                return false;
             }
         };
         let before = std::mem::replace(&mut link.client, client);
@@ -329,6 +374,7 @@ impl Leg {
         self.alias.joined(called, now);
         // To the relay we are somebody new, of whom it has no keyframe.
         self.want_keyframe(link, now, Reason::Join);
+        true
     }
 }
 

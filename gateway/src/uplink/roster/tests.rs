@@ -130,6 +130,23 @@ fn equal_origins_stay_without_a_name_and_come_apart_when_one_leaves() {
 }
 
 #[test]
+fn what_a_leaving_member_left_on_its_way_is_nobody() {
+    let mut roster = Roster::new(OWN.to_owned());
+    let (bo, cy) = (who("bo", "Bo"), who("cy", "Cy"));
+    roster.list(vec![bo.clone(), cy, who(OWN, "us")], "us", ms(0));
+    hear(&mut roster, 1, Kind::Audio, 0, -9_000, 100);
+    hear(&mut roster, 2, Kind::Audio, 0, -4_000, 100);
+    assert_eq!((name_of(&roster, 1), name_of(&roster, 2)), ("Bo".into(), "Cy".into()));
+    roster.list(vec![bo, who(OWN, "us")], "us", ms(5_000));
+    hear(&mut roster, 2, Kind::Audio, 300, -4_000, 5_010);
+    assert_eq!(
+        (name_of(&roster, 1), name_of(&roster, 2)),
+        ("Bo".into(), "nobody".into())
+    );
+    assert!(roster.unnamed().is_empty());
+}
+
+#[test]
 fn mix_of_a_gateway_is_called_by_all_it_may_be() {
     let mut roster = Roster::new(OWN.to_owned());
     let (bo, cy) = (who("bo", "Bo"), who("cy", "Cy"));
