@@ -74,8 +74,10 @@ test-browser: web test-tools tests/node_modules/.stamp
 picture: test-browser
 	cp $(ARTIFACTS)/page/gateway-four-desktop-light.png docs/page.png
 
-# Hours, not minutes: every property test with many more cases.
-soak: tools
+# Hours, not minutes: a call of ten for five minutes under loss, and every property test with many more cases.
+soak: web test-tools tests/node_modules/.stamp
+	$(CARGO) build --locked --release -p wzp-gateway
+	cd tests && WZP_GATEWAY=$(CURDIR)/target/release/wzp-gateway $(NPM) run --silent soak
 	PROPTEST_CASES=$${PROPTEST_CASES:-100000} $(CARGO) test --release -p wzp-proto -p wzp-gateway
 
 bench:

@@ -31,6 +31,7 @@ mod pitch;
 mod seq;
 mod video_in;
 mod video_out;
+mod voice_out;
 
 /// Arguments of `wzp-gateway join`.
 #[derive(Debug, Clone, clap::Args)]
@@ -47,6 +48,9 @@ pub struct Args {
     /// Sound to send: an Ogg Opus file, played in a loop, or tone:HZ
     #[arg(long, value_name = "FILE|tone:HZ")]
     pub audio: Option<String>,
+    /// Send the sound in this codec, as apps on bad networks do; else a file as it is, and a tone as Opus of 24 kbit/s
+    #[arg(long, value_name = "CODEC", requires = "audio")]
+    pub codec: Option<voice_out::Coding>,
     /// Pictures to send: an H.264 Annex B file, played in a loop; when somebody asks for a keyframe, play jumps to the
     /// file's next one
     #[arg(long, value_name = "FILE")]
@@ -204,7 +208,11 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
     if dialled.hashed && !args.hashed {
         eprintln!("{:?} cannot be a TLS server name; its hash form is dialled", args.room);
     }
-    let audio = args.audio.as_deref().map(audio_out::AudioSource::open).transpose()?;
+    let audio = args
+        .audio
+        .as_deref()
+        .map(|what| audio_out::AudioSource::open(what, args.codec))
+        .transpose()?;
     let video = args
         .video
         .as_deref()

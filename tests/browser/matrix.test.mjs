@@ -10,7 +10,7 @@ import { joinNative, pass, scratch, startGateway, until } from './gateway.mjs';
 import { h264, pictures, samples, strength } from './media.mjs';
 
 /** What the senders' microphones give. Firefox's is built in. */
-const HZ = { Chromium: 660, Firefox: 1000, Native: 880, Samples: 520 };
+const HZ = { Chromium: 660, Firefox: 1000, Native: 880, Samples: 520, Sockets: 1140 };
 const WATCH_MS = 3000;
 /** Pictures that have to follow within 20 s. The rate is printed, not tested: it is the machine's, which codes everything at once. */
 const FRAMES = 30;
@@ -68,7 +68,14 @@ async function joinSamples(t, gateway, room, hz) {
     }
   }, 20);
   t.after(() => clearInterval(timer));
-  return { socket, heard, texts };
+  /** What it has heard since the last call. */
+  const take = () => {
+    const messages = heard.splice(0);
+    assert.ok(messages.every((message) => message.length === 1920));
+    const data = Float32Array.from({ length: 960 * messages.length }, (_, i) => messages[Math.floor(i / 960)].readInt16LE(2 * (i % 960)) / 32_768);
+    return { messages, data };
+  };
+  return { take, texts };
 }
 
 /** The matrix, as diagnostics of the test. */
@@ -163,11 +170,9 @@ test('Firefox, Chromium, natives and pages that send samples hear and see each o
     await connected(page, 'webrtc');
     const heard = await received(page, alias, 'audio', (source) => near(source.dominantHz, HZ.Samples) && source.audioLevel > 0.1);
     rows.push(['Samples', 'Chromium', `${heard.codec} webrtc`, `${heard.dominantHz.toFixed(1)} Hz`, 'none', '', '0']);
-    older.heard.length = 0;
+    older.take();
     await pass(WATCH_MS);
-    const messages = older.heard.splice(0);
-    assert.ok(messages.every((message) => message.length === 1920));
-    const data = Float32Array.from({ length: 960 * messages.length }, (_, i) => messages[Math.floor(i / 960)].readInt16LE(2 * (i % 960)) / 32_768);
+    const { messages, data } = older.take();
     const level = strength(data.subarray(-24_000), HZ.Chromium);
     // 50 a second; the microphone of a Chromium that gets too little processor has gaps.
     rows.push(['Chromium', 'Samples', `pcm websocket, ${messages.length} in ${WATCH_MS / 1000} s`, `${HZ.Chromium} Hz at ${level.toFixed(2)}`, 'none', '', '0']);
@@ -176,5 +181,39 @@ test('Firefox, Chromium, natives and pages that send samples hear and see each o
     assert.ok(strength(data.subarray(-24_000), HZ.Samples) < 0.01, 'it hears itself');
     assert.deepEqual(older.texts.map((text) => text.type), ['auth_ok']);
     assert.deepEqual(page.problems, []);
+  });
+
+  await t.test('a page that sends samples is heard by natives and by browsers either way, and hears all of them', async (t) => {
+    const sound = join(scratch(t), 'sound.ogg');
+    const quiet = { camera: 'off' };
+    const rtc = await joinPage(t, chromium, gateway, 'all', 'Chromium', { query: { ...quiet, transport: 'webrtc' } });
+    t.after(() => rtc.context().close());
+    const sockets = await joinPage(t, await startChromium(t, { hz: HZ.Sockets }), gateway, 'all', 'Sockets', { query: { ...quiet, transport: 'ws' } });
+    await connected(rtc, 'webrtc');
+    const older = await joinSamples(t, gateway, 'all', HZ.Samples);
+    const alias = await until('its name', async () => (await people(rtc)).find((name) => !['Chromium', 'Sockets'].includes(name)));
+    const native = joinNative(t, gateway.native, 'all', { alias: 'Native', args: ['--audio', `tone:${HZ.Native}`, '--record-audio', sound] });
+    for (const [page, transport] of [[rtc, 'webrtc'], [sockets, 'websocket']]) {
+      const heard = await received(page, alias, 'audio', (source) => near(source.dominantHz, HZ.Samples) && source.audioLevel > 0.1);
+      assert.equal((await stats(page)).transport, transport);
+      rows.push(['Samples', transport === 'webrtc' ? 'Chromium' : 'Sockets', `${heard.codec} ${transport}`, `${heard.dominantHz.toFixed(1)} Hz`, 'none', '', '0']);
+    }
+    // Only what came since all of them were there counts.
+    await until('all of them in what it hears', async () => {
+      await pass(1000);
+      const { data } = older.take();
+      const levels = [HZ.Chromium, HZ.Sockets, HZ.Native].map((hz) => strength(data, hz));
+      const own = strength(data, HZ.Samples);
+      if (!levels.every((level) => level > 0.1) || own > 0.02) throw new Error(`levels ${levels}, its own ${own}`);
+      rows.push(['all', 'Samples', 'pcm websocket', levels.map((level) => level.toFixed(2)).join(', '), 'none', '', '0']);
+      return true;
+    }, { timeout: 30_000 });
+    const { audio } = await native.leave();
+    const recorded = samples(sound).subarray(-3 * 48_000, -24_000);
+    const levels = [HZ.Samples, HZ.Chromium, HZ.Sockets].map((hz) => strength(recorded, hz));
+    rows.push(['all', 'Native', 'opus quic', levels.map((level) => level.toFixed(2)).join(', '), 'none', '', '0']);
+    assert.ok(levels.every((level) => level > 0.1), `${levels}`);
+    assert.deepEqual([audio.lost, audio.duplicates, audio.undecodable], [0, 0, 0]);
+    assert.deepEqual([...rtc.problems, ...sockets.problems], []);
   });
 });

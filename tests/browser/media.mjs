@@ -78,3 +78,73 @@ export function strength(data, hz, rate = 48000) {
 
 /** Root mean square. */
 export const rms = (data) => Math.sqrt(data.reduce((sum, x) => sum + x * x, 0) / Math.max(1, data.length));
+
+/** How loud samples are, from 20 ms to 20 ms: the root mean square of 40 ms. */
+export const envelope = (data) => Array.from({ length: Math.max(0, Math.floor(data.length / 960) - 1) }, (_, i) => rms(data.subarray(960 * i, 960 * (i + 2))));
+
+/**
+ * Something like speech, as long as no synthesiser is at hand: ten seconds of syllables of uneven length and loudness with
+ * pauses, each with the harmonics of a gliding pitch of about 120 Hz under the formants of a vowel. Samples at 48 kHz.
+ */
+export function speech(seconds = 10) {
+  let dice = 7;
+  const random = () => { dice = (Math.imul(dice, 1664525) + 1013904223) >>> 0; return dice / 2 ** 32; };
+  const vowels = [[730, 1090, 2440], [270, 2290, 3010], [530, 1840, 2480], [570, 840, 2410], [440, 1020, 2240]];
+  const data = new Float32Array(seconds * 48000);
+  let at = 0;
+  while (at < data.length) {
+    const [length, loud, pitch, vowel] = [4000 + random() * 9000, 0.35 + 0.65 * random(), 105 + random() * 30, vowels[Math.floor(random() * vowels.length)]];
+    const gain = (hz) => vowel.reduce((sum, formant, i) => sum + 1 / (1 + ((hz - formant) / 90) ** 2) / (i + 1), 0.02);
+    for (let i = 0; i < length && at + i < data.length; i++) {
+      const [time, share] = [i / 48000, i / length];
+      let sample = 0;
+      for (let n = 1; n * pitch < 3400; n++) sample += gain(n * pitch) * Math.sin(2 * Math.PI * n * (pitch * time + 8 * time * time));
+      data[at + i] = 0.12 * loud * Math.sin(Math.PI * share) ** 0.7 * sample;
+    }
+    at += Math.round(length + (random() < 0.25 ? 8000 + random() * 12000 : 500 + random() * 2500));
+  }
+  return data;
+}
+
+/** Samples as an Ogg Opus file for natives. */
+function oggFile(name, samplesOf) {
+  const path = join(folder, name);
+  if (!existsSync(path)) {
+    mkdirSync(folder, { recursive: true });
+    const draft = join(folder, `draft-${process.pid}-${name}`);
+    const args = ['-hide_banner', '-loglevel', 'error', '-y', '-f', 'f32le', '-ar', '48000', '-ac', '1', '-i', 'pipe:0', '-c:a', 'libopus', '-b:a', '64k', draft];
+    execFileSync('ffmpeg', args, { input: Buffer.from(samplesOf().buffer) });
+    renameSync(draft, path);
+  }
+  return path;
+}
+
+/** {@link speech} as a file. */
+export const speechFile = () => oggFile('speech.ogg', speech);
+
+/** Somebody who says something now and then, a file of a minute; `who` makes another one. */
+export const talkFile = (who) => oggFile(`talk-${who}.ogg`, () => {
+  let dice = 1 + 1000 * who;
+  const random = () => { dice = (Math.imul(dice, 1664525) + 1013904223) >>> 0; return dice / 2 ** 32; };
+  const [voice, data] = [speech(), new Float32Array(60 * 48000)];
+  for (let at = random() * 8; at < 58; at += 3 + random() * 9) {
+    const [length, from] = [1 + random() * 4, random() * 5];
+    data.set(voice.subarray(Math.round(48000 * from), Math.round(48000 * (from + Math.min(length, 59 - at)))), Math.round(48000 * at));
+    at += length;
+  }
+  return data;
+});
+
+/** Pearson's correlation of the first with that part of the second, of the same length, where it is highest. */
+export function correlation(part, whole) {
+  const mean = (data) => data.reduce((sum, x) => sum + x, 0) / data.length;
+  const centred = (data) => { const middle = mean(data); return data.map((x) => x - middle); };
+  const dot = (a, b) => a.reduce((sum, x, i) => sum + x * b[i], 0);
+  const a = centred(part);
+  let best = -1;
+  for (let lag = 0; lag + part.length <= whole.length; lag++) {
+    const b = centred(whole.slice(lag, lag + part.length));
+    best = Math.max(best, dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b) || 1));
+  }
+  return best;
+}

@@ -12,11 +12,16 @@ const SENT = 0.25;
 const natives = { Bo: 440, Cy: 660, Di: 880 };
 const browsers = { Ana: 1100, Ed: 1320 };
 const all = { ...natives, ...browsers };
+/** How long all of them are listened to; WZP_MIX_SECONDS=60 is the long form. */
+const STEADY_MS = 1000 * Number(process.env.WZP_MIX_SECONDS ?? 10);
 const decibels = (level) => 20 * Math.log10(Math.max(level, 1e-6) / SENT);
 
-/** The level of a tone: the median over half-second pieces, so that a drift of a clock does not count as faintness. */
+/**
+ * The level of a tone: the median over pieces of 0.1 s, in which a concealed packet of a busy machine, which shifts the phase, or a
+ * clock that drifts does not count as faintness.
+ */
 function level(data, hz) {
-  const piece = RATE / 2;
+  const piece = RATE / 10;
   const levels = Array.from({ length: Math.floor(data.length / piece) }, (_, i) => strength(data.subarray(i * piece, (i + 1) * piece), hz));
   return levels.sort((a, b) => a - b)[levels.length >> 1];
 }
@@ -42,17 +47,21 @@ test('three natives and two browsers each hear every other tone within 3 dB, and
     const { sources } = await stats(page);
     assert.ok(!sources.some((source) => source.alias === to), `${to} gets his own sound back`);
   }
-  await pass(6000);
+  await pass(STEADY_MS);
   const summaries = await Promise.all(members.map(async ([name, member]) => [name, await member.leave()]));
   for (const [name, { audio }] of summaries) {
-    const steady = samples(recording(name)).subarray(-5 * RATE, -RATE);
+    const steady = samples(recording(name)).subarray(-(STEADY_MS - 1000) * 48, -RATE);
     const levels = Object.entries(all).map(([from, hz]) => [from, decibels(level(steady, hz))]);
     t.diagnostic(`${name} hears ${levels.map(([from, db]) => `${from} ${db.toFixed(1)} dB`).join(', ')}; ${audio.packets} packets, ${audio.lost} lost, ${audio.duplicates} twice, longest pause ${audio.longestPauseMs} ms`);
     for (const [from, db] of levels) {
       if (from === name) assert.ok(db < -20, `${name} hears himself, ${db.toFixed(1)} dB`);
       else assert.ok(Math.abs(db) <= 3, `${name} hears ${from} at ${db.toFixed(1)} dB`);
     }
-    assert.deepEqual([audio.lost, audio.duplicates, audio.undecodable], [0, 0, 0]);
+    assert.deepEqual([audio.lost, audio.duplicates, audio.disordered, audio.undecodable], [0, 0, 0, 0]);
+    const rate = (1000 * (audio.packets - 1)) / (audio.lastMs - audio.firstMs);
+    t.diagnostic(`${name} gets ${rate.toFixed(2)} packets a second over ${((audio.lastMs - audio.firstMs) / 1000).toFixed(0)} s`);
+    // Before all of them talk, packets go through at the pace of a browser, which a busy machine slows.
+    if (process.env.WZP_MIX_SECONDS) assert.ok(Math.abs(rate - 50) <= 1, `${rate} packets a second`);
   }
   for (const page of Object.values(pages)) assert.deepEqual(page.problems, []);
 });

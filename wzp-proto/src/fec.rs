@@ -116,9 +116,17 @@ impl FecDecoder {
             block.frames.insert(index, packet.payload.clone());
             block.source.get_or_insert(*header);
         }
+        match self.block_frames() {
+            Some(frames) => self.recover(position, frames, header.codec),
+            None => Vec::new(),
+        }
+    }
+
+    /// How many source frames the sender's blocks have, once that is known.
+    pub fn block_frames(&self) -> Option<u8> {
         match (self.repair_begin, self.source_end) {
-            (Some(begin), Some(end)) if begin == end + 1 => self.recover(position, begin, header.codec),
-            _ => Vec::new(),
+            (Some(begin), Some(end)) if begin == end + 1 => Some(begin),
+            _ => None,
         }
     }
 

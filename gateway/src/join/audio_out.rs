@@ -12,12 +12,13 @@ use wzp_proto::header::{Flags, MediaHeader, MediaType};
 
 use super::SentCounters;
 use super::ogg_opus::{self, OpusPacket, SAMPLES_PER_MS};
+use super::voice_out::{Coding, VoiceOut};
 use crate::native::client::Sender;
 
 /// Samples of a 20 ms frame.
 const FRAME: usize = 960;
 /// Amplitude of the tone: a quarter of full scale.
-const AMPLITUDE: f64 = 8192.0;
+const AMPLITUDE: f64 = 0.25;
 
 /// Where the packets come from.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub enum AudioSource {
     Tone(Tone),
     /// A file's packets.
     File(Vec<OpusPacket>),
+    /// Either of them in another codec.
+    Voice(VoiceOut),
 }
 
 /// A sine, coded as it goes.
@@ -49,26 +52,39 @@ impl Tone {
         Ok(Self { encoder, hz, sample: 0 })
     }
 
-    /// The next 20 ms.
-    pub fn packet(&mut self) -> anyhow::Result<Bytes> {
-        let mut pcm = [0i16; FRAME];
-        for sample in &mut pcm {
+    /// The next samples.
+    pub fn samples(&mut self, pcm: &mut [f32]) {
+        for sample in pcm {
             let turns = self.sample as f64 * self.hz / 48_000.0;
-            *sample = (turns.fract() * std::f64::consts::TAU).sin().mul_add(AMPLITUDE, 0.0) as i16;
+            *sample = ((turns.fract() * std::f64::consts::TAU).sin() * AMPLITUDE) as f32;
             self.sample += 1;
         }
+    }
+
+    /// The next 20 ms.
+    pub fn packet(&mut self) -> anyhow::Result<Bytes> {
+        let mut pcm = [0.0; FRAME];
+        self.samples(&mut pcm);
         let mut packet = [0; 512];
-        let len = self.encoder.encode(&pcm, &mut packet)?;
+        let len = self.encoder.encode_float(&pcm, &mut packet)?;
         Ok(Bytes::copy_from_slice(&packet[..len]))
     }
 }
 
 impl AudioSource {
-    /// From the command line: a file, or `tone:440`.
+    /// From the command line: a file, or `tone:440`; in another codec than the file's or the usual one, if asked for.
     ///
     /// # Errors
     /// No such file, or no such tone.
-    pub fn open(what: &str) -> anyhow::Result<Self> {
+    pub fn open(what: &str, coding: Option<Coding>) -> anyhow::Result<Self> {
+        let source = Self::uncoded(what)?;
+        match coding {
+            Some(coding) => Ok(Self::Voice(VoiceOut::new(source, coding)?)),
+            None => Ok(source),
+        }
+    }
+
+    fn uncoded(what: &str) -> anyhow::Result<Self> {
         let Some(hz) = what.strip_prefix("tone:") else {
             return Ok(Self::File(ogg_opus::read(Path::new(what))?));
         };
@@ -87,7 +103,15 @@ impl AudioSource {
         let mut index = 0;
         let mut round = 0;
         for seq in 0u32.. {
+            let mut codec = Codec::Opus24k;
             let (payload, start, length) = match &mut self {
+                Self::Voice(voice) => match voice.packet() {
+                    Ok(payload) => {
+                        codec = voice.codec();
+                        (payload, samples, voice.frame() as u64)
+                    }
+                    Err(error) => return tracing::error!(%error, "the sound cannot be coded"),
+                },
                 Self::Tone(tone) => match tone.packet() {
                     Ok(payload) => (payload, samples, FRAME as u64),
                     Err(error) => return tracing::error!(%error, "the tone cannot be coded"),
@@ -107,7 +131,7 @@ impl AudioSource {
             let header = MediaHeader {
                 flags: Flags::empty(),
                 media_type: MediaType::Audio,
-                codec: Codec::Opus24k,
+                codec,
                 stream_id: 0,
                 fec_ratio: 0,
                 seq,

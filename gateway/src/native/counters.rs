@@ -71,8 +71,12 @@ counters! {
     over_rate_in,
     /// Sound packets appended.
     audio_in,
-    /// Sound packets that never came.
+    /// Sound packets that never came, repair packets among them.
     audio_lost_in,
+    /// Sound packets that never came and were computed from the sender's repair packets.
+    audio_recovered_in,
+    /// Repair packets of sound that cannot be right.
+    audio_repair_refused_in,
     /// Sound packets that came twice or too late.
     audio_late_in,
     /// Repair packets, comfort noise and empty packets.

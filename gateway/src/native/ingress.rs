@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use wzp_proto::Repair;
 use wzp_proto::codec::Codec;
-use wzp_proto::header::MediaType;
+use wzp_proto::fec::FecDecoder;
+use wzp_proto::header::{MediaHeader, MediaType};
 use wzp_proto::packet::MediaPacket;
 use wzp_proto::video::{AssembledFrame, FrameSize, Reassembler};
 
@@ -26,6 +27,14 @@ use crate::room::track::{Appended, Bounds, Track, TrackWriter};
 
 /// Sound waits at most one packet's time for what is missing: longer would be heard as delay.
 const AUDIO_PATIENCE: Patience = Patience { wait: 20_000, held: 2 };
+/// What repair packets can bring back is waited for, at most this long: the first of a block of eight frames of 20 ms, which are
+/// followed by their repair packets, can just be had. Blocks that last longer get back only their later frames.
+const REPAIR_PATIENCE: Patience = Patience {
+    wait: 140_000,
+    held: 32,
+};
+/// Ticks of sound: 48 kHz.
+const TICKS_PER_MS: u64 = 48;
 /// Keyframe wishes go to the room's keyframe owner at most this often, µs; the owner has its own policy.
 const WISH_INTERVAL: u64 = 100_000;
 /// A video stream that was silent for this long gives way to another of the same sender, µs.
@@ -52,6 +61,9 @@ pub struct Ingress {
 #[derive(Debug)]
 struct AudioIngress {
     order: Reorder<AudioPacket>,
+    fec: FecDecoder,
+    /// The member sends repair packets, or says that it will.
+    repairs: bool,
     timestamps: Extend32,
     clock: SourceClock,
     writer: Option<TrackWriter>,
@@ -64,8 +76,7 @@ struct AudioIngress {
 
 #[derive(Debug)]
 struct AudioPacket {
-    codec: Codec,
-    timestamp: u32,
+    header: MediaHeader,
     /// `None` for repair packets and comfort noise, which share the numbers but are no sound.
     payload: Option<Bytes>,
     arrived: RoomTime,
@@ -99,6 +110,8 @@ impl AudioIngress {
     fn new() -> Self {
         Self {
             order: Reorder::new(AUDIO_PATIENCE),
+            fec: FecDecoder::new(),
+            repairs: false,
             timestamps: Extend32::default(),
             clock: SourceClock::default(),
             writer: None,
@@ -288,26 +301,72 @@ impl Ingress {
 
     fn take_audio(&mut self, packet: MediaPacket, now: RoomTime) {
         let header = packet.header;
+        let refused = self.audio.fec.stats().ignored;
+        let recovered = self.audio.fec.push(&packet);
+        let refused = self.audio.fec.stats().ignored - refused;
+        self.counters.audio_repair_refused_in.add(refused);
+        if !header.codec.is_codec2() {
+            self.audio.repairs = false;
+        } else if header.fec_ratio > 0 || (header.is_repair() && refused == 0) {
+            self.audio.repairs = true;
+        }
         let sound = !header.is_repair() && header.codec != Codec::ComfortNoise && !packet.payload.is_empty();
         let item = AudioPacket {
-            codec: header.codec,
-            timestamp: header.timestamp,
+            header,
             payload: sound.then_some(packet.payload),
             arrived: now,
         };
         let late = self.audio.order.late();
         self.audio.order.push(header.seq, header.seq, item, false, now);
         self.counters.audio_late_in.add(self.audio.order.late() - late);
+        for frame in recovered {
+            let seq = frame.header.seq;
+            // What was given up already is of no use, and must not look like a sender that began anew.
+            if self.audio.order.lacks(seq) {
+                let item = AudioPacket {
+                    header: frame.header,
+                    payload: Some(frame.payload),
+                    arrived: now,
+                };
+                self.audio.order.push(seq, seq, item, false, now);
+                self.counters.audio_recovered_in.one();
+            }
+        }
         self.release_audio(now);
     }
 
+    /// Waits as long as repair packets may still help with what is missing before the first waiting packet, and no longer.
+    fn adapt_patience(&mut self) {
+        let audio = &mut self.audio;
+        let mut patience = AUDIO_PATIENCE;
+        if let Some(AudioPacket { header, payload, .. }) = audio.order.first().filter(|_| audio.repairs) {
+            let follows = (audio.transcoded_to).is_some_and(|end| (end / TICKS_PER_MS) as u32 == header.timestamp);
+            if payload.is_some() && follows {
+                // Only repair packets are missing.
+                audio.order.skip_missing();
+            } else if payload.is_some() && header.fec_symbol_index() > 0 {
+                let frames = audio.fec.block_frames().unwrap_or(0);
+                let to_come = u64::from(frames.saturating_sub(1).saturating_sub(header.fec_symbol_index()));
+                let wait = to_come * u64::from(header.codec.frame_ms()) * 1000 + AUDIO_PATIENCE.wait;
+                if frames == 0 || wait <= REPAIR_PATIENCE.wait {
+                    patience = REPAIR_PATIENCE;
+                }
+            }
+        }
+        audio.order.set_patience(patience);
+    }
+
     fn release_audio(&mut self, now: RoomTime) {
-        while let Some(Ordered {
-            item,
-            missing,
-            restarted,
-        }) = self.audio.order.pop(now)
-        {
+        loop {
+            self.adapt_patience();
+            let Some(Ordered {
+                item,
+                missing,
+                restarted,
+            }) = self.audio.order.pop(now)
+            else {
+                return;
+            };
             self.counters.audio_lost_in.add(missing);
             if restarted {
                 self.audio.timestamps = Extend32::default();
@@ -316,18 +375,18 @@ impl Ingress {
                 self.counters.audio_skipped_in.one();
                 continue;
             };
-            let media_ms = self.audio.timestamps.extend(item.timestamp);
+            let media_ms = self.audio.timestamps.extend(item.header.timestamp);
             let time = self.audio.clock.room_time(media_ms * 1000, item.arrived);
             let draft = Draft {
-                codec: item.codec,
+                codec: item.header.codec,
                 keyframe: true,
-                ticks: media_ms * 48,
+                ticks: media_ms * TICKS_PER_MS,
                 time,
                 size: None,
                 payload,
             };
             self.counters.audio_in.one();
-            if Transcoder::is_needed(item.codec) {
+            if Transcoder::is_needed(item.header.codec) {
                 self.transcode(draft, now);
             } else {
                 self.audio.transcoder = None;

@@ -125,6 +125,24 @@ impl<T> Reorder<T> {
         })
     }
 
+    /// The first item that waits.
+    pub fn first(&self) -> Option<&T> {
+        self.held.first_key_value().map(|(_, held)| &held.item)
+    }
+
+    /// Whether `seq` has not come and is still of use.
+    pub fn lacks(&self, seq: u32) -> bool {
+        let start = self.extend.peek(seq);
+        (self.next).is_some_and(|next| start >= next && start - next <= RESTART) && !self.held.contains_key(&start)
+    }
+
+    /// What is missing before the first waiting item is of no use: the item comes out at once.
+    pub fn skip_missing(&mut self) {
+        if let Some(mut first) = self.held.first_entry() {
+            first.get_mut().urgent = true;
+        }
+    }
+
     /// When the first waiting item has waited enough.
     pub fn poll_timeout(&self) -> Option<RoomTime> {
         self.poll_timeout_with(self.patience)
@@ -205,6 +223,21 @@ mod tests {
         assert_eq!(drain(&mut order, 0), [(5, 4)]);
         push(&mut order, 9, 0);
         assert_eq!(drain(&mut order, 0), [(9, 0)]);
+    }
+
+    #[test]
+    fn useless_number_is_not_waited_for_and_the_next_missing_one_is() {
+        let mut order = Reorder::new(PATIENCE);
+        push(&mut order, 0, 0);
+        drain(&mut order, 0);
+        push(&mut order, 2, 0);
+        push(&mut order, 4, 0);
+        assert_eq!(order.first(), Some(&2));
+        let lacking: Vec<_> = (0..7).filter(|seq| order.lacks(*seq)).collect();
+        assert_eq!(lacking, [1, 3, 5, 6]);
+        order.skip_missing();
+        assert_eq!(drain(&mut order, 0), [(2, 1)]);
+        assert!(!order.lacks(1) && order.lacks(3));
     }
 
     #[test]

@@ -101,6 +101,8 @@ pub struct Work {
     pub decoded: u64,
     /// Opus packets encoded.
     pub encoded: u64,
+    /// Packets that no decoder took.
+    pub undecodable: u64,
 }
 
 /// The mix of one room.
@@ -192,10 +194,12 @@ impl RoomMix {
             if let Some(last) = member.past.last_mut() {
                 *last = *member.source.block();
             }
+            let undecodable = member.source.undecodable();
             if member.source.advance(now) {
                 self.work.decoded += 1;
                 self.talkers.level(*id, member.source.level(), now);
             }
+            self.work.undecodable += member.source.undecodable() - undecodable;
             let heard = Heard {
                 level: member.source.level(),
                 next_index: member.source.next_index(),

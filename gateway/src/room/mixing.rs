@@ -214,6 +214,13 @@ struct Task {
     begin: RoomTime,
 }
 
+impl Drop for Task {
+    fn drop(&mut self) {
+        let work = self.mix.work();
+        tracing::debug!(?work, ticks = self.ticks, "a mix ends");
+    }
+}
+
 impl Task {
     fn new(room: RoomHandle) -> Self {
         Self {

@@ -155,6 +155,138 @@ fn codec2_becomes_opus_of_20_ms_and_what_was_lost_is_concealed() {
     assert_eq!(ingress.take_tracks().unwrap()[0].0.codec, Codec::Opus24k);
 }
 
+/// A packet of Codec2 with repair: `index` counts on from the `frames` source frames to the repair symbols, which follow the last
+/// source frame at once. With the time at which it is sent.
+fn protected(codec: Codec, frames: u32, repair: u32, block: u32, index: u32, payload: &[u8]) -> (RoomTime, Bytes) {
+    let ms = (block * frames + index.min(frames - 1)) * codec.frame_ms();
+    let header = MediaHeader {
+        flags: if index < frames { Flags::empty() } else { Flags::REPAIR },
+        media_type: MediaType::Audio,
+        codec,
+        stream_id: 0,
+        fec_ratio: (100 * repair / frames) as u8,
+        seq: block * (frames + repair) + index,
+        timestamp: ms,
+        fec_block: u16::from_be_bytes([index as u8, block as u8]),
+    };
+    (RoomTime::from_millis(ms.into()), encode_datagram(&header, payload))
+}
+
+/// Takes packets at their times and does what is due in between; what was appended, ms, and how long after its time.
+fn play(packets: &[(RoomTime, Bytes)]) -> (Ingress, Vec<(u64, u64)>) {
+    let (mut ingress, mut cursor) = listening();
+    let mut made = Vec::new();
+    let mut packets = packets.iter().peekable();
+    for now in (0..).map(RoomTime::from_millis) {
+        while let Some((_, packet)) = packets.next_if(|(at, _)| *at <= now) {
+            ingress.datagram(packet.clone(), now).unwrap();
+        }
+        if ingress.poll_timeout().is_some_and(|at| at <= now) {
+            ingress.handle_timeout(now);
+        }
+        while let Next::Frame(frame) = cursor.next(&LAG) {
+            let ms = (frame.ticks & 0xffff_ffff) / 48;
+            made.push((ms, (now.0 / 1000).saturating_sub(ms)));
+        }
+        if packets.peek().is_none() && ingress.poll_timeout().is_none() {
+            return (ingress, made);
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn lost_frames_of_recorded_blocks_come_back_where_waiting_for_them_is_short() {
+    let golden = include_str!("../../../../wzp-proto/tests/golden/fec_raptorq.json");
+    let golden: serde_json::Value = serde_json::from_str(golden).unwrap();
+    let text = |value: &serde_json::Value| hex::decode(value.as_str().unwrap()).unwrap();
+    let mut packets = Vec::new();
+    for (n, block) in (0u32..).zip(golden["blocks"].as_array().unwrap()).take(2) {
+        let sources = block["source_frames_hex"].as_array().unwrap().iter().map(text);
+        let repair = block["repair"].as_array().unwrap();
+        let repair = repair.iter().map(|symbol| text(&symbol["payload_hex"]));
+        for (index, payload) in (0u32..).zip(sources.chain(repair)) {
+            // The second and the last two frames of the second block: one is 240 ms older than the repair packets.
+            if n == 0 || ![1, 6, 7].contains(&index) {
+                packets.push(protected(Codec::Codec2_1200, 8, 8, n, index, &payload));
+            }
+        }
+    }
+    let (ingress, made) = play(&packets);
+    let counters = &ingress.counters;
+    assert_eq!(
+        (counters.audio_recovered_in.get(), counters.audio_lost_in.get()),
+        (2, 1)
+    );
+    assert_eq!((counters.audio_in.get(), counters.audio_skipped_in.get()), (15, 16));
+    // What did not come back was concealed.
+    assert_eq!(
+        made.iter().map(|made| made.0).collect::<Vec<_>>(),
+        (0..32).map(|n| n * 20).collect::<Vec<_>>()
+    );
+    assert!(made.iter().all(|(_, delay)| *delay <= 80), "{made:?}");
+}
+
+#[test]
+fn loss_within_the_repair_packets_power_costs_no_sound_and_140_ms_at_most() {
+    let (frames, repair) = (8u32, 4u32);
+    let mut dice = 1u32;
+    let mut packets = Vec::new();
+    let (mut lost, mut beyond) = (0, 0);
+    for block in 0..120 {
+        let coded: Vec<_> = (0..frames).map(|n| (block * 31 + n).to_be_bytes().repeat(2)).collect();
+        let symbols = wzp_proto::fec::repair_symbols(&coded.iter().map(Vec::as_slice).collect::<Vec<_>>(), 4).unwrap();
+        let all = coded
+            .iter()
+            .map(Vec::as_slice)
+            .chain(symbols.iter().map(|symbol| &symbol[..]));
+        let (mut lost_here, mut repair_here) = (0, 0);
+        for (index, payload) in (0..).zip(all) {
+            dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let passes = block == 0 || (dice >> 16) % 10 > 0;
+            if passes {
+                packets.push(protected(Codec::Codec2_3200, frames, repair, block, index, payload));
+            }
+            lost_here += u32::from(!passes && index < frames);
+            repair_here += u32::from(passes && index >= frames);
+        }
+        lost += lost_here;
+        beyond += if lost_here > repair_here { lost_here } else { 0 };
+    }
+    let (ingress, made) = play(&packets);
+    let counters = &ingress.counters;
+    assert!(lost > 80 && beyond < lost / 10, "{beyond} of {lost}");
+    assert_eq!(counters.audio_recovered_in.get(), u64::from(lost - beyond));
+    assert_eq!(counters.audio_in.get(), u64::from(120 * frames - beyond));
+    assert_eq!(counters.audio_late_in.get(), 0);
+    assert!(made.is_sorted() && made.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    let held = made.iter().filter(|(_, delay)| *delay > 0).count();
+    assert!(held < made.len() / 2, "{held} of {} wait", made.len());
+    assert!(made.iter().all(|(_, delay)| *delay <= 140));
+}
+
+#[test]
+fn repair_packets_that_do_not_parse_are_counted_and_change_nothing() {
+    let mut packets = Vec::new();
+    for index in 0..12 {
+        let payload: &[u8] = if index < 8 { &[7; 8] } else { &[1, 2, 3] };
+        packets.push(protected(Codec::Codec2_3200, 8, 0, 0, index, payload));
+    }
+    // A sender that does not say it repairs is not waited for.
+    let lost = packets.remove(3);
+    let (ingress, made) = play(&packets);
+    let counters = &ingress.counters;
+    assert_eq!(
+        (
+            counters.audio_repair_refused_in.get(),
+            counters.audio_recovered_in.get()
+        ),
+        (4, 0)
+    );
+    assert!(lost.0 == RoomTime::from_millis(60) && made.len() == 8);
+    assert!(made.iter().all(|(_, delay)| *delay <= 40), "{made:?}");
+}
+
 #[test]
 fn missing_sound_holds_the_rest_for_20_ms() {
     let (mut ingress, mut cursor) = listening();
