@@ -226,6 +226,8 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
     let deadline = args
         .seconds
         .map(|seconds| joined + Duration::from_secs_f64(seconds.clamp(0.0, 1e7)));
+    // One listener for the whole stay: between two of them a signal would be missed.
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     let closed = loop {
         let repair = received.video.poll_timeout().map(|at| joined + at);
         if repair.is_some() {
@@ -251,7 +253,7 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
                 }
             }
             () = sleep_until(deadline), if deadline.is_some() => break None,
-            interrupted = tokio::signal::ctrl_c() => {
+            interrupted = &mut interrupted => {
                 interrupted?;
                 break None;
             }
