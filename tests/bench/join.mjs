@@ -6,21 +6,24 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { openPage, startChromium } from '../browser/chromium.mjs';
 import { startFirefox } from '../browser/firefox.mjs';
-import { binary, joinNative, pass, repository, scratch, startGateway, until } from '../browser/gateway.mjs';
+import { binary, joinNative, pass, scratch, startGateway, until } from '../browser/gateway.mjs';
 import { numbered } from '../browser/media.mjs';
 import { site } from './site.mjs';
 
 const joins = Number(process.env.WZP_JOINS ?? 20);
-const only = process.env.WZP_ONLY ? new RegExp(process.env.WZP_ONLY) : /./;
+/** Which rows: a pattern of "viewer, source". */
+const only = new RegExp(process.env.WZP_ONLY ?? '.');
+/** Each join for itself. */
 const dumps = process.env.WZP_MARKS === '1';
 /** What is watched after each join, ms. */
-const WATCH = 1500;
+const WATCH = 2000;
 /** What is shown is live when it is at most so much older than at the end, ms. */
 const LATE = 100;
 
 const cleanups = [];
 const t = { after: (cleanup) => cleanups.push(cleanup), diagnostic: console.error };
-const quantile = (list, share) => list.toSorted((a, b) => a - b)[Math.ceil(share * list.length) - 1] ?? NaN;
+/** What could not be measured counts as slowest. */
+const quantile = (list, share) => list.map((ms) => (Number.isFinite(ms) ? ms : Infinity)).sort((a, b) => a - b)[Math.ceil(share * list.length) - 1] ?? NaN;
 const shown = (ms) => (Number.isFinite(ms) ? ms.toFixed(0) : '–');
 
 /** When each picture was sent, latest last, by its number. */
@@ -41,6 +44,7 @@ function liveAt({ start, seen }, times) {
     return sent === undefined ? [] : [[at, at - sent]];
   });
   const steady = quantile(ages.filter(([at]) => at > start + WATCH - 700).map(([, age]) => age), 0.5);
+  if (!Number.isFinite(steady)) return { live: NaN, steady };
   const late = ages.findLastIndex(([at, age]) => age > steady + LATE && at < start + WATCH - 300);
   return { live: (ages[late + 1]?.[0] ?? NaN) - start, steady };
 }
@@ -49,9 +53,10 @@ async function inPage(page, gateway, room, transport, trace, source) {
   const results = [];
   for (let i = 0; i < joins; i += 1) {
     await pass(100 + Math.random() * (source === 'answers' ? 5000 : 2500));
-    const result = await page.evaluate((...options) => globalThis.watch(...(Array.isArray(options[0]) ? options[0] : options)), [`ws://${gateway.http}/ws/${room}`, transport, WATCH]);
+    const url = `ws://localhost:${gateway.httpPort}/ws/${room}`;
+    const result = await page.evaluate(([url, transport, duration]) => globalThis.watch(url, transport, duration), [url, transport, WATCH]);
     const { live, steady } = liveAt(result, sentTimes(trace));
-    if (dumps) console.error(JSON.stringify({ ...result.marks, first: result.first, live, steady }));
+    if (dumps) console.error(JSON.stringify({ ...result.marks, live, steady, pictures: result.seen.length }));
     results.push({ first: result.first, live, rtp: result.marks.rtp });
   }
   return results;
@@ -92,8 +97,7 @@ async function main() {
       native: async () => natives(gateway, source, source),
     };
     for (const [kind, measure] of Object.entries(kinds)) {
-      if (!only.test(kind) || !only.test(source) && process.env.WZP_SOURCE && process.env.WZP_SOURCE !== source) continue;
-      if (process.env.WZP_SOURCE && process.env.WZP_SOURCE !== source) continue;
+      if (!only.test(`${kind}, ${source}`)) continue;
       rows.push({ kind, source, results: await measure() });
       console.error(line(rows.at(-1)));
     }

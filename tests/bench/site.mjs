@@ -61,14 +61,11 @@ export function site(folder) {
   const root = join(folder, 'site');
   mkdirSync(root);
   cpSync(join(repository, 'web-client/dist/lib'), join(root, 'lib'), { recursive: true });
-  writeFileSync(join(root, 'index.html'), `<!doctype html><link rel="icon" href="data:,"><title>join</title><body></body>
-<script type="module">
-import * as client from '/lib/index.js';
-globalThis.connect = client.connect;
-globalThis.prepare = client.prepare;
+  writeFileSync(join(root, 'index.html'), '<!doctype html><link rel="icon" href="data:,"><title>join</title><body></body><script type="module" src="/bench.js"></script>');
+  writeFileSync(join(root, 'bench.js'), `import { connect, prepare } from '/lib/index.js';
 const BITS = ${BITS};
-globalThis.watch = ${watch};
-client.prepare();
-</script>`);
+Object.assign(globalThis, { connect, prepare, watch: ${watch} });
+prepare();
+`);
   return root;
 }
