@@ -19,6 +19,8 @@ export interface Outbound {
 export interface PeerEvents {
   send(message: ClientMessage): void;
   connected(): void;
+  /** Nothing comes from the gateway any more; it may come back. */
+  interrupted(): void;
   /** It will not work, or works no more. */
   failed(reason: string): void;
 }
@@ -216,6 +218,7 @@ export class Peer {
     } else if (connectionState === "failed" && !this.#wasConnected) {
       this.#fail("no connection could be made");
     } else if ((iceConnectionState === "disconnected" || connectionState === "failed") && this.#timer === undefined) {
+      this.events.interrupted();
       this.#timer = setTimeout(
         () => {
           this.restartIce();

@@ -16,6 +16,8 @@ export interface RoadHost {
   /** Back to the canvas. */
   released(track: LiveTrack): void;
   transport(media: MediaTransport, reason: string): void;
+  /** The network may have changed without the browser saying so. */
+  interrupted(): void;
   levels(levels: readonly [participant: number, level: number][]): void;
 }
 
@@ -52,6 +54,7 @@ export class WebRtcRoad {
     const peer = new Peer({
       send: (message) => this.host.send(message),
       connected: () => this.#connected(),
+      interrupted: () => this.host.interrupted(),
       failed: (reason) => this.#giveUp(reason),
     });
     this.#peer = peer;
