@@ -74,10 +74,12 @@ test-browser: web test-tools tests/node_modules/.stamp
 picture: test-browser
 	cp $(ARTIFACTS)/page/gateway-four-desktop-light.png docs/page.png
 
-# Hours, not minutes: every property test with many more cases.
+# Hours, not minutes: every property test with many more cases, and the long tests of the browsers.
 soak: tools
 	PROPTEST_CASES=$${PROPTEST_CASES:-100000} $(CARGO) test --release -p wzp-proto -p wzp-gateway
+	WZP_SOAK=1 $(MAKE) test-browser
 
+# For WebRTC, `wzp-gateway bench forward` measures the whole gateway with real viewers.
 bench:
 	$(CARGO) bench -p wzp-gateway
 

@@ -11,6 +11,9 @@ import { end, joinNative, pass, repository, startGateway, until } from './gatewa
 import { lossyLink } from './link.mjs';
 import { beeps, flashes, h264 } from './media.mjs';
 
+/** Tests that take long: `make soak` runs them. */
+const soak = { skip: process.env.WZP_SOAK ? false : 'only with WZP_SOAK=1' };
+
 /** Remembers the page's peer connections, so that a test can look at them. */
 const remember = () => {
   const Original = globalThis.RTCPeerConnection;
@@ -52,6 +55,85 @@ async function controlMember(gateway, room, name) {
       await once(socket, 'close');
     },
   };
+}
+
+/** Notes when flashes are presented and beeps rendered, on the page's clock, into `events`. */
+async function listen() {
+  const { track, video } = globalThis.measured;
+  const canvas = new OffscreenCanvas(8, 8);
+  const context = canvas.getContext('2d', { willReadFrequently: true });
+  const events = { flashes: [], beeps: [] };
+  globalThis.events = events;
+  let bright = false;
+  const look = (now, { expectedDisplayTime }) => {
+    context.drawImage(video, 0, 0, 8, 8);
+    const luma = context.getImageData(4, 4, 1, 1).data[0];
+    if (luma > 128 && !bright) events.flashes.push(expectedDisplayTime);
+    bright = luma > 128;
+    video.requestVideoFrameCallback(look);
+  };
+  video.requestVideoFrameCallback(look);
+  const audio = new AudioContext({ latencyHint: 'interactive' });
+  await audio.resume();
+  const code = `registerProcessor('onset', class extends AudioWorkletProcessor {
+    process([[samples]]) {
+      for (let i = 0; i < (samples?.length ?? 0); i++) {
+        if (Math.abs(samples[i]) <= 0.05) continue;
+        const frame = currentFrame + i;
+        if (!(frame - this.last < sampleRate / 10)) this.port.postMessage(frame / sampleRate);
+        this.last = frame;
+      }
+      return true;
+    }
+  })`;
+  await audio.audioWorklet.addModule(URL.createObjectURL(new Blob([code], { type: 'text/javascript' })));
+  const node = new AudioWorkletNode(audio, 'onset');
+  node.port.onmessage = ({ data }) => {
+    const { contextTime, performanceTime } = audio.getOutputTimestamp();
+    events.beeps.push(performanceTime + (data - contextTime) * 1000);
+  };
+  audio.createMediaStreamSource(new MediaStream([track])).connect(node).connect(audio.destination);
+}
+
+/** Flash and beep of the page's own, from one peer connection to another: `measured` is what arrives. */
+async function loopback() {
+  const source = new AudioContext({ latencyHint: 'interactive' });
+  await source.resume();
+  const [tone, gate, out] = [source.createOscillator(), source.createGain(), source.createMediaStreamDestination()];
+  tone.frequency.value = 1000;
+  gate.gain.value = 0;
+  tone.connect(gate).connect(out);
+  tone.start();
+  const first = Math.ceil(source.currentTime) + 1;
+  for (let second = first; second < first + 30; second += 1) {
+    gate.gain.setValueAtTime(0.5, second);
+    gate.gain.setValueAtTime(0, second + 0.1);
+  }
+  const canvas = Object.assign(document.createElement('canvas'), { width: 320, height: 180 });
+  const context = canvas.getContext('2d');
+  setInterval(() => {
+    context.fillStyle = source.currentTime >= first && source.currentTime % 1 < 0.1 ? 'white' : 'black';
+    context.fillRect(0, 0, 320, 180);
+  }, 8);
+  const stream = canvas.captureStream(60);
+  stream.addTrack(out.stream.getAudioTracks()[0]);
+  const [from, to] = [new RTCPeerConnection(), new RTCPeerConnection()];
+  from.onicecandidate = ({ candidate }) => void to.addIceCandidate(candidate);
+  to.onicecandidate = ({ candidate }) => void from.addIceCandidate(candidate);
+  const video = Object.assign(document.createElement('video'), { muted: true, autoplay: true });
+  const measured = { video };
+  to.ontrack = ({ track, streams }) => {
+    if (track.kind === 'audio') measured.track = track;
+    else video.srcObject = streams[0];
+  };
+  for (const track of stream.getTracks()) from.addTrack(track, stream);
+  await from.setLocalDescription();
+  await to.setRemoteDescription(from.localDescription);
+  await to.setLocalDescription();
+  await from.setRemoteDescription(to.localDescription);
+  document.body.append(video);
+  await video.play();
+  globalThis.measured = measured;
 }
 
 describe('WebRTC over the life of a call', () => {
@@ -109,7 +191,7 @@ describe('WebRTC over the life of a call', () => {
     assert.deepEqual(page.problems, []);
   });
 
-  test('UDP dies in mid-call: ICE restarts, the same connection goes on over TCP, and nobody sees a leave', async (t) => {
+  test('UDP dies in mid-call: ICE restarts, the same connection goes on over TCP, and nobody sees a leave', soak, async (t) => {
     const link = await lossyLink(t, '--delay', '10');
     const gateway = await startGateway(t, { host: link.host, tls: true, wrap: link.near });
     const [far, near] = [await startChromium(t, { executablePath: link.chromium }), await startChromium(t, { executablePath: link.nearChromium })];
@@ -186,7 +268,7 @@ describe('WebRTC over the life of a call', () => {
     await link.stop();
   });
 
-  test('8 viewers that lose a fifth of all packets ask the source for less than two keyframes a second', async (t) => {
+  test('8 viewers that lose two fifths of all packets ask the source for less than two keyframes a second', async (t) => {
     const link = await lossyLink(t, '--delay', '30');
     const gateway = await startGateway(t, { host: link.host, tls: true, wrap: link.near });
     const native = joinNative(t, gateway.native, 'crowd', { alias: 'Bo', wrap: link.near, args: ['--video', h264(300, '320x180', '300k'), '--fps', '30'] });
@@ -213,79 +295,53 @@ describe('WebRTC over the life of a call', () => {
     await until('all see something', async () => (await counts()).every(({ frames }) => frames > 10), { timeout: 30_000 });
     const sum = (all, what) => all.reduce((total, one) => total + one[what], 0);
     const before = await counts();
-    link.set('loss=20');
-    const seconds = 12;
+    link.set('loss=40');
+    const seconds = process.env.WZP_SOAK ? 30 : 7;
     await pass(seconds * 1000);
     const after = await counts();
     link.set('loss=0');
+    await until('all see something again', async () => (await counts()).every(({ frames }, index) => frames > after[index].frames + 30), { timeout: 30_000 });
     const summary = await native.leave();
     const plis = sum(after, 'plis') - sum(before, 'plis');
     t.diagnostic(JSON.stringify({ lost: sum(after, 'lost') - sum(before, 'lost'), plisOfViewers: plis, keyframesAskedInAll: summary.pli.received, seconds }));
     assert.ok(sum(after, 'lost') - sum(before, 'lost') > 100, 'hardly anything was lost');
     // All that the source was ever asked for, the joins too.
     assert.ok(summary.pli.received < 2 * seconds, `${summary.pli.received} keyframe requests in ${seconds} s`);
-    for (const [index, { frames }] of after.entries()) assert.ok(frames > before[index].frames + 10, `viewer ${index} stands still`);
     await link.stop();
   });
 
-  test('flash and beep stay together', async (t) => {
+  test('flash and beep stay together', soak, async (t) => {
     const gateway = await startGateway(t);
     const browser = await startChromium(t);
     const native = joinNative(t, gateway.native, 'sync', { alias: 'Bo', args: ['--audio', beeps(), '--video', flashes(), '--fps', '60'] });
     // The page's policy allows no worklet of the test's.
     const page = await watcher(t, browser, gateway, 'sync', 'Ana', {}, { bypassCSP: true });
     await received(page, 'Bo', 'video', (source) => source.framesDecoded > 60);
-    await page.evaluate(async () => {
-      const receivers = peerConnections.at(-1).getReceivers();
-      const live = (kind) => receivers.map((receiver) => receiver.track).find((track) => track.kind === kind && !track.muted);
-      // What an element plays is what is in sync: the picture as it is presented, the sound as it is rendered.
-      const video = [...document.querySelectorAll('video')].find((element) => element.videoWidth > 0);
-      const canvas = new OffscreenCanvas(8, 8);
-      const context = canvas.getContext('2d', { willReadFrequently: true });
-      globalThis.events = { flashes: [], beeps: [] };
-      let bright = false;
-      const look = (now, { expectedDisplayTime }) => {
-        context.drawImage(video, 0, 0, 8, 8);
-        const luma = context.getImageData(4, 4, 1, 1).data[0];
-        if (luma > 128 && !bright) events.flashes.push(expectedDisplayTime);
-        bright = luma > 128;
-        video.requestVideoFrameCallback(look);
-      };
-      video.requestVideoFrameCallback(look);
-      const audio = new AudioContext({ latencyHint: 'interactive' });
-      await audio.resume();
-      const code = `registerProcessor('onset', class extends AudioWorkletProcessor {
-        process([[samples]]) {
-          if (!samples) return true;
-          for (let i = 0; i < samples.length; i++) {
-            const frame = currentFrame + i;
-            if (Math.abs(samples[i]) > 0.05) {
-              if (!(frame - this.last < sampleRate / 10)) this.port.postMessage(frame / sampleRate);
-              this.last = frame;
-            }
-          }
-          return true;
-        }
-      })`;
-      await audio.audioWorklet.addModule(URL.createObjectURL(new Blob([code], { type: 'text/javascript' })));
-      const node = new AudioWorkletNode(audio, 'onset');
-      node.port.onmessage = ({ data }) => {
-        // The moment at which the context's clock shows this, on the page's clock.
-        const { contextTime, performanceTime } = audio.getOutputTimestamp();
-        events.beeps.push(performanceTime + (data - contextTime) * 1000);
-      };
-      audio.createMediaStreamSource(new MediaStream([live('audio')])).connect(node).connect(audio.destination);
+    const skews = async (what, prepare) => {
+      await page.evaluate(prepare);
+      await page.evaluate(listen);
+      // Playout finds its delay within the first seconds.
+      await pass(4000);
+      await page.evaluate(() => { events.flashes = []; events.beeps = []; });
+      await pass(7000);
+      const { flashes: seen, beeps: heard } = await page.evaluate(() => events);
+      const all = seen.flatMap((flash) => heard.map((beep) => beep - flash).filter((skew) => Math.abs(skew) < 500)).sort((x, y) => x - y);
+      const median = all[all.length >> 1];
+      t.diagnostic(`${what}: ${seen.length} flashes, ${heard.length} beeps; beep after flash: median ${median?.toFixed(1)} ms, ${all[0]?.toFixed(1)} to ${all.at(-1)?.toFixed(1)} ms`);
+      assert.ok(all.length >= 4, `${what}: ${seen.length} flashes, ${heard.length} beeps`);
+      return median;
+    };
+    const through = await skews('through the gateway', () => {
+      const track = peerConnections.at(-1).getReceivers().map((receiver) => receiver.track).find(({ kind, muted }) => kind === 'audio' && !muted);
+      globalThis.measured = { track, video: [...document.querySelectorAll('video')].find((element) => element.videoWidth > 0) };
     });
-    // Playout finds its delay within the first seconds.
-    await pass(5000);
-    await page.evaluate(() => { events.flashes = []; events.beeps = []; });
-    await pass(8000);
-    const { flashes: seen, beeps: heard } = await page.evaluate(() => events);
-    const skews = seen.flatMap((flash) => heard.map((beep) => beep - flash).filter((skew) => Math.abs(skew) < 500)).sort((a, b) => a - b);
-    const median = skews[skews.length >> 1];
-    t.diagnostic(`${seen.length} flashes, ${heard.length} beeps; beep after flash: median ${median?.toFixed(1)} ms, ${skews[0]?.toFixed(1)} to ${skews.at(-1)?.toFixed(1)} ms`);
-    assert.ok(skews.length >= 5, `${seen.length} flashes, ${heard.length} beeps`);
     await native.leave();
-    assert.ok(Math.abs(median) <= Number(process.env.WZP_SKEW ?? 60), `the beep comes ${median} ms after the flash`);
+    // What the browser's own playout and this way of measuring it add: the same within the page, from one connection to another.
+    const within = await skews('within the browser', loopback);
+    const added = through - within;
+    t.diagnostic(`added by the gateway and the native: ${added.toFixed(1)} ms`);
+    // A picture is 17 ms long, and a browser that waits for its core holds sound back long before it holds pictures back.
+    // What leaves the gateway is judged exactly in gateway/tests/webrtc_crate.rs; this by WZP_SKEW=20 where nothing else runs.
+    assert.ok(Math.abs(added) <= Number(process.env.WZP_SKEW ?? 250), `${added} ms are added`);
   });
 });
