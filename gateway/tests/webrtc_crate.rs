@@ -12,6 +12,7 @@ use rtc::peer_connection::configuration::interceptor_registry::register_default_
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_OPUS, MIME_TYPE_RTX, MediaEngine};
 use rtc::peer_connection::sdp::RTCSessionDescription;
 use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
+use rtc::rtcp::sender_report::SenderReport;
 use rtc::rtp;
 use rtc::rtp_transceiver::rtp_sender::{
     RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters, RtpCodecKind,
@@ -27,6 +28,7 @@ use webrtc::peer_connection::{
     PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCIceGatheringState, RTCPeerConnectionState,
 };
 use wzp_gateway::config::Settings;
+use wzp_gateway::join;
 use wzp_gateway::media::frame::{Kind, TrackId};
 use wzp_gateway::media::h264::nal_units;
 use wzp_gateway::media::rtp::depacketize::{Depacketizer, Output};
@@ -358,8 +360,7 @@ impl Seen {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_webrtc_crate_publishes_and_watches_and_is_told_to_send_less() {
+async fn start() -> (Gateway, String, tempfile::TempDir) {
     let state = tempfile::tempdir().unwrap();
     let any = Some(([127, 0, 0, 1], 0).into());
     let settings = Settings {
@@ -372,15 +373,11 @@ async fn the_webrtc_crate_publishes_and_watches_and_is_told_to_send_less() {
     };
     let gateway = Gateway::start(&settings.resolve().unwrap()).await.unwrap();
     let url = format!("http://{}", gateway.addresses().http);
+    (gateway, url, state)
+}
 
-    let mut publisher = Peer::new().await;
-    let audio = local_track("audio", RtpCodecKind::Audio, 7, opus());
-    let video = local_track("video", RtpCodecKind::Video, 8, h264());
-    publisher.pc.add_track(audio.clone()).await.unwrap();
-    publisher.pc.add_track(video.clone()).await.unwrap();
-    publisher.connect(&url, "/whip/crate?name=Cam").await;
-    let sending = tokio::spawn(publish(audio, video.clone()));
-
+/// A peer that watches, sound and pictures.
+async fn viewer(url: &str, path: &str) -> Peer {
     let mut viewer = Peer::new().await;
     for kind in [RtpCodecKind::Audio, RtpCodecKind::Video] {
         let init = RTCRtpTransceiverInit {
@@ -389,7 +386,22 @@ async fn the_webrtc_crate_publishes_and_watches_and_is_told_to_send_less() {
         };
         viewer.pc.add_transceiver_from_kind(kind, Some(init)).await.unwrap();
     }
-    viewer.connect(&url, "/whep/crate?source=Cam").await;
+    viewer.connect(url, path).await;
+    viewer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_webrtc_crate_publishes_and_watches_and_is_told_to_send_less() {
+    let (gateway, url, _state) = start().await;
+    let mut publisher = Peer::new().await;
+    let audio = local_track("audio", RtpCodecKind::Audio, 7, opus());
+    let video = local_track("video", RtpCodecKind::Video, 8, h264());
+    publisher.pc.add_track(audio.clone()).await.unwrap();
+    publisher.pc.add_track(video.clone()).await.unwrap();
+    publisher.connect(&url, "/whip/crate?name=Cam").await;
+    let sending = tokio::spawn(publish(audio, video.clone()));
+
+    let mut viewer = viewer(&url, "/whep/crate?source=Cam").await;
     let mut watching = tokio::task::JoinSet::new();
     for _ in 0..2 {
         let track = timeout(DEADLINE, viewer.tracks.recv())
@@ -446,5 +458,146 @@ async fn the_webrtc_crate_publishes_and_watches_and_is_told_to_send_less() {
     sending.abort();
     viewer.leave().await;
     publisher.leave().await;
+    gateway.shutdown().await;
+}
+
+/// NTP time of an RTP timestamp, in ms, by a sender report about the same stream.
+fn ntp_ms(report: &SenderReport, timestamp: u32, clock_rate: f64) -> f64 {
+    let offset = f64::from(timestamp.wrapping_sub(report.rtp_time).cast_signed()) * 1000.0 / clock_rate;
+    (report.ntp_time >> 32) as f64 * 1000.0 + (report.ntp_time & 0xffff_ffff) as f64 * 1000.0 / 4_294_967_296.0 + offset
+}
+
+/// When something begins in a track after nothing, in RTP time, and the reports that tell what time that is.
+async fn onsets(track: Arc<dyn TrackRemote>, enough: usize) -> (bool, Vec<f64>) {
+    let video = track.kind().await == RtpCodecKind::Video;
+    let mut depacketizer = if video {
+        Depacketizer::h264()
+    } else {
+        Depacketizer::opus()
+    };
+    let mut decoder = opus::Decoder::new(48_000, opus::Channels::Mono).unwrap();
+    let mut extender = SequenceExtender::default();
+    let (mut report, mut found) = (None, Vec::new());
+    let mut silent_samples = 0;
+    let mut was_bright = true;
+    while found.len() < enough {
+        let Some(event) = track.poll().await else { break };
+        let packet = match event {
+            TrackRemoteEvent::OnRtpPacket(packet) => packet,
+            TrackRemoteEvent::OnRtcpPacket(packets) => {
+                let newest = packets
+                    .iter()
+                    .find_map(|packet| packet.as_any().downcast_ref::<SenderReport>());
+                report = newest.cloned().or(report);
+                continue;
+            }
+            _ => continue,
+        };
+        let header = packet.header;
+        let seq = extender.extend(header.sequence_number);
+        depacketizer.push(seq, header.timestamp, header.marker, &packet.payload);
+        while let Some(Output::Frame(unit)) = depacketizer.poll() {
+            if video {
+                // The flash is a pattern, and all else is black, which takes few bytes.
+                let bright = unit.data.len() > 4_000;
+                if let (true, false, Some(report)) = (bright, was_bright, &report) {
+                    found.push(ntp_ms(report, unit.timestamp, 90_000.0));
+                }
+                was_bright = bright;
+                continue;
+            }
+            let mut samples = [0i16; 5_760];
+            let count = decoder.decode(&unit.data, &mut samples, false).unwrap();
+            for (index, sample) in samples[..count].iter().enumerate() {
+                if sample.unsigned_abs() < 1_500 {
+                    silent_samples += 1;
+                    continue;
+                }
+                if let (true, Some(report)) = (silent_samples > 4_800, &report) {
+                    found.push(ntp_ms(report, unit.timestamp.wrapping_add(index as u32), 48_000.0));
+                }
+                silent_samples = 0;
+            }
+        }
+    }
+    (video, found)
+}
+
+/// A file that ffmpeg makes.
+fn made(folder: &std::path::Path, name: &str, line: &str) -> std::path::PathBuf {
+    let path = folder.join(name);
+    let done = std::process::Command::new("ffmpeg")
+        .args(["-hide_banner", "-loglevel", "error", "-nostdin", "-y"])
+        .args(line.split(' '))
+        .arg(&path)
+        .status()
+        .unwrap();
+    assert!(done.success());
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flash_and_beep_of_a_native_leave_the_gateway_together() {
+    let (gateway, url, state) = start().await;
+    // Each picture is a keyframe, so that play may go on anywhere.
+    let pictures = "-f lavfi -i testsrc2=size=320x180:rate=50,drawbox=color=black:t=fill:enable='gte(mod(t\\,1)\\,0.1)' -t 10 \
+                    -c:v libx264 -profile:v baseline -preset veryfast -tune zerolatency -crf 23 -g 1 -bf 0 -f h264";
+    let sound = "-f lavfi -i aevalsrc='0.5*sin(2*PI*1000*t)*lt(mod(t\\,1)\\,0.1)':s=48000 -t 10 -c:a libopus -b:a 48k \
+                 -frame_duration 20 -f ogg";
+    let video = made(state.path(), "flashes.h264", pictures);
+    let audio = made(state.path(), "beeps.ogg", sound);
+    let args = join::Args {
+        relay: gateway.addresses().native.unwrap().to_string(),
+        room: "sync".to_owned(),
+        alias: "Cam".to_owned(),
+        audio: Some(audio.to_str().unwrap().to_owned()),
+        video: Some(video),
+        fps: 50.0,
+        record_audio: None,
+        record_video: None,
+        seconds: Some(60.0),
+        json: false,
+        token: None,
+        seed: None,
+        hashed: false,
+    };
+    let native = tokio::spawn(join::run(args));
+    let key = RoomName::parse("sync").unwrap().key();
+    let there = async {
+        while gateway
+            .registry()
+            .get(key)
+            .is_none_or(|room| room.snapshot().members.iter().all(|m| m.tracks.len() < 2))
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(DEADLINE, there).await.expect("the native sends nothing");
+
+    let mut viewer = viewer(&url, "/whep/sync?source=Cam").await;
+    let mut watching = tokio::task::JoinSet::new();
+    for _ in 0..2 {
+        let track = timeout(DEADLINE, viewer.tracks.recv())
+            .await
+            .expect("no track")
+            .unwrap();
+        watching.spawn(timeout(DEADLINE, onsets(track, 6)));
+    }
+    let (mut flashes, mut beeps) = (Vec::new(), Vec::new());
+    while let Some(done) = watching.join_next().await {
+        let (video, found) = done.unwrap().expect("too few flashes or beeps");
+        *(if video { &mut flashes } else { &mut beeps }) = found;
+    }
+    // Of a pair, each is the nearest to the other; the file has one a second.
+    let skews: Vec<f64> = flashes
+        .iter()
+        .filter_map(|flash| beeps.iter().map(|beep| beep - flash).find(|skew| skew.abs() < 500.0))
+        .collect();
+    println!("beep after flash, ms: {skews:.1?}");
+    assert!(skews.len() >= 4, "flashes {flashes:?}, beeps {beeps:?}");
+    // A few ms are the encoder's own delay, which players take off at the beginning of a file.
+    assert!(skews.iter().all(|skew| skew.abs() <= 20.0), "{skews:.1?}");
+    native.abort();
+    viewer.leave().await;
     gateway.shutdown().await;
 }

@@ -148,3 +148,12 @@ export function correlation(part, whole) {
   }
   return best;
 }
+
+/** A white flash of 100 ms at the beginning of every second, 60 pictures a second, each a keyframe: play may go on anywhere. */
+export const flashes = () =>
+  made('flashes.h264', '-f', 'lavfi', '-i', "color=black:size=320x180:rate=60,drawbox=color=white:t=fill:enable='lt(mod(t\\,1)\\,0.1)'", '-t', '10', '-c:v', 'libx264', '-profile:v', 'baseline',
+    '-preset', 'veryfast', '-tune', 'zerolatency', '-b:v', '400k', '-g', '1', '-bf', '0', '-f', 'h264');
+
+/** A tone of 100 ms at the beginning of every second. */
+export const beeps = () =>
+  made('beeps.ogg', '-f', 'lavfi', '-i', "aevalsrc='0.5*sin(2*PI*1000*t)*lt(mod(t\\,1)\\,0.1)':s=48000", '-t', '10', '-c:a', 'libopus', '-b:a', '48k', '-application', 'lowdelay', '-frame_duration', '20', '-f', 'ogg');

@@ -106,6 +106,8 @@ export class LiveRoom extends Room implements PublicationOwner {
           this.#localChanged();
         },
         transport: (media, reason) => this.#setTransport(media, reason),
+        // Few browsers say when an address changes: media that stops is the first sign that the control channel is dead too.
+        interrupted: () => this.#threads.toSession({ type: "network" }),
         levels: (levels) => this.#hear(levels),
       },
       this.#roster,

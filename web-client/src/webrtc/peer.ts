@@ -23,6 +23,8 @@ export interface PeerEvents {
   connected(): void;
   /** Nothing comes out of a sender, for this reason; `undefined`: it is well. */
   failing(number: number, reason: string | undefined): void;
+  /** Nothing comes from the gateway any more; it may come back. */
+  interrupted(): void;
   /** It will not work, or works no more. */
   failed(reason: string): void;
 }
@@ -229,6 +231,7 @@ export class Peer {
     } else if (connectionState === "failed" && !this.#wasConnected) {
       this.#fail("no connection could be made");
     } else if ((iceConnectionState === "disconnected" || connectionState === "failed") && this.#timer === undefined) {
+      this.events.interrupted();
       this.#timer = setTimeout(
         () => {
           this.restartIce();

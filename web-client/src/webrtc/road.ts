@@ -20,6 +20,8 @@ export interface RoadHost {
   /** Back to the canvas. */
   released(track: LiveTrack): void;
   transport(media: MediaTransport, reason: string): void;
+  /** The network may have changed without the browser saying so. */
+  interrupted(): void;
   levels(levels: readonly [participant: number, level: number][]): void;
 }
 
@@ -159,6 +161,7 @@ export class WebRtcRoad {
       {
         send: (message) => this.host.send(message),
         connected: () => this.#connected(),
+        interrupted: () => this.host.interrupted(),
         failed: (reason) => this.#giveUp(reason),
         failing: (number, reason) => {
           for (const publication of this.host.publications()) if (publication.number === number) this.host.failing(publication, this.carries(publication) ? reason : undefined);
