@@ -151,8 +151,11 @@ export class TrackDecoder {
     this.#dropped += drop.length;
     if (show) {
       this.#delay += (now - show.arrived - this.#delay) * 0.1;
-      this.#draw(show.picture, now);
-      show.picture.close();
+      try {
+        this.#draw(show.picture, now);
+      } finally {
+        show.picture.close();
+      }
     }
     if (wakeAt !== undefined) this.#timer = setTimeout(() => this.#present(), Math.max(0, wakeAt - now));
   }

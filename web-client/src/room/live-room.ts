@@ -1,4 +1,4 @@
-import { openCapture, type Capture } from "../capture/capture.js";
+import { avoidTrackRoad, openCapture, type Capture } from "../capture/capture.js";
 import type { Joined, ServerMessage } from "../control/messages.js";
 import { RoomError } from "../error.js";
 import { Playback } from "../playout/playback.js";
@@ -274,6 +274,10 @@ export class LiveRoom extends Room implements PublicationOwner {
       case "publication":
         this.#publicationChanged(message);
         break;
+      case "unreadable":
+        avoidTrackRoad();
+        this.#captureAgain(message.publication);
+        break;
       case "notice":
         this.emit("notice", { code: message.code, message: message.message });
         break;
@@ -431,6 +435,11 @@ export class LiveRoom extends Room implements PublicationOwner {
     const wanted = source === "screen" ? 1 : 0;
     for (const slot of [wanted, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]) if (!used.has(slot)) return slot;
     throw new RoomError("too_many_tracks", `No more than 15 ${kind} tracks can be published.`, false);
+  }
+
+  #captureAgain(number: number): void {
+    const publication = this.#publications.get(number)?.publication;
+    if (publication) void this.trackReplaced(publication);
   }
 
   #setCaptureFailure(publication: LivePublication, reason: string | undefined): void {
