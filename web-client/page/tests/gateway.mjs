@@ -65,7 +65,7 @@ export async function moves(page, alias) {
 }
 
 /** Opens the page in a browser of the tests and joins a room of a gateway. */
-export async function join(gateway, browser, name, room, more = "", options = {}) {
+export async function enter(gateway, browser, name, room, more = "", options = {}) {
   const visit = await open(browser, options);
   await visit.page.goto(`${gateway.base}/${room}?name=${name}&autojoin=1${more}`);
   await inState(visit.page, "call");

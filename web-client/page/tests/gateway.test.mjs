@@ -5,7 +5,7 @@ import { join as path } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
-import { BINARY, join, startGateway, stats, untilStats } from "./gateway.mjs";
+import { BINARY, enter as join, startGateway, stats, untilStats } from "./gateway.mjs";
 import { endAll, inState, launch, open, shot } from "./harness.mjs";
 
 const DIST = fileURLToPath(new URL("../../dist/page/", import.meta.url));

@@ -1,7 +1,7 @@
 // What a call costs the main thread of its pages: the built page in Chromium against a real gateway, whose binary WZP_GATEWAY names.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { BINARY, join, startGateway } from "./gateway.mjs";
+import { BINARY, enter as join, startGateway } from "./gateway.mjs";
 import { endAll, launch, shot } from "./harness.mjs";
 import { mainThreadTasks, traceMainThreads } from "./main-thread.mjs";
 
