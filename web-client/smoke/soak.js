@@ -43,6 +43,18 @@ async function workersOf(session) {
   };
 }
 
+/** How many pictures a page has decoded, which have to be more than the last time. A worker that is busy may leave out its answer, so it is asked again. */
+async function picturesOf(one) {
+  for (let tries = 0; ; tries += 1) {
+    const { sources, transport } = await one.page.evaluate(() => window.wzp.stats());
+    const decoded = sources.filter(({ kind }) => kind === "video").map(({ framesDecoded }) => framesDecoded);
+    const total = decoded.reduce((sum, each) => sum + each, 0);
+    if (decoded.length === 3 && total > one.decoded && (one.way === "ws") === (transport === "websocket")) return total;
+    if (tries === 20) throw new Error(`${one.name} has decoded ${decoded.join(", ")} pictures by ${transport}, and ${one.decoded} in all a minute ago`);
+    await one.page.waitForTimeout(1000);
+  }
+}
+
 const gateway = await startGateway();
 const browser = await launch();
 const pages = [];
@@ -76,11 +88,7 @@ try {
       await one.session.send("HeapProfiler.collectGarbage");
       const { metrics } = await one.session.send("Performance.getMetrics");
       const metric = (name) => metrics.find((each) => each.name === name)?.value ?? 0;
-      const { sources, transport } = await one.page.evaluate(() => window.wzp.stats());
-      const decoded = sources.filter(({ kind }) => kind === "video").map(({ framesDecoded }) => framesDecoded);
-      if (decoded.length !== 3 || (one.way === "ws") !== (transport === "websocket")) throw new Error(`${one.name} has ${decoded.length} pictures by ${transport}`);
-      const total = decoded.reduce((sum, each) => sum + each, 0);
-      if (minute > 0 && total <= one.decoded) throw new Error(`${one.name} gets no pictures any more`);
+      const total = await picturesOf(one);
       row.pages.push({
         heap: metric("JSHeapUsedSize") / 2 ** 20, workers: await one.workers(), nodes: metric("Nodes"), listeners: metric("JSEventListeners"),
         process: megabytes(`/proc/${pids[one.name]}/smaps_rollup`, "Pss"), decoded: total - one.decoded,

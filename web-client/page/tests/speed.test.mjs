@@ -1,8 +1,8 @@
 // What a call costs the main thread of its pages: the built page in Chromium against a real gateway, whose binary WZP_GATEWAY names.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { BINARY, startGateway } from "./gateway.mjs";
-import { endAll, inState, launch, open, shot } from "./harness.mjs";
+import { BINARY, enter as join, startGateway } from "./gateway.mjs";
+import { endAll, launch, shot } from "./harness.mjs";
 import { mainThreadTasks, traceMainThreads } from "./main-thread.mjs";
 
 describe("the main thread", { skip: BINARY ? false : "WZP_GATEWAY names no binary" }, () => {
@@ -16,19 +16,12 @@ describe("the main thread", { skip: BINARY ? false : "WZP_GATEWAY names no binar
 
   after(endAll);
 
-  const enter = async (name, room, more) => {
-    const visit = await open(browser);
-    await visit.page.goto(`${gateway.base}/${room}?name=${name}&autojoin=1${more}`);
-    await inState(visit.page, "call");
-    return visit;
-  };
-
   for (const [way, more] of [["WebRTC", ""], ["WebSocket", "&transport=ws"]]) {
     test(`a call of four by ${way} never takes up a main thread for 50 ms`, { timeout: 120_000 }, async () => {
       // From the first byte of the page on: loading, joining, everybody's joining, first pictures, layout, panels and figures, a leave.
       await traceMainThreads(browser);
       const visits = {};
-      for (const name of ["Ana", "Ben", "Caro", "Dan"]) visits[name] = await enter(name, `four-${way}`, more);
+      for (const name of ["Ana", "Ben", "Caro", "Dan"]) visits[name] = await join(gateway, browser, name, `four-${way}`, more);
       const { page } = visits.Ana;
       await page.waitForFunction(`window.wzp.stats().then((s) => s.sources.filter((x) => x.kind === "video" && x.framesDecoded > 10).length === 3)`, undefined, { timeout: 40_000, polling: 200 });
       await page.waitForTimeout(1000);

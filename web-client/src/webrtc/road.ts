@@ -3,7 +3,7 @@ import type { Playback } from "../playout/playback.js";
 import type { LivePublication } from "../room/publication.js";
 import type { LiveTrack } from "../room/remote-track.js";
 import type { Roster } from "../room/roster.js";
-import { Turns } from "../room/turns.js";
+import type { Turns } from "../room/turns.js";
 import type { MediaTransport, SendStats, SourceStats } from "../types.js";
 import type { MeasuredSound, PlayedSound } from "../workers/messages.js";
 import { Peer, type Outbound } from "./peer.js";
