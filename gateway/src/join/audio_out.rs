@@ -28,7 +28,7 @@ pub enum AudioSource {
     /// A file's packets.
     File(Vec<OpusPacket>),
     /// Either of them in another codec.
-    Voice(VoiceOut),
+    Voice(Box<VoiceOut>),
 }
 
 /// A sine, coded as it goes.
@@ -79,7 +79,7 @@ impl AudioSource {
     pub fn open(what: &str, coding: Option<Coding>) -> anyhow::Result<Self> {
         let source = Self::uncoded(what)?;
         match coding {
-            Some(coding) => Ok(Self::Voice(VoiceOut::new(source, coding)?)),
+            Some(coding) => Ok(Self::Voice(Box::new(VoiceOut::new(source, coding)?))),
             None => Ok(source),
         }
     }

@@ -53,7 +53,7 @@ enum Samples {
 
 enum Encoder {
     Opus(opus::Encoder),
-    Codec2(Box<codec2::Codec2>, Downsampler),
+    Codec2(Box<(codec2::Codec2, Downsampler)>),
 }
 
 impl std::fmt::Debug for VoiceOut {
@@ -78,7 +78,7 @@ impl VoiceOut {
             },
             AudioSource::Voice(_) => bail!("this sound is coded already"),
         };
-        let codec2 = |mode| Encoder::Codec2(Box::new(codec2::Codec2::new(mode)), Downsampler::default());
+        let codec2 = |mode| Encoder::Codec2(Box::new((codec2::Codec2::new(mode), Downsampler::default())));
         let encoder = match coding {
             Coding::Codec2At3200 => codec2(codec2::Codec2Mode::MODE_3200),
             Coding::Codec2At1200 => codec2(codec2::Codec2Mode::MODE_1200),
@@ -123,7 +123,8 @@ impl VoiceOut {
         }
         match &mut self.encoder {
             Encoder::Opus(encoder) => Ok(encoder.encode_vec_float(&self.pcm, 512)?.into()),
-            Encoder::Codec2(encoder, downsampler) => {
+            Encoder::Codec2(codec2) => {
+                let (encoder, downsampler) = &mut **codec2;
                 let narrow = self.pcm.iter().filter_map(|sample| downsampler.push(*sample));
                 let narrow: Vec<i16> = narrow.map(|sample| (sample * 32_767.0) as i16).collect();
                 let mut bits = vec![0; encoder.bits_per_frame().div_ceil(8)];
@@ -191,6 +192,6 @@ mod tests {
         for _ in 0..10 {
             voice.packet().unwrap();
         }
-        assert!(VoiceOut::new(AudioSource::Voice(voice), Coding::Opus6k).is_err());
+        assert!(VoiceOut::new(AudioSource::Voice(Box::new(voice)), Coding::Opus6k).is_err());
     }
 }
