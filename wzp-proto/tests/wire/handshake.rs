@@ -211,7 +211,10 @@ fn the_dialer_takes_one_reply() {
 fn the_answer_names_the_callers_first_video_codec() {
     let (client, relay) = parties();
     let answered = |video_codecs: Vec<Codec>| {
-        let extension = Some(GatewayExtension { per_source: true });
+        let extension = Some(GatewayExtension {
+            per_source: true,
+            pin: None,
+        });
         let options = OfferOptions {
             video_codecs: video_codecs.clone(),
             extension,

@@ -163,7 +163,10 @@ fn the_gateway_extension_is_the_last_field_and_absent_by_default() {
     assert!(!json.contains("wzp_gateway"));
     let mut extended = offer(json);
     assert_eq!(extended.wzp_gateway, None);
-    extended.wzp_gateway = Some(wzp_proto::GatewayExtension { per_source: true });
+    extended.wzp_gateway = Some(wzp_proto::GatewayExtension {
+        per_source: true,
+        pin: None,
+    });
     let frame = encode_signal(&Signal::CallOffer(Box::new(extended.clone())));
     let text = std::str::from_utf8(&frame[4..]).unwrap();
     assert!(text.ends_with(r#","wzp_gateway":{"per_source":true}}}"#), "{text}");
