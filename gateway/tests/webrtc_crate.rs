@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use clap::Parser;
 use rtc::interceptor::{Attribute, Interceptor, Packet, Registry, Slot, StreamInfo, TaggedPacket};
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::interceptor_registry::register_default_interceptors;
@@ -536,6 +537,12 @@ fn made(folder: &std::path::Path, name: &str, line: &str) -> std::path::PathBuf 
     path
 }
 
+#[derive(Debug, Parser)]
+struct Cli {
+    #[command(flatten)]
+    args: join::Args,
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn flash_and_beep_of_a_native_leave_the_gateway_together() {
     let (gateway, url, state) = start().await;
@@ -546,21 +553,11 @@ async fn flash_and_beep_of_a_native_leave_the_gateway_together() {
                  -frame_duration 20 -f ogg";
     let video = made(state.path(), "flashes.h264", pictures);
     let audio = made(state.path(), "beeps.ogg", sound);
-    let args = join::Args {
-        relay: gateway.addresses().native.unwrap().to_string(),
-        room: "sync".to_owned(),
-        alias: "Cam".to_owned(),
-        audio: Some(audio.to_str().unwrap().to_owned()),
-        video: Some(video),
-        fps: 50.0,
-        record_audio: None,
-        record_video: None,
-        seconds: Some(60.0),
-        json: false,
-        token: None,
-        seed: None,
-        hashed: false,
-    };
+    let relay = gateway.addresses().native.unwrap().to_string();
+    let (video, audio) = (video.to_str().unwrap(), audio.to_str().unwrap());
+    let sources = ["--audio", audio, "--video", video, "--fps", "50", "--seconds", "60"];
+    let fixed = ["join", relay.as_str(), "--room", "sync", "--alias", "Cam"];
+    let args = Cli::parse_from(fixed.iter().chain(&sources)).args;
     let native = tokio::spawn(join::run(args));
     let key = RoomName::parse("sync").unwrap().key();
     let there = async {
