@@ -243,7 +243,7 @@ fn loss_within_the_repair_packets_power_costs_no_sound_and_140_ms_at_most() {
         let (mut lost_here, mut repair_here) = (0, 0);
         for (index, payload) in (0..).zip(all) {
             dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let passes = block == 0 || (dice >> 16) % 10 > 0;
+            let passes = block == 0 || !(dice >> 16).is_multiple_of(10);
             if passes {
                 packets.push(protected(Codec::Codec2_3200, frames, repair, block, index, payload));
             }
