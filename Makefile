@@ -8,7 +8,7 @@ ARGS ?=
 # Where the picture of the page and the screenshots of the tests go.
 export ARTIFACTS ?= $(CURDIR)/artifacts
 
-.PHONY: picture run build web test tools test-tools format lint test-rust test-web test-browser bench soak clean
+.PHONY: picture run build web test tools test-tools format lint test-rust test-web test-browser bench bench-join soak clean
 
 run: build
 	./target/release/wzp-gateway $(ARGS)
@@ -74,15 +74,23 @@ test-browser: web test-tools tests/node_modules/.stamp
 picture: test-browser
 	cp $(ARTIFACTS)/page/gateway-four-desktop-light.png docs/page.png
 
-# Hours, not minutes: a call of ten for five minutes under loss, and every property test with many more cases.
+# Hours, not minutes: a call of ten for five minutes under loss, every property test with many more cases, and the long
+# tests of the browsers.
 soak: web test-tools tests/node_modules/.stamp
 	$(CARGO) build --locked --release -p wzp-gateway
 	cd tests && WZP_GATEWAY=$(CURDIR)/target/release/wzp-gateway $(NPM) run --silent soak
 	PROPTEST_CASES=$${PROPTEST_CASES:-100000} $(CARGO) test --release -p wzp-proto -p wzp-gateway
+	WZP_SOAK=1 $(MAKE) test-browser
 
+# For WebRTC, `wzp-gateway bench forward` measures the whole gateway with real viewers.
 bench:
 	$(CARGO) bench -p wzp-gateway
 	WZP_PLI_ROUNDS=20 WZP_PLI_P99_MS=20 $(CARGO) test --release -p wzp-gateway --test native_door request_of_a_viewer -- --nocapture
+
+# How long newcomers wait for their first picture, with a table. The release binary if there is one (`make build`).
+bench-join: test-tools tests/node_modules/.stamp web
+	@if [ -z "$$WZP_GATEWAY" ] && [ ! -x target/release/wzp-gateway ]; then $(CARGO) build --locked -p wzp-gateway; fi
+	@cd tests && if [ -z "$$WZP_GATEWAY" ] && [ -x ../target/release/wzp-gateway ]; then export WZP_GATEWAY=../target/release/wzp-gateway; fi; node bench/join.mjs
 
 clean:
 	rm -rf target web-client/dist web-client/node_modules tests/node_modules artifacts

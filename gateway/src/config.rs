@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+pub mod uplink;
+
+use uplink::{Names, UplinkRule};
+
 use crate::room::track::Bounds;
 
 /// Everything that can be set, as flag, environment variable and key of the file. What is not given has its default.
@@ -42,9 +46,22 @@ pub struct Settings {
     /// Answer WebRTC offers as an ICE-lite agent
     #[arg(long, env = "WZP_ICE_LITE", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub ice_lite: Option<bool>,
-    /// Existing WZP relay whose rooms are joined; not in this version yet: given, the gateway refuses to start
-    #[arg(long, env = "WZP_RELAY", value_name = "HOST:PORT", value_delimiter = ',')]
-    pub relay: Option<Vec<String>>,
+    /// Existing WZP relay that is joined for every room that no [[uplink]] of the file is for
+    #[arg(long, env = "WZP_RELAY", value_name = "HOST:PORT")]
+    pub relay: Option<String>,
+    /// Token for --relay, if it asks for one
+    #[arg(long, env = "WZP_RELAY_TOKEN", value_name = "TOKEN")]
+    pub relay_token: Option<String>,
+    /// In which form rooms are dialled at --relay [default: raw]
+    #[arg(long, env = "WZP_RELAY_NAMES", value_name = "FORM")]
+    pub relay_names: Option<Names>,
+    /// Stream id of our picture at --relay, 0 or 1 [default: 0]
+    #[arg(long, env = "WZP_RELAY_VIDEO_STREAM", value_name = "N")]
+    pub relay_video_stream: Option<u8>,
+    /// Relays for some rooms only; in the file alone
+    #[arg(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<Vec<UplinkRule>>,
     /// Serve the page from this folder in place of the built-in one
     #[arg(long, env = "WZP_STATIC_DIR", value_name = "FOLDER")]
     pub static_dir: Option<PathBuf>,
@@ -108,8 +125,8 @@ pub struct Config {
     pub public_ip: Vec<std::net::IpAddr>,
     /// See [`Settings::ice_lite`].
     pub ice_lite: bool,
-    /// See [`Settings::relay`].
-    pub relay: Vec<String>,
+    /// See [`Settings::uplink`] and [`Settings::relay`], which comes last.
+    pub uplinks: Vec<UplinkRule>,
     /// See [`Settings::static_dir`].
     pub static_dir: Option<PathBuf>,
     /// See [`Settings::token`].
@@ -182,10 +199,13 @@ pub enum ConfigError {
     /// Settings that do not go together.
     #[error("{0}")]
     Contradiction(&'static str),
+    /// An uplink that cannot be.
+    #[error("{0}")]
+    Uplink(String),
 }
 
 /// All keys of the file, for messages and for tests of the documentation.
-pub const KEYS: [&str; 25] = [
+pub const KEYS: [&str; 29] = [
     "allow_origin",
     "http",
     "ice_lite",
@@ -200,6 +220,9 @@ pub const KEYS: [&str; 25] = [
     "no_tls",
     "public_ip",
     "relay",
+    "relay_names",
+    "relay_token",
+    "relay_video_stream",
     "replay_hard_bytes",
     "replay_hard_ms",
     "replay_soft_bytes",
@@ -210,6 +233,7 @@ pub const KEYS: [&str; 25] = [
     "tls_cert",
     "tls_key",
     "token",
+    "uplink",
     "webrtc",
 ];
 
@@ -261,6 +285,10 @@ impl Settings {
             public_ip: self.public_ip.or(below.public_ip),
             ice_lite: self.ice_lite.or(below.ice_lite),
             relay: self.relay.or(below.relay),
+            relay_token: self.relay_token.or(below.relay_token),
+            relay_names: self.relay_names.or(below.relay_names),
+            relay_video_stream: self.relay_video_stream.or(below.relay_video_stream),
+            uplink: self.uplink.or(below.uplink),
             static_dir: self.static_dir.or(below.static_dir),
             token: self.token.or(below.token),
             allow_origin: self.allow_origin.or(below.allow_origin),
@@ -306,6 +334,16 @@ impl Settings {
             (self.replay_soft_ms, self.replay_soft_bytes),
             (self.replay_hard_ms, self.replay_hard_bytes),
         )?;
+        let of_relay = self.relay.map(|relay| UplinkRule {
+            token: self.relay_token,
+            names: self.relay_names.unwrap_or_default(),
+            video_stream: self.relay_video_stream.unwrap_or(0),
+            ..UplinkRule::for_all(relay)
+        });
+        let uplinks = (self.uplink.into_iter().flatten().chain(of_relay))
+            .map(UplinkRule::checked)
+            .collect::<Result<_, _>>()
+            .map_err(ConfigError::Uplink)?;
         Ok(Config {
             replay,
             http: self.http.unwrap_or(any(8443)),
@@ -316,7 +354,7 @@ impl Settings {
             tls,
             public_ip: self.public_ip.unwrap_or_default(),
             ice_lite: self.ice_lite.unwrap_or(false),
-            relay: self.relay.unwrap_or_default(),
+            uplinks,
             static_dir: self.static_dir,
             tokens: self.token.unwrap_or_default(),
             allowed_origins: self.allow_origin.unwrap_or_default(),
@@ -397,7 +435,10 @@ mod tests {
             native = "127.0.0.1:2"
             no_tls = true
             public_ip = ["192.0.2.1"]
-            relay = ["relay.example:4433"]
+            relay = "relay.example:4433"
+            relay_names = "hashed"
+            relay_token = "t"
+            relay_video_stream = 1
             replay_hard_bytes = 1
             replay_hard_ms = 1
             replay_soft_bytes = 1
@@ -409,6 +450,9 @@ mod tests {
             tls_key = "k"
             token = ["t"]
             webrtc = "127.0.0.1:4"
+            [[uplink]]
+            pattern = "team-*"
+            relay = "team.example"
         "#;
         let settings = file(all).unwrap();
         let table = toml::Table::try_from(&settings).unwrap();
@@ -418,7 +462,9 @@ mod tests {
     #[test]
     fn documentation_names_every_key_with_its_variable() {
         let page = include_str!("../../docs/configuration.md");
-        for key in KEYS {
+        // A table has neither a variable nor a flag.
+        assert!(page.contains("`[[uplink]]`"));
+        for key in KEYS.into_iter().filter(|key| *key != "uplink") {
             let row = format!("| `{key}` | `WZP_{}` |", key.to_uppercase());
             assert!(page.contains(&row), "docs/configuration.md lacks {row}");
         }
@@ -441,6 +487,26 @@ mod tests {
         assert_eq!(config.max_rooms, 7);
         assert_eq!(config.tls, Tls::Off);
         assert_eq!(config.native.port(), 4433);
+    }
+
+    #[test]
+    fn uplinks_of_the_file_come_before_the_relay_for_all() {
+        let text =
+            "relay = \"all.example\"\n[[uplink]]\npattern = \"team-*\"\nrelay = \"team.example:7\"\nnames = \"hashed\"";
+        let config = flags(&["--relay", "flag.example"])
+            .over(file(text).unwrap())
+            .resolve()
+            .unwrap();
+        let relays: Vec<_> = config
+            .uplinks
+            .iter()
+            .map(|rule| (rule.pattern.as_str(), rule.relay.as_str()))
+            .collect();
+        assert_eq!(relays, [("team-*", "team.example:7"), ("*", "flag.example:4433")]);
+        assert_eq!(config.uplinks[0].names, Names::Hashed);
+        assert!(file("[[uplink]]\nrelay = \"a\"\npatern = \"b\"").is_err());
+        assert!(flags(&["--relay", "a:b"]).resolve().is_err());
+        assert!(flags(&["--relay", "a", "--relay-video-stream", "2"]).resolve().is_err());
     }
 
     #[test]

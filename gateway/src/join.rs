@@ -89,6 +89,9 @@ pub struct Args {
     /// Ask for this member's picture whenever there is one, whoever talks
     #[arg(long, value_name = "FINGERPRINT")]
     pub pin: Option<Fingerprint>,
+    /// Write when each picture was sent to this file: its number in the video file and Unix time in ms, one line each
+    #[arg(long, value_name = "FILE", requires = "video")]
+    pub trace_video: Option<PathBuf>,
     /// Dial the hash form of the room's name
     #[arg(long)]
     pub hashed: bool,
@@ -213,7 +216,7 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
     let video = args
         .video
         .as_deref()
-        .map(|path| video_out::VideoSource::open(path, args.fps))
+        .map(|path| video_out::VideoSource::open(path, args.fps, args.trace_video.as_deref()))
         .transpose()?;
     let mut received = Received {
         media: media_in::MediaIn::new(media_in::Record {

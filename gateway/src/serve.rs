@@ -25,6 +25,7 @@ use crate::native;
 use crate::net::{self, ConnectionLimit};
 use crate::room::registry::{Registry, RoomLimits};
 use crate::state::StateDir;
+use crate::uplink;
 use crate::webrtc::{self, worker::Worker};
 
 /// Bytes of one video frame from a browser.
@@ -77,10 +78,6 @@ impl Gateway {
     /// A port is taken, a file is missing or wrong: the text names it.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
         // Better no start than a setting that silently does nothing.
-        anyhow::ensure!(
-            config.relay.is_empty(),
-            "relay: joining rooms of another relay is not in this version yet; leave it out"
-        );
         anyhow::ensure!(
             config.rtmp.is_none(),
             "rtmp: RTMP is not in this version yet; leave it out"
@@ -149,6 +146,10 @@ impl Gateway {
         let server = native::Server::bind(native, registry.clone(), identity)
             .with_context(|| format!("cannot listen on {} (native, UDP)", config.native))?;
         let native = server.local_addr()?;
+        if !config.uplinks.is_empty() {
+            let uplinks = uplink::Config::new(config.uplinks.clone());
+            tasks.push(tokio::spawn(uplink::run(uplinks, registry.clone(), stop.clone())));
+        }
         tasks.push(tokio::spawn(server.run(stop)));
         tasks.push(tokio::spawn(worker.join()));
 

@@ -11,9 +11,12 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use wzp_gateway::config::Settings;
+use wzp_gateway::room::member::{Door, Join};
 use wzp_gateway::serve::Gateway;
 use wzp_proto::codec::Codec;
 use wzp_proto::header::{Flags, MediaHeader, MediaType};
+use wzp_proto::identity::Fingerprint;
+use wzp_proto::room_name::RoomName;
 
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -54,6 +57,19 @@ impl Server {
             }
             other => panic!("not refused: {other:?}"),
         }
+    }
+
+    /// An HTTP answer: status and JSON.
+    async fn get(&self, path: &str, token: Option<&str>) -> (u16, Value) {
+        let url = format!("http://{}{path}", self.gateway.addresses().http);
+        let authorization = format!("Bearer {}", token.unwrap_or_default());
+        let get = move || {
+            let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+            let mut response = agent.get(url).header("authorization", authorization).call().unwrap();
+            let body = response.body_mut().read_to_string().unwrap();
+            (response.status().as_u16(), serde_json::from_str(&body).unwrap())
+        };
+        tokio::task::spawn_blocking(get).await.unwrap()
     }
 
     async fn connect(&self, room: &str) -> Client {
@@ -111,6 +127,23 @@ impl Client {
             }
         };
         timeout(DEADLINE, read).await.unwrap_or_else(|_| panic!("no {kind}"))
+    }
+
+    /// How many messages of one type come before one of another.
+    async fn before(&mut self, last: &str, counted: &str) -> usize {
+        let read = async {
+            let mut count = 0;
+            while let Some(Ok(message)) = self.socket.next().await {
+                let Message::Text(text) = message else { continue };
+                let message: Value = serde_json::from_str(&text).unwrap();
+                if message["type"] == last {
+                    return count;
+                }
+                count += usize::from(message["type"] == counted);
+            }
+            panic!("ended before {last}");
+        };
+        timeout(DEADLINE, read).await.unwrap_or_else(|_| panic!("no {last}"))
     }
 
     /// The fatal error and the close code that end the session.
@@ -437,4 +470,69 @@ async fn stopping_gateway_says_goodbye() {
     };
     assert_eq!(timeout(DEADLINE, read).await.unwrap(), 1001);
     timeout(Duration::from_secs(6), stopping).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn who_sends_what_natives_do_not_take_is_told_so_once_they_are_there() {
+    let server = Server::start(Settings::default()).await;
+    let mut sender = server.join("codecs", "ana").await;
+    let track = |codec: &str| json!({"type": "publish", "tracks": [{"slot": 0, "kind": "video", "source": "camera", "codec": codec}]});
+    sender.send(track("av1")).await;
+    sender.until("member_changed").await;
+    let room = RoomName::parse("codecs").unwrap();
+    let native = |name: &str| Join {
+        name: name.to_owned(),
+        fingerprint: Fingerprint::of(name.as_bytes()),
+        door: Door::Native,
+        resume: None,
+        resumable: false,
+    };
+    let _first = server.gateway.registry().join(&room, native("bo")).await.unwrap();
+    let notice = sender.until("notice").await;
+    assert_eq!(notice["code"], "unseen_by_natives");
+    assert!(notice["message"].as_str().unwrap().contains("native apps"), "{notice}");
+    // Another native is no news, and neither is H.264.
+    let _second = server.gateway.registry().join(&room, native("cy")).await.unwrap();
+    sender.send(track("h264")).await;
+    sender.send(json!({"type": "ping", "t": 7})).await;
+    assert_eq!(sender.before("pong", "notice").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn state_of_the_uplink_is_told_to_pages_and_programs() {
+    let relay = Server::start(Settings::default()).await;
+    let address = relay.gateway.addresses().native.unwrap().to_string();
+    let server = Server::start(Settings {
+        relay: Some(address.clone()),
+        ..Settings::default()
+    })
+    .await;
+    let mut client = server.join("demo", "Ana").await;
+    let told = loop {
+        let told = client.until("uplink").await;
+        if told["state"] == "connected" {
+            break told;
+        }
+    };
+    assert_eq!(told["relay"], address);
+    let (status, list) = server.get("/api/uplinks", None).await;
+    assert_eq!((status, list.as_array().map(Vec::len)), (200, Some(1)));
+    let expected = json!({
+        "local": 1, "remote": 0, "relay": address, "state": "connected", "message": "in the relay's room",
+    });
+    assert_eq!(
+        list[0], expected,
+        "the room's name is told to nobody who need not know it"
+    );
+    let (_, room) = server.get("/api/rooms/demo", None).await;
+    assert_eq!(room["uplink"]["state"], "connected");
+
+    let locked = Server::start(Settings {
+        relay: Some(address),
+        token: Some(vec!["sesame".to_owned()]),
+        ..Settings::default()
+    })
+    .await;
+    assert_eq!(locked.get("/api/uplinks", None).await.0, 401);
+    assert_eq!(locked.get("/api/uplinks", Some("sesame")).await, (200, json!([])));
 }

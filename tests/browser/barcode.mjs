@@ -38,7 +38,7 @@ export const watchClock = (page, alias) => page.evaluate(([alias, columns, rows]
   let last = -1;
   const look = () => {
     requestAnimationFrame(look);
-    const member = [...globalThis.wzp.room.participants.values()].find((other) => other.name === alias);
+    const member = [...globalThis.wzp.room.participants.values()].find((other) => other.alias === alias);
     const element = member && document.querySelector(`[data-participant="${member.id}"]`)?.querySelector('video, canvas');
     if (!element) return;
     context.drawImage(element, 0, 0, small.width, small.height);

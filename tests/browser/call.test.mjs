@@ -26,7 +26,7 @@ for (const transport of ['websocket', 'webrtc']) describe(`a call over ${transpo
     const seen = await received(page, 'Bo', 'video', (source) => source.framesDecoded > 60);
     assert.deepEqual([seen.width, seen.height, seen.codec], [640, 360, 'h264']);
     await until(`media comes by ${transport}`, async () => (await stats(page)).transport === transport);
-    const bo = await page.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.name === 'Bo').id);
+    const bo = await page.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.alias === 'Bo').id);
     assert.ok(await moves(page, bo), 'the tile does not move');
     assert.deepEqual(await people(page), ['Ana', 'Bo']);
     await pass(6000);
@@ -63,7 +63,7 @@ for (const transport of ['websocket', 'webrtc']) describe(`a call over ${transpo
       // Counted from joining, so it says something about those who were there already.
       if (page === cy) assert.ok(seen.firstFrameMs < 3000, `${alias}'s first frame after ${seen.firstFrameMs} ms`);
     }
-    const boAtCy = await cy.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.name === 'Bo').id);
+    const boAtCy = await cy.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.alias === 'Bo').id);
     assert.ok(await moves(cy, boAtCy), 'the late joiner sees a still picture');
     await until('everybody is listed everywhere', async () => (await people(ana)).join() === 'Ana,Bo,Cy,Di' && (await people(cy)).join() === 'Ana,Bo,Cy,Di');
     const summary = await late.leave();
@@ -98,7 +98,7 @@ for (const transport of ['websocket', 'webrtc']) describe(`a call over ${transpo
     await joinPage(t, killed, gateway, 'leave', 'Ed', { query });
     await until('Ed is there', async () => (await people(ana)).includes('Ed'));
     await killed.kill();
-    const state = () => ana.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.name === 'Ed')?.state ?? 'gone');
+    const state = () => ana.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.alias === 'Ed')?.state ?? 'gone');
     await until('Ed is shown as reconnecting', async () => (await state()) === 'reconnecting', { timeout: 5000 });
     await until('Ed is gone', async () => (await state()) === 'gone', { timeout: 11_500 });
 
@@ -112,7 +112,7 @@ for (const transport of ['websocket', 'webrtc']) describe(`a call over ${transpo
     const ana = await joinPage(t, one, gateway, 'mute', 'Ana', { query });
     const bo = await joinPage(t, two, gateway, 'mute', 'Bo', { query });
     await received(bo, 'Ana', 'audio', (source) => near(source.dominantHz, 440));
-    const muted = () => bo.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.name === 'Ana').muted);
+    const muted = () => bo.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.alias === 'Ana').muted);
     await ana.getByRole('button', { name: 'Mute', exact: true }).click();
     await until('Ana is muted', async () => (await muted()).audio);
     await received(bo, 'Ana', 'audio', (source) => source.audioLevel < 0.005);

@@ -54,7 +54,7 @@ export async function received(page, alias, kind, test = () => true, options = {
 }
 
 /** Names of everybody whom the page shows. */
-export const people = (page) => page.evaluate(() => [...globalThis.wzp.room.participants.values()].map((participant) => participant.name).sort());
+export const people = (page) => page.evaluate(() => [...globalThis.wzp.room.participants.values()].map((participant) => participant.alias).sort());
 
 /** Whether the picture in a member's tile moves: two pictures of it, half a second apart, differ. */
 export async function moves(page, id) {

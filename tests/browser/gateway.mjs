@@ -29,13 +29,13 @@ export async function end(child, signal = 'SIGTERM') {
 
 /**
  * Starts a gateway. Answers with where it listens; `url(room, query)` is a page on it.
- * `wrap` is put in front of the command line (to run it in a namespace).
+ * `native` is the address for native apps, if it must be a certain one; `wrap` is put in front of the command line (to run it in a namespace).
  */
-export async function startGateway(t, { args = [], host = '127.0.0.1', tls = false, wrap = [], env = {} } = {}) {
+export async function startGateway(t, { args = [], host = '127.0.0.1', native = `${host}:0`, tls = false, wrap = [], env = {} } = {}) {
   const state = scratch(t);
   const command = [
     ...wrap, binary, 'serve', '--print-addresses', '--state-dir', state,
-    '--http', `${host}:0`, '--native', `${host}:0`, '--webrtc', `${host}:0`, ...(tls ? [] : ['--no-tls']), ...args,
+    '--http', `${host}:0`, '--native', native, '--webrtc', `${host}:0`, ...(tls ? [] : ['--no-tls']), ...args,
   ];
   const child = spawn(command[0], command.slice(1), {
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -36,6 +36,13 @@ export async function lossyLink(t, ...options) {
     chromium: script,
     nearChromium: nearScript,
     set: (line) => execFileSync('nc', ['-N', '-U', socket], { input: `${line}\n` }),
+    /** The far side has another address from now on. */
+    move: (address) => {
+      const [device] = execFileSync('ip', ['-n', far, '-o', '-4', 'addr', 'show', 'scope', 'global'], { encoding: 'utf8' }).trim().split('\n').map((line) => line.split(/\s+/));
+      // The other order would lose both: an address in the same network goes with the first.
+      execFileSync('ip', ['-n', far, 'addr', 'del', device[3], 'dev', device[1]]);
+      execFileSync('ip', ['-n', far, 'addr', 'add', address, 'dev', device[1]]);
+    },
     stop: async () => { await end(child); await closed; return report; },
   };
 }

@@ -52,7 +52,8 @@ test('5 % loss at 50 ms: RTX repairs it, and the picture hardly freezes', async 
   const page = await viewerBehind(t, link, gateway, { transport: 'webrtc' });
   await received(page, 'Bo', 'video', (source) => source.framesDecoded > 60);
   link.set('loss=5');
-  await pass(1000);
+  // The page notices within a second that packets are lost, and then holds media back for repair.
+  await pass(3000);
   const before = await inbound(page);
   await pass(20_000);
   const after = await inbound(page);

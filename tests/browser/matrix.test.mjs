@@ -22,7 +22,7 @@ const hasH264 = (page) => page.evaluate(() => RTCRtpReceiver.getCapabilities('vi
 
 /** How a page gets a member's picture and sound. */
 const ways = (page, alias) => page.evaluate((name) => {
-  const other = [...globalThis.wzp.room.participants.values()].find((participant) => participant.name === name);
+  const other = [...globalThis.wzp.room.participants.values()].find((participant) => participant.alias === name);
   return other.tracks.filter((track) => track.kind === 'video').map((track) => (track.element?.localName === 'video' ? 'webrtc' : 'websocket'))[0];
 }, alias);
 

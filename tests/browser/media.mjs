@@ -34,6 +34,19 @@ export const h264 = (gop = 30, size = '640x360', bitrate = '800k') =>
   made(`native-${size}-${gop}-${bitrate}.h264`, '-f', 'lavfi', '-i', `testsrc2=size=${size}:rate=30`, '-t', '20', '-c:v', 'libx264', '-profile:v', 'baseline',
     '-preset', 'veryfast', '-tune', 'zerolatency', '-b:v', bitrate, '-maxrate', bitrate, '-bufsize', bitrate, '-g', String(gop), '-keyint_min', String(gop), '-sc_threshold', '0', '-bf', '0', '-f', 'h264');
 
+/** Fields at the top of a {@link numbered} picture: its number, lowest bit first, and the parity. */
+export const BITS = 11;
+
+/** An Annex B file of 20 s whose pictures carry their number as white and black fields; `gop` frames from keyframe to keyframe. */
+export const numbered = (gop, size = [640, 360]) => {
+  const bit = (n) => `gte(mod(n,${2 ** (n + 1)}),${2 ** n})`;
+  const bits = Array.from({ length: BITS - 1 }, (_, n) => bit(n));
+  const box = (n, enable) => `drawbox=x=${Math.round((n * size[0]) / BITS)}:y=0:w=${Math.round(size[0] / BITS)}:h=${size[1] * 0.2}:color=white:t=fill:enable='${enable}'`;
+  const filters = [`drawbox=x=0:y=0:w=${size[0]}:h=${size[1] * 0.2}:color=black:t=fill`, ...bits.map((on, n) => box(n, on)), box(BITS - 1, `mod(${bits.join('+')},2)`)];
+  return made(`numbered-${size.join('x')}-${gop}.h264`, '-f', 'lavfi', '-i', `testsrc2=size=${size.join('x')}:rate=30`, '-t', '20', '-vf', filters.join(','), '-c:v', 'libx264',
+    '-profile:v', 'baseline', '-preset', 'veryfast', '-tune', 'zerolatency', '-b:v', '800k', '-maxrate', '800k', '-bufsize', '800k', '-g', String(gop), '-keyint_min', String(gop), '-sc_threshold', '0', '-bf', '0', '-f', 'h264');
+};
+
 /** How many pictures of a recording decode, and how many of them differ from each other. */
 export function pictures(path) {
   const lines = ffmpeg('-i', path, '-an', '-vf', 'scale=160:90', '-f', 'framemd5', '-').toString().split('\n').filter((line) => line && !line.startsWith('#'));
@@ -135,3 +148,12 @@ export function correlation(part, whole) {
   }
   return best;
 }
+
+/** A white flash of 100 ms at the beginning of every second, 60 pictures a second, each a keyframe: play may go on anywhere. */
+export const flashes = () =>
+  made('flashes.h264', '-f', 'lavfi', '-i', "color=black:size=320x180:rate=60,drawbox=color=white:t=fill:enable='lt(mod(t\\,1)\\,0.1)'", '-t', '10', '-c:v', 'libx264', '-profile:v', 'baseline',
+    '-preset', 'veryfast', '-tune', 'zerolatency', '-b:v', '400k', '-g', '1', '-bf', '0', '-f', 'h264');
+
+/** A tone of 100 ms at the beginning of every second. */
+export const beeps = () =>
+  made('beeps.ogg', '-f', 'lavfi', '-i', "aevalsrc='0.5*sin(2*PI*1000*t)*lt(mod(t\\,1)\\,0.1)':s=48000", '-t', '10', '-c:a', 'libopus', '-b:a', '48k', '-application', 'lowdelay', '-frame_duration', '20', '-f', 'ogg');

@@ -1,12 +1,20 @@
-// A viewer whose network carries half of what is sent.
+// A viewer whose network carries half of what is sent, and then all of it again. WZP_SLOW_SECONDS=60 stays longer.
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { publishClock, quantile, takeAges, watchClock } from './barcode.mjs';
 import { joinPage, received, startChromium, stats } from './chromium.mjs';
 import { pass, startGateway } from './gateway.mjs';
 import { lossyLink } from './link.mjs';
 
-test('half the rate: what one sees of the far camera is no older than half a second, sound goes on', async (t) => {
+const seconds = Number(process.env.WZP_SLOW_SECONDS ?? 20);
+/** Within this time after the link is good again all is as before, ms. */
+const RECOVERY = 2000;
+
+/** Memory that a process holds, MB. */
+const memory = (pid) => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1]) / 1024;
+
+test('half the rate: what one sees of the far camera is no older than half a second, sound goes on; then full rate at once', async (t) => {
   const link = await lossyLink(t, '--delay', '10');
   const gateway = await startGateway(t, { host: link.host, tls: true, wrap: link.near });
   const [here, there] = [await startChromium(t, { hz: 880, executablePath: link.nearChromium }), await startChromium(t, { executablePath: link.chromium })];
@@ -15,18 +23,43 @@ test('half the rate: what one sees of the far camera is no older than half a sec
   const page = await joinPage(t, there, gateway, 'slow', 'Ana', { query: { transport: 'ws', camera: 'off', mic: 'off' } });
   await watchClock(page, 'Bo');
   const open = await received(page, 'Bo', 'video', (source) => source.framesDecoded > 150 && source.bitrate > 500_000);
+  const begin = Date.now();
+  await pass(2000);
+  const full = (await stats(page)).sources.find((source) => source.kind === 'video');
+  const fps = ((full.framesDecoded - open.framesDecoded) * 1000) / (Date.now() - begin);
   link.set(`rate=${Math.round(open.bitrate / 2000)}`);
   await pass(10_000);
   await takeAges(page);
+  const held = memory(gateway.child.pid);
   const before = (await stats(page)).sources.find((source) => source.kind === 'audio');
-  await pass(30_000);
+  await pass(seconds * 1000);
   const ages = await takeAges(page);
   const after = (await stats(page)).sources.find((source) => source.kind === 'audio');
+  const grown = memory(gateway.child.pid) - held;
   const [packets, concealed] = [after.packets - before.packets, after.freezeMs - before.freezeMs];
   const [p50, p99] = [quantile(ages, 0.5), quantile(ages, 0.99)];
-  t.diagnostic(`${Math.round(open.bitrate / 1000)} kbit/s on half: age p50 ${p50} ms, p99 ${p99} ms; ${ages.length} pictures, ${packets} sound packets, ${concealed} ms concealed in 30 s`);
+  t.diagnostic(`${Math.round(open.bitrate / 1000)} kbit/s on half: age p50 ${p50} ms, p99 ${p99} ms; ${ages.length} pictures, ${packets} sound packets, ${concealed} ms concealed in ${seconds} s; the gateway's memory grew by ${grown.toFixed(1)} MB`);
+
+  link.set('rate=0');
+  const good = Date.now();
+  await pass(RECOVERY);
+  await takeAges(page);
+  const first = (await stats(page)).sources.find((source) => source.kind === 'video');
+  const from = Date.now();
+  await pass(2000);
+  const last = (await stats(page)).sources.find((source) => source.kind === 'video');
+  const again = ((last.framesDecoded - first.framesDecoded) * 1000) / (Date.now() - from);
+  const fresh = await takeAges(page);
+  t.diagnostic(`from ${from - good} ms after the link is good again: ${again.toFixed(1)} of ${fps.toFixed(1)} pictures a second, ${Math.round(last.bitrate / 1000)} kbit/s, age p50 ${quantile(fresh, 0.5)} ms, p99 ${quantile(fresh, 0.99)} ms`);
+
   // Both browsers, encoder and decoder share the machine with the link: it is judged by WZP_AGE_P99=500 where nothing else runs.
-  assert.ok(p99 <= Number(process.env.WZP_AGE_P99 ?? 900), `pictures are ${p99} ms old at p99`);
-  assert.ok(ages.length > 60, `${ages.length} pictures in 30 s`);
-  assert.ok(packets >= 0.97 * 50 * 30, `${packets} sound packets in 30 s`);
+  const bound = Number(process.env.WZP_AGE_P99 ?? 900);
+  assert.ok(p99 <= bound, `pictures are ${p99} ms old at p99`);
+  assert.ok(ages.length > 2 * seconds, `${ages.length} pictures in ${seconds} s`);
+  assert.ok(packets >= 0.97 * 50 * seconds, `${packets} sound packets in ${seconds} s`);
+  // 1 % of the time where nothing else runs (WZP_CONCEALED=0.01); a busy machine plays late.
+  assert.ok(concealed <= Number(process.env.WZP_CONCEALED ?? 0.05) * 1000 * seconds, `${concealed} ms of sound were concealed`);
+  assert.ok(grown < 16, `the gateway's memory grew by ${grown} MB`);
+  assert.ok(again >= 0.8 * fps, `${again} pictures a second, ${fps} before`);
+  assert.ok(quantile(fresh, 0.99) <= bound, `pictures are ${quantile(fresh, 0.99)} ms old after the link is good again`);
 });

@@ -97,7 +97,7 @@ export class Page {
     void this.media.open(...wanted);
     try {
       const room = await this.connect(`${window.location.origin}/${encodeURIComponent(entry.room.trim())}`, {
-        name: entry.name,
+        alias: entry.name,
         transport: this.parameters.transport,
         signal: attempt.signal,
         ...(entry.token === undefined ? {} : { token: entry.token }),

@@ -12,7 +12,7 @@ import { Stage } from "./stage.js";
 import { StatsPanel } from "./statspanel.js";
 import { recall, remember } from "./storage.js";
 import { clearToasts, toast } from "./toasts.js";
-import { troubleWords, troublesWords } from "./words.js";
+import { troubleWords, troublesWords, uplinkWords } from "./words.js";
 
 const SECOND = 1000;
 /** Without anybody else for so long, the page offers the link. Rejoining people are quicker. */
@@ -76,6 +76,7 @@ export class Call {
     this.sync();
     this.update();
     this.showBlocked();
+    this.showUplink();
     announce(`You are in the room ${room.roomName}. ${peopleCount(room.participants.size)}.`);
   }
 
@@ -119,7 +120,7 @@ export class Call {
     this.undo.push(
       room.on("participantjoined", (participant) => {
         this.syncSoon();
-        this.tell(`${participant.name} joined`);
+        this.tell(`${participant.alias} joined`);
       }),
       room.on("participantleft", (participant, reason) => {
         this.quality.delete(participant.id);
@@ -129,10 +130,11 @@ export class Call {
       room.on("participantchanged", () => this.syncSoon()),
       room.on("trackadded", (track, participant) => {
         this.syncSoon();
-        if (track.source === "screen") this.tell(`${participant.name} shares a screen`);
+        if (track.source === "screen") this.tell(`${participant.alias} shares a screen`);
       }),
       room.on("trackremoved", () => this.syncSoon()),
       room.on("audioblocked", () => this.showBlocked()),
+      room.on("uplink", () => this.showUplink()),
       room.on("notice", ({ message }) => {
         toast(message, { seconds: 7 });
         announce(message);
@@ -293,6 +295,15 @@ export class Call {
     byId("tap-to-hear").hidden = !this.room.audio.blocked;
   }
 
+  private showUplink(): void {
+    const { uplink } = this.room;
+    const line = byId("call-uplink");
+    line.hidden = !uplink;
+    line.textContent = uplink ? uplinkWords(uplink) : "";
+    line.title = line.textContent;
+    line.dataset.state = uplink?.state ?? "";
+  }
+
   private showFacts(): void {
     const seconds = Math.floor((performance.now() - this.started) / 1000);
     const clock = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
@@ -342,15 +353,15 @@ function peopleCount(people: number): string {
 }
 
 function leaveWords(participant: Participant, reason: LeaveReason): string {
-  const { name } = participant;
+  const { alias } = participant;
   switch (reason) {
     case "left":
-      return `${name} left`;
+      return `${alias} left`;
     case "lost":
-      return `${name} lost the connection`;
+      return `${alias} lost the connection`;
     case "replaced":
-      return `${name} went on from another device`;
+      return `${alias} went on from another device`;
     case "removed":
-      return `${name} was removed`;
+      return `${alias} was removed`;
   }
 }

@@ -11,6 +11,8 @@ const WIDE = 16 / 9;
 const LANDSCAPE_LEAST = 4 / 3;
 /** On an upright phone; 44 % of a wide picture are cut away then, which leaves the face. */
 const PORTRAIT_LEAST = 1;
+/** Below this width, px, a first name is cut off. */
+const NAME_LEAST = 110;
 
 /**
  * Columns and rows that make 16:9 tiles (on upright screens: tiles between 16:9 and square) as large as possible; the
@@ -20,14 +22,15 @@ export function gridRects(count: number, width: number, height: number, gap: num
   if (count <= 0 || width <= 0 || height <= 0) return [];
   const upright = width < height;
   let columns = 1;
-  let best = -1;
+  let best = 0;
   for (let candidate = 1; candidate <= count; candidate += 1) {
     const cell = cellOf(candidate, count, width, height, gap);
     const tile = shape(cell.width, cell.height, upright ? PORTRAIT_LEAST : WIDE);
-    const area = tile.width * tile.height;
+    // Upright screens cut pictures at the sides, so there height counts twice: it is what makes faces large. But names want room, too.
+    const worth = tile.width * tile.height * (upright ? tile.height * (tile.width < NAME_LEAST ? 0.5 : 1) : 1);
     // A layout that only equals one with fewer columns does not replace it.
-    if (area > best + 0.5) {
-      best = area;
+    if (worth > best * 1.0001) {
+      best = worth;
       columns = candidate;
     }
   }
@@ -68,12 +71,16 @@ export interface Spotlight {
   left: number;
 }
 
-/** Lays out one large tile and `others` small ones. `fill`: the large one takes all its space (a shared screen). */
-export function spotlightRects(others: number, width: number, height: number, gap: number, fill: boolean): Spotlight {
+/**
+ * Lays out one large tile and `others` small ones. `screen`: width by height of a shared screen in the large one, which is shown whole and so takes
+ * all the space it can use.
+ */
+export function spotlightRects(others: number, width: number, height: number, gap: number, screen?: number): Spotlight {
+  const fill = screen !== undefined;
   if (others <= 0) return { main: centred(0, 0, width, height, fill), strip: [], left: 0 };
   const beside = width > height * 1.1;
-  // Below the large tile the strip takes what a square one leaves.
-  const size = beside ? Math.min(300, Math.max(150, width * 0.21)) : Math.max(84, height * 0.2, fill ? 0 : height - gap - width);
+  // Below the large tile the strip takes what a square one leaves, or what a screen cannot use.
+  const size = beside ? Math.min(300, Math.max(150, width * 0.21)) : Math.max(84, height * 0.2, height - gap - (fill ? Math.max(height * 0.4, width / screen) : width));
   const area = beside ? { x: width - size, y: 0, width: size, height } : { x: 0, y: height - size, width, height: size };
   const least = beside ? 116 : 96;
   let shown = others;

@@ -1,7 +1,7 @@
 // The demo page. `app.ts` leads from screen to screen; `lobby.ts`, `call.ts` and `closed.ts` are the screens, `stage.ts` and
 // `tile.ts` the pictures (`layout.ts` computes their places), `media.ts` the person's devices, `publishing.ts` what of them
 // is sent. The markup is static/index.html; everything about rooms and media comes from the library.
-import { connect, type Room, type RoomStats } from "@wzp/client";
+import { connect, prepare, type Room, type RoomStats } from "@wzp/client";
 import { Page } from "./app.js";
 
 /** What a test, or a curious person in the console, may use. */
@@ -26,3 +26,8 @@ window.wzp = {
   },
 };
 page.start();
+try {
+  prepare();
+} catch {
+  // Joining says what this browser lacks.
+}

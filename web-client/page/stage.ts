@@ -19,6 +19,10 @@ export class Stage {
   private readonly views: IntersectionObserver;
   private readonly timer: ReturnType<typeof setInterval>;
   private readonly visibility = (): void => this.applyVisibility();
+  private readonly keys = (event: KeyboardEvent): void => this.walk(event);
+  private readonly focus = ({ target }: FocusEvent): void => this.setStop(this.seats().find((tile) => tile.holds(target)));
+  /** The one tile whose button the Tab key stops at: with 25 people nobody wants to press it 25 times on the way to "Mute". */
+  private stop: Tile | undefined;
   private pinned: string | undefined;
   private speaker: number | undefined;
   private frame = 0;
@@ -34,6 +38,8 @@ export class Stage {
     this.rest.hidden = true;
     this.rest.addEventListener("click", () => this.onRest());
     this.container.append(this.rest);
+    this.container.addEventListener("keydown", this.keys);
+    this.container.addEventListener("focusin", this.focus);
     this.sizes = new ResizeObserver(([entry]) => {
       if (entry) this.size = entry.contentRect;
       // While the window is dragged the tiles follow at once; only changes of the company are animated.
@@ -95,6 +101,8 @@ export class Stage {
     this.sizes.disconnect();
     this.views.disconnect();
     document.removeEventListener("visibilitychange", this.visibility);
+    this.container.removeEventListener("keydown", this.keys);
+    this.container.removeEventListener("focusin", this.focus);
     for (const tile of this.tiles.values()) tile.remove();
     this.tiles.clear();
     this.rest.remove();
@@ -134,7 +142,7 @@ export class Stage {
   private setPinned(key: string | undefined): void {
     this.pinned = key;
     for (const [candidate, tile] of this.tiles) tile.setPinned(candidate === key);
-    this.onPin(key === undefined ? undefined : this.tiles.get(key)?.participant.name);
+    this.onPin(key === undefined ? undefined : this.tiles.get(key)?.participant.alias);
   }
 
   private tick(): void {
@@ -196,10 +204,33 @@ export class Stage {
       all.forEach(([, tile], index) => this.put(tile, rects[index]));
     }
     this.applyVisibility();
+    this.setStop(this.stop);
+  }
+
+  /** The tiles that have a place, as they stand: row by row. */
+  private seats(): Tile[] {
+    return [...this.tiles.values()].filter((tile) => tile.placed).sort((a, b) => a.top - b.top || a.left - b.left);
+  }
+
+  private setStop(tile: Tile | undefined): void {
+    const seats = this.seats();
+    this.stop = tile && seats.includes(tile) ? tile : seats[0];
+    for (const each of this.tiles.values()) each.setStop(each === this.stop);
+  }
+
+  /** The arrow keys go from tile to tile. */
+  private walk(event: KeyboardEvent): void {
+    const seats = this.seats();
+    const at = seats.findIndex((tile) => tile.holds(event.target));
+    if (at < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -at, End: seats.length - 1 - at }[event.key];
+    if (step === undefined) return;
+    event.preventDefault();
+    seats[(at + step + seats.length) % seats.length]?.focus();
   }
 
   private arrangeSpotlight(main: Tile, others: Tile[], width: number, height: number, gap: number): void {
-    const layout = spotlightRects(others.length, width, height, gap, main.picture === "screen");
+    const layout = spotlightRects(others.length, width, height, gap, main.picture === "screen" ? main.aspect : undefined);
     this.put(main, layout.main);
     const seats = layout.left ? layout.strip.length - 1 : layout.strip.length;
     // Too many for the strip: those who talked last stay in sight.

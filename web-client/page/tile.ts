@@ -32,7 +32,8 @@ export class Tile {
   private upright = false;
   private level = "";
   private overlayText = "";
-  private box = { width: 0, height: 0 };
+  private box: Rect = { x: 0, y: 0, width: 0, height: 0 };
+  private shownAspect = 0;
 
   constructor(
     public participant: Participant,
@@ -44,7 +45,7 @@ export class Tile {
     element.dataset.participant = String(participant.id);
     element.dataset.source = picture;
     flag(element, "local", participant.isLocal);
-    this.avatar = make("span", `avatar ${tone(participant.fingerprint || String(participant.id))}`, initials(participant.name));
+    this.avatar = make("span", `avatar ${tone(participant.fingerprint || String(participant.id))}`, initials(participant.alias));
     this.avatar.setAttribute("aria-hidden", "true");
     this.cover.append(this.avatar);
     this.overlay.hidden = true;
@@ -124,11 +125,11 @@ export class Tile {
   update(participant: Participant): void {
     this.participant = participant;
     const { element, picture, track } = this;
-    const { name, isLocal } = participant;
-    const title = picture === "screen" ? (isLocal ? "Your screen" : `${name}, screen`) : isLocal ? `${name} (you)` : name;
+    const { alias, isLocal } = participant;
+    const title = picture === "screen" ? (isLocal ? "Your screen" : `${alias}, screen`) : isLocal ? `${alias} (you)` : alias;
     if (this.who.textContent !== title) {
       this.who.textContent = title;
-      this.avatar.textContent = initials(name);
+      this.avatar.textContent = initials(alias);
       this.pinName.textContent = ` ${title}`;
       this.label();
     }
@@ -179,8 +180,30 @@ export class Tile {
     style.setProperty("--y", `${rect.y}px`);
     style.setProperty("--w", `${rect.width}px`);
     style.setProperty("--h", `${rect.height}px`);
-    this.box = { width: rect.width, height: rect.height };
+    this.box = rect;
     this.fit();
+  }
+
+  get left(): number {
+    return this.box.x;
+  }
+
+  get top(): number {
+    return this.box.y;
+  }
+
+  /** Whether an element is the tile's button. */
+  holds(target: EventTarget | null): boolean {
+    return target === this.pin;
+  }
+
+  focus(): void {
+    this.pin.focus({ preventScroll: true });
+  }
+
+  /** Whether the Tab key stops here. */
+  setStop(on: boolean): void {
+    this.pin.tabIndex = on ? 0 : -1;
   }
 
   setPinned(pinned: boolean): void {
@@ -221,7 +244,7 @@ export class Tile {
   private label(): void {
     const target = this.video ?? this.track?.element;
     if (!target) return;
-    target.setAttribute("aria-label", this.participant.name);
+    target.setAttribute("aria-label", this.participant.alias);
     if (target instanceof HTMLCanvasElement) target.setAttribute("role", "img");
   }
 
@@ -235,9 +258,12 @@ export class Tile {
       whole ||= Math.min(ratio, 1 / ratio) < 0.55;
     }
     this.element.dataset.fit = whole ? "contain" : "cover";
-    const upright = this.aspect < 1;
-    if (upright === this.upright) return;
+    const { aspect } = this;
+    const upright = aspect < 1;
+    // Of faces only the direction matters, of screens all.
+    if (upright === this.upright && (this.picture !== "screen" || Math.abs(aspect - this.shownAspect) < 0.02)) return;
     this.upright = upright;
+    this.shownAspect = aspect;
     this.onAspect();
   }
 

@@ -1,4 +1,4 @@
-import type { Door } from "@wzp/client";
+import type { Door, Uplink } from "@wzp/client";
 import type { Device, Trouble } from "./media.js";
 
 const NAME = { microphone: "microphone", camera: "camera" } as const;
@@ -55,6 +55,12 @@ export function doorWords(door: Door): string {
     case "uplink":
       return "From another relay";
   }
+}
+
+/** How the room stands with another relay. */
+export function uplinkWords({ relay, state, message }: Uplink): string {
+  const name = relay.replace(/:4433$/u, "");
+  return state === "connected" ? `with ${name}` : `${name}: ${message}`;
 }
 
 /** How a call ended or why it did not begin: what happened, what the page does, what the person can do. */

@@ -13,7 +13,8 @@ async function chromium() {
   return { browser, page: await browser.newPage() };
 }
 
-async function firefox() {
+/** Firefox as Debian has it. Playwright drives only its own build of it; puppeteer drives any. */
+export async function firefox(prefs = {}) {
   const { default: driver } = await import("puppeteer-core");
   const browser = await driver.launch({
     browser: "firefox", executablePath: process.env.FIREFOX ?? "/usr/bin/firefox-esr", headless: true,
@@ -24,6 +25,7 @@ async function firefox() {
       "media.navigator.streams.fake": true,
       "media.navigator.permission.disabled": true,
       "media.peerconnection.ice.loopback": true,
+      ...prefs,
     },
   });
   return { browser, page: await browser.newPage() };

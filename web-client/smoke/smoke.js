@@ -75,10 +75,10 @@ window.smoke = {
   events: [],
   publications: [],
   async start({ width = 640, height = 360, hz = HZ, url = location.origin.replace("http", "ws") + "/ws/smoke", name = "Smoke", id, transport = "websocket" } = {}) {
-    const room = await connect(url, { name, transport, ...(id ? { id } : {}) });
+    const room = await connect(url, { alias: name, transport, ...(id ? { id } : {}) });
     window.room = room;
     for (const type of ["state", "participantjoined", "participantleft", "trackadded", "speakers", "audioblocked", "notice", "error", "transport"]) {
-      room.on(type, (...args) => this.events.push([type, ...args.map((arg) => arg?.name ?? arg?.code ?? arg?.kind ?? (arg?.media ? `${arg.media}: ${arg.reason}` : arg))]));
+      room.on(type, (...args) => this.events.push([type, ...args.map((arg) => arg?.alias ?? arg?.code ?? arg?.kind ?? (arg?.media ? `${arg.media}: ${arg.reason}` : arg))]));
     }
     const show = (track) => {
       if (track.element) document.body.append(track.element);
@@ -95,7 +95,7 @@ window.smoke = {
     await this.publications[1].replaceTrack(stream.getAudioTracks()[0]);
   },
   other: () => [...window.room.participants.values()].find((participant) => !participant.isLocal),
-  refused: (url) => connect(url, { name: "Eve" }).then(() => "joined", (error) => error.code),
+  refused: (url) => connect(url, { alias: "Eve" }).then(() => "joined", (error) => error.code),
   /** From the moment of drawing to being seen here, ms. */
   delay() {
     const { data, width, height } = this.picture();

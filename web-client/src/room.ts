@@ -1,6 +1,6 @@
 import { Emitter } from "./events.js";
 import { RoomError } from "./error.js";
-import type { LocalParticipant, Participant, Publication, PublishOptions, RoomAudio, RoomEvents, RoomState, RoomStats } from "./types.js";
+import type { LocalParticipant, Participant, Publication, PublishOptions, RoomAudio, RoomEvents, RoomState, RoomStats, Uplink } from "./types.js";
 
 /** A call that this page is in. Made by {@link connect}. */
 export abstract class Room extends Emitter<RoomEvents> {
@@ -12,6 +12,8 @@ export abstract class Room extends Emitter<RoomEvents> {
   /** Everybody in the room by id, the local one included, in the order of joining. */
   abstract readonly participants: ReadonlyMap<number, Participant>;
   abstract readonly local: LocalParticipant;
+  /** How the room stands with another relay; `undefined`: it joins none. */
+  abstract readonly uplink: Uplink | undefined;
   abstract readonly audio: RoomAudio;
   /** Sends a track to the room. */
   abstract publish(track: MediaStreamTrack, options?: PublishOptions): Promise<Publication>;

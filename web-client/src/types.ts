@@ -14,12 +14,24 @@ export type RoomState = "connecting" | "connected" | "reconnecting" | "closed";
 /** Why a remote track is not being sent to us at the moment. */
 export type PausedReason = "bandwidth" | "codec" | "hidden";
 /** Why a participant left. */
+/** Where the room's uplink to another relay stands. */
+export type UplinkState = "connecting" | "connected" | "away" | "refused" | "stalled" | "unreadable";
+
+/** The room's uplink: the gateway joins the room of the same name on another relay, whose members are then participants here. */
+export interface Uplink {
+  /** The relay's address. */
+  relay: string;
+  state: UplinkState;
+  /** The same for people. */
+  message: string;
+}
+
 export type LeaveReason = "left" | "lost" | "replaced" | "removed";
 
 /** How to join; see {@link connect}. */
 export interface ConnectOptions {
   /** The name that others see, at most 64 characters. */
-  name: string;
+  alias: string;
   /**
    * This browser's random secret, 16–64 of `[A-Za-z0-9_-]`; its fingerprint is the identity that others see.
    * Default: made once and kept in local storage under `wzp.id`. Two tabs with one id replace each other.
@@ -49,7 +61,8 @@ export interface PublishOptions {
 export interface Participant {
   /** Positive, never used twice in the life of a room. */
   readonly id: number;
-  readonly name: string;
+  /** The name that it goes by, its own choice; two participants may have the same. */
+  readonly alias: string;
   /** The identity that stays the same from call to call. */
   readonly fingerprint: string;
   readonly door: Door;
@@ -113,7 +126,7 @@ export interface Publication {
   readonly track: MediaStreamTrack;
   readonly muted: boolean;
   readonly state: "starting" | "sending" | "muted" | "failed";
-  /** Why `state` is `failed`. */
+  /** Why `state` is `failed`. Another track and unmuting are a new try; the library tries by itself, too, after 5 s and then less and less often. */
   readonly failure?: string | undefined;
   /** Why less is sent than asked for: `bandwidth`, `viewers`, `frame_too_large`, `server`, `cpu`. */
   readonly limitReason?: string | undefined;
@@ -144,7 +157,7 @@ export interface RoomStats {
 export interface SourceStats {
   /** The participant's id. */
   id: number;
-  /** The participant's name. */
+  /** The participant's alias. */
   alias: string;
   kind: TrackKind;
   slot: number;
@@ -194,6 +207,7 @@ export interface SendStats {
 export interface RoomEvents {
   state: [RoomState];
   participantjoined: [Participant];
+  /** Anything about a participant changed; changes within 50 ms are one event. */
   participantchanged: [Participant];
   participantleft: [Participant, LeaveReason];
   trackadded: [RemoteTrack, Participant];
@@ -205,6 +219,8 @@ export interface RoomEvents {
   /** Something a person may want to know; nothing ends. */
   notice: [{ code: string; message: string }];
   error: [RoomError];
+  /** How the room stands with another relay has changed. */
+  uplink: [Uplink];
   /** The media transport was chosen or changed. */
   transport: [{ media: MediaTransport; reason: string }];
 }

@@ -14,7 +14,7 @@ use crate::room::keyframes::Reason;
 use crate::room::registry::RoomHandle;
 use crate::room::replay::Replay;
 use crate::room::snapshot::Snapshot;
-use crate::room::subscription::{Cursor, Lag, Next};
+use crate::room::subscription::{Cursor, Lag, Next, Start};
 use crate::room::track::Track;
 
 /// Pictures that waited longer than this are left out; after that, a keyframe younger than half a second will do.
@@ -29,6 +29,11 @@ const AUDIO_LAG: Lag = Lag {
 };
 /// A client that cannot follow asks its sources for keyframes at most this often, µs.
 const REQUEST_INTERVAL: u64 = 2_000_000;
+/// A client decodes a replay at least so many times faster than it is played,
+const DECODE_SPEED: u64 = 4;
+/// and may take this much longer all the same, µs. Until then its backlog is no reason to hold live pictures back: they would
+/// be too late then, and it would need a keyframe.
+const DECODE_MARGIN: u64 = 1_000_000;
 /// How often the client's capacity is judged.
 const CAPACITY_INTERVAL: Duration = Duration::from_millis(1000);
 /// After the path was full, its capacity is not tried beyond what went through for this long.
@@ -69,6 +74,8 @@ pub struct Egress {
     sounds: BTreeMap<TrackId, Cursor>,
     pictures: BTreeMap<TrackId, Picture>,
     undecodable: Vec<TrackId>,
+    /// Until then the client has replays to decode.
+    replayed_until: RoomTime,
     /// The video track that was served last.
     turn: Option<TrackId>,
     counters: Counters,
@@ -100,6 +107,7 @@ impl Egress {
             sounds: BTreeMap::new(),
             pictures: BTreeMap::new(),
             undecodable: Vec::new(),
+            replayed_until: RoomTime::default(),
             turn: None,
             counters: Counters::default(),
             capacity: u32::MAX,
@@ -188,7 +196,8 @@ impl Egress {
                     if !self.pictures.contains_key(&id) {
                         let mut picture = Picture::new(track);
                         if !self.paused.iter().any(|paused| paused.names(id)) {
-                            picture.resume(&self.waker, &self.room);
+                            let until = picture.resume(&self.waker, &self.room);
+                            self.replayed_until = self.replayed_until.max(until);
                         }
                         self.pictures.insert(id, picture);
                     }
@@ -210,7 +219,10 @@ impl Egress {
             let off = self.paused.iter().any(|paused| paused.names(*id));
             match (&picture.cursor, off) {
                 (Some(_), true) => picture.pause(),
-                (None, false) => picture.resume(&self.waker, &self.room),
+                (None, false) => {
+                    let until = picture.resume(&self.waker, &self.room);
+                    self.replayed_until = self.replayed_until.max(until);
+                }
                 _ => {}
             }
         }
@@ -235,10 +247,15 @@ impl Egress {
                 }
             }
         }
-        if !window.open_for_video(now) {
+        let room_now = self.room.time_at(now);
+        let open = match room_now < self.replayed_until {
+            true => window.open_for_replay(now),
+            false => window.open_for_video(now),
+        };
+        if !open {
             return Out::Idle;
         }
-        match self.next_picture(self.room.time_at(now)) {
+        match self.next_picture(room_now) {
             Some(message) => self.count(message),
             None => Out::Idle,
         }
@@ -332,11 +349,16 @@ impl Picture {
         self.cursor = None;
     }
 
-    /// Starts, or starts again, at the last keyframe.
-    fn resume(&mut self, waker: &Arc<Notify>, room: &RoomHandle) {
+    /// Starts, or starts again, at the last keyframe. Until when the client has that to decode.
+    fn resume(&mut self, waker: &Arc<Notify>, room: &RoomHandle) -> RoomTime {
         let mut cursor = Cursor::new(&self.track, waker);
         let now = room.now();
-        let replay = Replay::new(cursor.start(), now);
+        let start = cursor.start();
+        let until = match start {
+            Start::Replay { age, .. } => now.plus(age / DECODE_SPEED + DECODE_MARGIN),
+            _ => now,
+        };
+        let replay = Replay::new(start, now);
         let wants_keyframe = replay.wants_keyframe();
         self.cursor = Some((cursor, replay));
         // What was already there is to be sent without waiting for the next frame.
@@ -345,6 +367,7 @@ impl Picture {
             self.asked_at = Some(now);
             room.request_keyframe(self.track.id(), now, Reason::Join);
         }
+        until
     }
 
     /// The next piece of this track.

@@ -8,6 +8,7 @@ use wzp_proto::video::FrameSize;
 use crate::media::frame::{Kind, MESSAGE_HEADER, MESSAGE_MEDIA, ParticipantId, TrackId};
 use crate::room::member::{Door, LeaveReason, LimitReason, Muted, Origin, Presence, TrackInfo};
 use crate::room::snapshot::MemberView;
+use crate::room::uplink::{UplinkState, UplinkStatus};
 
 /// Protocol version of this page.
 pub const VERSION: u32 = 2;
@@ -259,6 +260,15 @@ pub enum ToClient {
         /// The list.
         ids: Vec<ParticipantId>,
     },
+    /// How the room stands with somebody else's relay that it joins.
+    Uplink {
+        /// The relay.
+        relay: String,
+        /// Where things stand.
+        state: UplinkState,
+        /// The same for people.
+        message: String,
+    },
     /// WebRTC answer.
     Answer {
         /// The session description.
@@ -382,6 +392,16 @@ struct TrackMessage {
     width: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     height: Option<u16>,
+}
+
+impl From<&UplinkStatus> for ToClient {
+    fn from(status: &UplinkStatus) -> Self {
+        Self::Uplink {
+            relay: status.relay.clone(),
+            state: status.state,
+            message: status.message.clone(),
+        }
+    }
 }
 
 impl From<&MemberView> for Member {
@@ -582,6 +602,14 @@ mod tests {
         };
         let expected = r#"{"type":"limit","slot":0,"max_bitrate":300000,"reason":"frame_too_large"}"#;
         assert_eq!(serde_json::to_string(&limit).unwrap(), expected);
+        let uplink = ToClient::from(&UplinkStatus {
+            relay: "relay.example:4433".to_owned(),
+            state: UplinkState::Away,
+            message: "the relay does not answer".to_owned(),
+        });
+        let expected =
+            r#"{"type":"uplink","relay":"relay.example:4433","state":"away","message":"the relay does not answer"}"#;
+        assert_eq!(serde_json::to_string(&uplink).unwrap(), expected);
     }
 
     #[test]

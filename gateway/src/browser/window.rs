@@ -90,8 +90,18 @@ impl Window {
 
     /// Whether video may be sent now.
     pub fn open_for_video(&mut self, now: Instant) -> bool {
+        self.open(MAX_BACKLOG, now)
+    }
+
+    /// The same for a client that was given a replay and has that to decode yet: what it says of its backlog counts for
+    /// nothing.
+    pub fn open_for_replay(&mut self, now: Instant) -> bool {
+        self.open(u32::MAX, now)
+    }
+
+    fn open(&mut self, max_backlog: u32, now: Instant) -> bool {
         let open = self.age(now) <= VIDEO_AGE + self.base_delay()
-            && self.backlog_ms <= MAX_BACKLOG
+            && self.backlog_ms <= max_backlog
             && self.in_flight.len() < MAX_IN_FLIGHT;
         if !open {
             self.closed_at = Some(now);

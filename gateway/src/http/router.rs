@@ -24,6 +24,7 @@ use crate::room::keyframes;
 use crate::room::member::Door;
 use crate::room::registry::RoomHandle;
 use crate::room::snapshot::MemberView;
+use crate::room::uplink::UplinkStatus;
 
 /// What requests need.
 #[derive(Debug, Clone)]
@@ -50,6 +51,7 @@ pub fn router(app: App) -> Router {
     Router::new()
         .route("/ws/{room}", get(websocket))
         .route("/api/rooms/{room}", get(room_members))
+        .route("/api/uplinks", get(uplinks))
         .route("/health", get(|| async { "ok\n" }))
         .fallback(get(page))
         .layer(CompressionLayer::new())
@@ -145,6 +147,9 @@ struct RoomMembers {
     /// What became of the requests for keyframes; not before there is a room.
     #[serde(skip_serializing_if = "Option::is_none")]
     keyframes: Option<keyframes::Counters>,
+    /// How the room stands with somebody else's relay, under the same condition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uplink: Option<UplinkStatus>,
 }
 
 #[derive(Debug, Serialize)]
@@ -163,25 +168,64 @@ async fn room_members(
     headers: HeaderMap,
 ) -> Result<Json<RoomMembers>, Problem> {
     let room = parse_room(&room)?;
-    let token = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .unwrap_or_default();
     let name = room.display().map_or_else(|| room.key().to_string(), str::to_owned);
     let member = |member: &Arc<MemberView>| RoomMember {
         name: member.name.clone(),
         door: member.door,
         silent: member.tracks.iter().any(|view| view.track.is_silent()),
     };
-    let known = app.session.auth.accepts(token);
-    let running = app.session.registry.get(room.key()).filter(|_| known);
+    let admitted = app.session.auth.accepts(token(&headers));
+    let running = app.session.registry.get(room.key()).filter(|_| admitted);
     let snapshot = running.as_ref().map(RoomHandle::snapshot).unwrap_or_default();
     Ok(Json(RoomMembers {
         room: name,
-        members: known.then(|| snapshot.members.iter().map(member).collect()),
+        members: admitted.then(|| snapshot.members.iter().map(member).collect()),
         keyframes: running.map(|room| room.keyframes()),
+        uplink: snapshot.uplink.as_deref().cloned(),
     }))
+}
+
+fn token(headers: &HeaderMap) -> &str {
+    headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .unwrap_or_default()
+}
+
+#[derive(Debug, Serialize)]
+struct RoomUplink {
+    /// Who may enter any room may enter this one only by knowing its name, so the name is told only where tokens are needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room: Option<String>,
+    /// Members of this gateway.
+    local: usize,
+    /// Members of the relay.
+    remote: usize,
+    #[serde(flatten)]
+    status: UplinkStatus,
+}
+
+/// How all rooms stand with the relays that they join.
+async fn uplinks(State(app): State<App>, headers: HeaderMap) -> Result<Json<Vec<RoomUplink>>, Problem> {
+    let auth = &app.session.auth;
+    if !auth.accepts(token(&headers)) {
+        let message = "this list is for those who have a token: Authorization: Bearer …".to_owned();
+        return Err(Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", message));
+    }
+    let uplink = |room: RoomHandle| {
+        let snapshot = room.snapshot();
+        let local = snapshot.local().count();
+        Some(RoomUplink {
+            room: auth.is_required().then(|| room.display().to_string()),
+            local,
+            remote: snapshot.members.len() - local,
+            status: snapshot.uplink.as_deref()?.clone(),
+        })
+    };
+    Ok(Json(
+        app.session.registry.rooms().into_values().filter_map(uplink).collect(),
+    ))
 }
 
 /// A file of the page, or the page itself for `/` and `/{room}`.

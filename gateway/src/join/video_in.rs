@@ -19,6 +19,10 @@ use crate::native::repair::RepairedOrder;
 
 /// A keyframe is asked for at most this often.
 const PLI_INTERVAL: Duration = Duration::from_millis(250);
+/// Frames by which the end of the replay is found.
+const BEGINNING: usize = 900;
+/// A frame that comes this much later than others is not live.
+const LATE: Duration = Duration::from_millis(100);
 /// Larger jumps are taken for a sender that began anew.
 const LARGEST_GAP: u32 = 9_999;
 
@@ -48,6 +52,8 @@ pub struct VideoSummary {
     pub disordered: u64,
     /// When the first frame was there.
     pub first_frame_ms: Option<u64>,
+    /// From when on frames came at their own times: all that was replayed had come before.
+    pub live_ms: Option<u64>,
     /// When the last frame was there.
     pub last_frame_ms: Option<u64>,
     /// Longest time between two frames, ms.
@@ -82,6 +88,8 @@ pub struct VideoIn {
     needs_keyframe: bool,
     asked_at: Option<Duration>,
     last_timestamp: Option<u32>,
+    /// When the first frames came, and their times.
+    beginning: Vec<(Duration, u32)>,
     summary: VideoSummary,
 }
 
@@ -101,6 +109,7 @@ impl VideoIn {
             needs_keyframe: true,
             asked_at: None,
             last_timestamp: None,
+            beginning: Vec::new(),
             summary: VideoSummary::default(),
         })
     }
@@ -186,6 +195,9 @@ impl VideoIn {
             summary.disordered += 1;
         }
         summary.frames += 1;
+        if self.beginning.len() < BEGINNING {
+            self.beginning.push((at, frame.timestamp));
+        }
         summary.keyframes += u64::from(frame.keyframe);
         let at = at.as_millis() as u64;
         summary.first_frame_ms.get_or_insert(at);
@@ -213,6 +225,7 @@ impl VideoIn {
         if let Some(mut recorder) = self.recorder {
             recorder.flush().context("the recorded picture cannot be written")?;
         }
+        self.summary.live_ms = live_at(&self.beginning).map(|at| at.as_millis() as u64);
         self.summary.lost = self.tracker.lost;
         self.summary.duplicates = self.tracker.duplicates;
         self.summary.repaired = self.order.as_ref().map_or(0, RepairedOrder::repaired);
@@ -222,6 +235,39 @@ impl VideoIn {
     }
 }
 
+/// From when on frames came at most [`LATE`] later than those at the end did.
+fn live_at(frames: &[(Duration, u32)]) -> Option<Duration> {
+    let (last_at, last_timestamp) = frames.last()?;
+    let late = |(at, timestamp): &(Duration, u32)| {
+        let media = Duration::from_millis(last_timestamp.wrapping_sub(*timestamp).into());
+        *at + media > *last_at + LATE
+    };
+    let first = frames.iter().rposition(late).map_or(0, |last_late| last_late + 1);
+    frames.get(first).map(|(at, _)| *at)
+}
+
 fn room_time(at: Duration) -> RoomTime {
     RoomTime(at.as_micros() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replay_ends_where_frames_begin_to_come_at_their_own_times() {
+        let frame = |at: u64, timestamp: u32| (Duration::from_millis(at), timestamp);
+        // A second of frames at once at 40 ms, and then live; the first of them is 990 ms old.
+        let replayed = (0..31).map(|n| frame(40, n * 33));
+        let live = (31..90).map(|n| frame(40 + (u64::from(n) - 30) * 33, n * 33));
+        let frames: Vec<_> = replayed.chain(live).collect();
+        assert_eq!(live_at(&frames), Some(Duration::from_millis(40)));
+        // The same, sent over half a second.
+        let replayed = (0..31u32).map(|n| frame(40 + u64::from(n) * 16, n * 33));
+        let live = (31..90u32).map(|n| frame(40 + (u64::from(n) - 15) * 33, n * 33));
+        let frames: Vec<_> = replayed.chain(live).collect();
+        let at = live_at(&frames).unwrap().as_millis();
+        assert!((400..560).contains(&at), "{at}");
+        assert_eq!(live_at(&[]), None);
+    }
 }

@@ -1,9 +1,11 @@
 //! Pictures to send: an H.264 Annex B file in a loop.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -47,17 +49,21 @@ impl History {
 pub struct VideoSource {
     units: Vec<AccessUnit>,
     frame: Duration,
+    trace: Option<File>,
 }
 
 impl VideoSource {
-    /// Reads a file.
+    /// Reads a file. When its pictures are sent will be written to `trace`.
     ///
     /// # Errors
-    /// It cannot be read, holds no H.264, or does not begin with a keyframe; or `fps` makes no sense.
-    pub fn open(path: &Path, fps: f64) -> anyhow::Result<Self> {
+    /// It cannot be read, holds no H.264, or does not begin with a keyframe; `trace` cannot be written; or `fps` makes no
+    /// sense.
+    pub fn open(path: &Path, fps: f64, trace: Option<&Path>) -> anyhow::Result<Self> {
         if !(1.0..=240.0).contains(&fps) {
             bail!("{fps} frames per second cannot be sent; use 1 to 240");
         }
+        let create = |path: &Path| File::create(path).with_context(|| format!("cannot write {}", path.display()));
+        let trace = trace.map(create).transpose()?;
         let stream = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let units = access_units(&stream.into());
         match units.first() {
@@ -71,6 +77,7 @@ impl VideoSource {
             Some(_) => Ok(Self {
                 units,
                 frame: Duration::from_secs_f64(1.0 / fps),
+                trace,
             }),
         }
     }
@@ -78,7 +85,7 @@ impl VideoSource {
     /// Sends pictures at their times, for ever. At a request, goes on at the file's next keyframe. What was sent is
     /// remembered in `history`.
     pub async fn play(
-        self,
+        mut self,
         sender: Sender,
         started: Instant,
         wanted: Arc<Notify>,
@@ -94,6 +101,13 @@ impl VideoSource {
                 index = self.next_keyframe(index);
             }
             let unit = &self.units[index];
+            if let Some(trace) = &mut self.trace {
+                let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                if let Err(error) = writeln!(trace, "{index} {:.1}", unix.as_secs_f64() * 1000.0) {
+                    tracing::error!(%error, "the trace is no longer written");
+                    self.trace = None;
+                }
+            }
             index = (index + 1) % self.units.len();
             let Ok(parts) = fragments(&unit.payload, unit.size, FRAGMENT_PAYLOAD) else {
                 tracing::warn!(bytes = unit.payload.len(), "a picture is too large to be sent");

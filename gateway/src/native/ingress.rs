@@ -106,6 +106,39 @@ pub struct Nack {
     pub seqs: Vec<u32>,
 }
 
+impl AudioIngress {
+    fn new() -> Self {
+        Self {
+            order: Reorder::new(AUDIO_PATIENCE),
+            fec: FecDecoder::new(),
+            repairs: false,
+            timestamps: Extend32::default(),
+            clock: SourceClock::default(),
+            writer: None,
+            codec: None,
+            transcoder: None,
+            transcoded_to: None,
+        }
+    }
+}
+
+impl VideoIngress {
+    fn new() -> Self {
+        Self {
+            stream: None,
+            reassembler: Reassembler::default(),
+            order: RepairedOrder::default(),
+            nacks: Vec::new(),
+            timestamps: Extend32::default(),
+            clock: SourceClock::default(),
+            input: VideoIn::default(),
+            writer: None,
+            codec: None,
+            size: None,
+        }
+    }
+}
+
 impl Ingress {
     /// A member that has not sent anything yet. `first_seqs` are random.
     pub fn new(
@@ -121,29 +154,8 @@ impl Ingress {
             meter: Meter::new(rates, now),
             video_bounds: Bounds::VIDEO,
             first_seqs,
-            audio: AudioIngress {
-                order: Reorder::new(AUDIO_PATIENCE),
-                fec: FecDecoder::new(),
-                repairs: false,
-                timestamps: Extend32::default(),
-                clock: SourceClock::default(),
-                writer: None,
-                codec: None,
-                transcoder: None,
-                transcoded_to: None,
-            },
-            video: VideoIngress {
-                stream: None,
-                reassembler: Reassembler::default(),
-                order: RepairedOrder::default(),
-                nacks: Vec::new(),
-                timestamps: Extend32::default(),
-                clock: SourceClock::default(),
-                input: VideoIn::default(),
-                writer: None,
-                codec: None,
-                size: None,
-            },
+            audio: AudioIngress::new(),
+            video: VideoIngress::new(),
             tracks_changed: false,
             wish: false,
             wished_at: None,
@@ -190,6 +202,19 @@ impl Ingress {
             MediaType::Video if packet.header.codec.is_video() => self.take_video(&packet, now),
             _ => self.counters.malformed_in.one(),
         }
+    }
+
+    /// The member sends no more of a kind: its track, if there is one, has ended. Whether there was one. If the member sends
+    /// again, it is a new track, whose message sequence numbers begin at `first_seq`.
+    pub fn end(&mut self, kind: Kind, first_seq: u32) -> bool {
+        let ended = match kind {
+            Kind::Audio => std::mem::replace(&mut self.audio, AudioIngress::new()).writer.is_some(),
+            Kind::Video => std::mem::replace(&mut self.video, VideoIngress::new()).writer.is_some(),
+        };
+        self.first_seqs[usize::from(kind == Kind::Video)] = first_seq;
+        self.wish &= kind != Kind::Video;
+        self.tracks_changed |= ended;
+        ended
     }
 
     /// When [`Ingress::handle_timeout`] wants to be called.

@@ -126,6 +126,15 @@ pub enum PeerCommand {
         /// On which slot.
         slot: u8,
     },
+    /// The peer sends more than it may, and only RTCP can tell it so.
+    Limit {
+        /// Who.
+        peer: PeerId,
+        /// On which video slot.
+        slot: u8,
+        /// Bits per second.
+        max_bitrate: u32,
+    },
     /// The room has changed.
     Update {
         /// For whom.

@@ -287,8 +287,11 @@ impl RoomHandle {
     }
 
     /// Says how the room stands with somebody else's relay.
-    pub fn set_uplink(&self, uplink: Option<UplinkStatus>) {
-        self.send(Command::Uplink(uplink));
+    pub async fn set_uplink(&self, uplink: Option<UplinkStatus>) {
+        // The task drains its queue without waiting for anything; one that is gone has nobody to tell.
+        timeout(JOIN_DEADLINE, self.commands.send(Command::Uplink(uplink)))
+            .await
+            .ok();
     }
 
     /// Both are handles of one running room, as against one that ended and one that began after it.
@@ -564,16 +567,17 @@ impl RoomTask {
                 return;
             }
         };
-        // Effects for those who were there before go out through the senders of before.
-        self.carry_out();
-        let (sender, controls) = mpsc::channel(CONTROLS);
-        self.controls.insert(joined.id, sender);
+        // Whoever sees the member knows the name of the room.
         if !self.named
             && let Some(name) = knock.display
         {
             self.named = true;
             self.display.send_replace(name.into());
         }
+        // Effects for those who were there before go out through the senders of before.
+        self.carry_out();
+        let (sender, controls) = mpsc::channel(CONTROLS);
+        self.controls.insert(joined.id, sender);
         // If nobody waits for it any more it is dropped here, and takes itself out.
         let membership = Membership {
             id: joined.id,

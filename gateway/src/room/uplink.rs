@@ -30,3 +30,17 @@ pub enum UplinkState {
     /// It is in the relay's room, but what comes from there cannot be played.
     Unreadable,
 }
+
+impl UplinkState {
+    /// As it stands in messages and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Away => "away",
+            Self::Refused => "refused",
+            Self::Stalled => "stalled",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! Such a relay says of a video packet by its stream id who sent it, and of an audio packet nothing at all (WZP wire v2,
 //! section 4.7). Every sender counts its packets and its media time on its own, though, and both from 0 when it joins. So
-//! each sender is a [`Counter`] whose next packet can be foretold: by its number, by its timestamp, by the relation of the
+//! each sender is a counter whose next packet can be foretold: by its number, by its timestamp, by the relation of the
 //! two (one frame per packet, more after a pause), by its codec, and by when it should be here, since timestamps run like
 //! the clock. A packet goes to the sender whose expectation it misses least, and begins a new one if it misses all. The
 //! numbers of two senders that joined at the same instant are the same; what tells them apart then is only the delay of
@@ -20,10 +20,10 @@ use counter::{Counter, Miss};
 const FIT: f64 = 6.0;
 /// Two senders whose misses differ by less than this cannot be told apart by this packet.
 const MARGIN: f64 = 1.0;
-/// A sender with fewer packets than this has to fit better, by [`YOUTH`], than one with more: what strayed from an old
+/// A sender with fewer packets than this has to fit better, by `YOUTH`, than one with more: what strayed from an old
 /// sender would otherwise live on as its double.
 const YOUNG: u32 = 50;
-/// See [`YOUNG`].
+/// See `YOUNG`.
 const YOUTH: f64 = 1.5;
 /// A sender that was heard but a few times is forgotten after this: a stray packet is no sender.
 const STRAY_IDLE: Duration = Duration::from_secs(2);
@@ -75,7 +75,8 @@ pub struct Placement {
 pub enum Event {
     /// One more, in order or a little late.
     Continued,
-    /// The first.
+    /// The first. It may be one stray packet, very late on a bad path: a stream of fewer than five packets vanishes after 2 s,
+    /// so wait for the fifth before making a source of it.
     New,
     /// The first on a new count: numbers and timestamps are not those of before.
     Restarted,

@@ -393,6 +393,15 @@ impl Engine {
         self.write(now, id, |session, sinks| session.nack(mid, rid, seqs, sinks))
     }
 
+    /// Tells a publisher to send no more than `bps` altogether, sound included (REMB). Publishers forget it after a while:
+    /// to be repeated about twice a second.
+    ///
+    /// # Errors
+    /// [`WriteError::NoLine`] while no packet of a video that takes REMB has arrived; else as [`Engine::write_rtp`].
+    pub fn limit_rate(&mut self, now: Instant, id: SessionId, bps: u64) -> Result<(), WriteError> {
+        self.write(now, id, |session, sinks| session.limit_rate(bps, sinks))
+    }
+
     /// Sends a sender report for the stream on an m-line. Counts are the engine's, clocks the caller's.
     ///
     /// # Errors

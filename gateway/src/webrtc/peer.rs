@@ -24,6 +24,8 @@ use crate::webrtc::worker::room_time;
 const BANDWIDTH_PATIENCE: Duration = Duration::from_secs(2);
 /// Below this, bit/s, a video costs too little to be worth judging.
 const LOW_RATE: u64 = 150_000;
+/// What is left to a publisher's sound beside a bound on its video, bit/s.
+const SOUND_RATE: u64 = 64_000;
 /// A paused video is tried again after this.
 const BANDWIDTH_RETRY: Duration = Duration::from_secs(5);
 
@@ -32,6 +34,8 @@ pub struct Peer {
     context: PeerContext,
     connected: bool,
     receiving: bool,
+    /// Bits per second of published video slots that are limited by RTCP.
+    limits: BTreeMap<u8, u32>,
     /// Announced, and not yet found in the SDP.
     sends: Vec<Sending>,
     incoming: BTreeMap<Mid, Incoming>,
@@ -61,6 +65,7 @@ impl Peer {
             context,
             connected: false,
             receiving,
+            limits: BTreeMap::new(),
             sends: Vec::new(),
             incoming: BTreeMap::new(),
             receiving_lines: Vec::new(),
@@ -395,6 +400,33 @@ impl Peer {
             .map(|(mid, _)| *mid)
     }
 
+    /// A published video slot is held to this, bits per second.
+    pub fn limit(&mut self, slot: u8, max_bitrate: u32) {
+        let published = |incoming: &Incoming| incoming.kind() == Kind::Video && incoming.slot() == slot;
+        if self.incoming.values().any(published) {
+            self.limits.insert(slot, max_bitrate);
+        }
+    }
+
+    /// Says it again; publishers forget it otherwise.
+    pub fn repeat_limit(&self, engine: &mut Engine, id: SessionId, now: Instant) {
+        if self.limits.is_empty() {
+            return;
+        }
+        // The bound is one for all that the publisher sends. A slot that is not limited has the session's bound.
+        let videos = self.incoming.values().filter(|incoming| incoming.kind() == Kind::Video);
+        let most = |slot: u8| {
+            self.limits
+                .get(&slot)
+                .copied()
+                .unwrap_or(self.context.max_video_bitrate)
+        };
+        let bps: u64 = videos.map(|incoming| u64::from(most(incoming.slot()))).sum();
+        if let Err(error) = engine.limit_rate(now, id, bps + SOUND_RATE) {
+            tracing::trace!(peer = id.0, %error, "REMB");
+        }
+    }
+
     /// The round trip to the peer.
     pub fn set_rtt(&mut self, rtt: Duration) {
         for incoming in self.incoming.values_mut() {
@@ -424,6 +456,7 @@ impl Peer {
             self.set_rtt(rtt);
         }
         self.judge(now);
+        self.repeat_limit(engine, id, now);
         for incoming in self.incoming.values_mut() {
             if let Some(level) = incoming.take_level() {
                 self.context

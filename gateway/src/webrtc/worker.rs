@@ -347,6 +347,17 @@ impl Loop {
                     tracing::debug!(peer = peer.0, %error, "keyframe request");
                 }
             }
+            PeerCommand::Limit {
+                peer,
+                slot,
+                max_bitrate,
+            } => {
+                let id = session_of(peer);
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.limit(slot, max_bitrate);
+                    peer.repeat_limit(&mut self.engine, id, now);
+                }
+            }
             PeerCommand::Update { peer } => {
                 if let Some(peer) = self.peers.get_mut(&session_of(peer)) {
                     peer.update(&self.waker);

@@ -9,3 +9,6 @@ mod repair;
 mod requests;
 mod rooms;
 mod support;
+
+#[path = "../support/tone.rs"]
+mod tone;

@@ -12,48 +12,13 @@ use wzp_proto::room_name::RoomName;
 use wzp_proto::signal::Signal;
 
 use crate::support::{DEADLINE, Door, Member, sound_header};
-
-/// A sine in Opus, 20 ms at a time.
-struct Tone {
-    encoder: opus::Encoder,
-    hz: f64,
-    sample: u64,
-}
-
-impl Tone {
-    fn new(hz: f64) -> Self {
-        let mut encoder = opus::Encoder::new(48_000, opus::Channels::Mono, opus::Application::Voip).unwrap();
-        encoder.set_bitrate(opus::Bitrate::Bits(24_000)).unwrap();
-        Self { encoder, hz, sample: 0 }
-    }
-
-    fn packet(&mut self) -> Vec<u8> {
-        let pcm: Vec<f32> = (0..960)
-            .map(|n| {
-                let turns = (self.sample + n) as f64 * self.hz / 48_000.0;
-                ((turns.fract() * std::f64::consts::TAU).sin() * 0.25) as f32
-            })
-            .collect();
-        self.sample += 960;
-        self.encoder.encode_vec_float(&pcm, 512).unwrap()
-    }
-}
+use crate::tone::{Tone, amplitude};
 
 /// The usual amplitude of `hz`: the median over parts of 100 ms, since concealment may shift a tone's phase.
 fn loudness(samples: &[f32], hz: f64) -> f64 {
     let mut parts: Vec<_> = samples.chunks_exact(4_800).map(|part| amplitude(part, hz)).collect();
     parts.sort_by(f64::total_cmp);
     parts[parts.len() / 2]
-}
-
-/// The amplitude of `hz` (Goertzel).
-fn amplitude(samples: &[f32], hz: f64) -> f64 {
-    let omega = hz * std::f64::consts::TAU / 48_000.0;
-    let (mut a, mut b) = (0.0, 0.0);
-    for sample in samples {
-        (a, b) = (f64::from(*sample) + 2.0 * omega.cos() * a - b, a);
-    }
-    (a * a + b * b - 2.0 * omega.cos() * a * b).max(0.0).sqrt() * 2.0 / samples.len() as f64
 }
 
 fn decode(packets: &[(Instant, MediaPacket)]) -> Vec<f32> {

@@ -10,6 +10,7 @@ use wzp_gateway::room::member::{
 };
 use wzp_gateway::room::state::{Effect, Joined, RESUME_GRACE, Room};
 use wzp_gateway::room::track::Track;
+use wzp_gateway::room::uplink::{UplinkState, UplinkStatus};
 use wzp_proto::codec::Codec;
 use wzp_proto::identity::Fingerprint;
 
@@ -566,4 +567,43 @@ fn sound_has_neither_owner_nor_limit() {
     room.request_keyframe(audio_id(1), ms(0), Reason::Loss, ms(0));
     assert_eq!(effects(&mut room), []);
     assert_eq!(room.snapshot().members[0].tracks[0].info.kind, Kind::Audio);
+}
+
+#[test]
+fn member_of_a_relay_puts_out_nobody_who_is_here_himself() {
+    let (mut room, _) = room_with(1);
+    let remote = |number| Join {
+        door: Door::Uplink,
+        resumable: false,
+        ..person(number)
+    };
+    let first = room.join(remote(1), token(2), ms(1)).expect("there is place");
+    assert_eq!(room.len(), 2);
+    assert_eq!(told(&mut room), []);
+    // Nor does he who comes himself put out what a relay says of him; a newer word of the relay replaces its older one.
+    room.join(person(1), token(3), ms(2)).expect("there is place");
+    assert_eq!(told(&mut room), [(1, Control::Ended(LeaveReason::Replaced))]);
+    room.join(remote(1), token(4), ms(3)).expect("there is place");
+    assert_eq!(told(&mut room), [(first.id.0, Control::Ended(LeaveReason::Replaced))]);
+    assert_eq!((room.len(), room.snapshot().local().count()), (2, 1));
+}
+
+#[test]
+fn name_and_uplink_are_told_when_they_change_and_only_then() {
+    let (mut room, joined) = room_with(1);
+    let status = |state| UplinkStatus {
+        relay: "relay:4433".to_owned(),
+        state,
+        message: String::new(),
+    };
+    room.set_name(joined[0].id, joined[0].epoch, "Ana".to_owned());
+    room.set_uplink(Some(status(UplinkState::Away)));
+    assert_eq!(effects(&mut room), [Effect::Changed]);
+    room.set_name(joined[0].id, joined[0].epoch, "Ana".to_owned());
+    room.set_uplink(Some(status(UplinkState::Away)));
+    room.set_name(joined[0].id, joined[0].epoch + 1, "somebody else".to_owned());
+    assert_eq!(effects(&mut room), []);
+    let snapshot = room.snapshot();
+    assert_eq!(snapshot.members[0].name, "Ana");
+    assert_eq!(snapshot.uplink.as_deref(), Some(&status(UplinkState::Away)));
 }

@@ -134,6 +134,7 @@ class FakePublication implements Publication {
 export class FakeRoom extends Room {
   state: RoomState = "connected";
   closeReason: RoomError | undefined;
+  uplink: undefined;
   readonly participants = new Map<number, Participant>();
   readonly local: LocalParticipant;
   readonly url = "wss://example.invalid";
@@ -169,8 +170,8 @@ export class FakeRoom extends Room {
     this.emit(type, ...args);
   }
 
-  person(id: number, name: string): Participant {
-    return { id, name, fingerprint: `f${id}`, door: DOORS[(id + 1) % DOORS.length] ?? "webrtc", state: "connected", muted: { audio: id % 5 === 4, video: false }, isLocal: false, tracks: [], audioLevel: 0, speaking: false };
+  person(id: number, alias: string): Participant {
+    return { id, alias, fingerprint: `f${id}`, door: DOORS[(id + 1) % DOORS.length] ?? "webrtc", state: "connected", muted: { audio: id % 5 === 4, video: false }, isLocal: false, tracks: [], audioLevel: 0, speaking: false };
   }
 
   add(id: number, options: { video?: boolean; screen?: boolean; upright?: boolean } = {}): Participant {
@@ -237,10 +238,10 @@ export class FakeRoom extends Room {
     return Promise.resolve();
   }
 
-  private source({ id, name }: Participant, kind: "audio" | "video", seconds: number): SourceStats {
+  private source({ id, alias }: Participant, kind: "audio" | "video", seconds: number): SourceStats {
     const bad = id % 4 === 3;
     const wave = Math.sin(seconds * (1 + id / 9));
-    return { id, alias: name, kind, slot: 0, codec: kind === "audio" ? "opus" : "h264", packets: Math.round(seconds * (kind === "audio" ? 50 : 120)), lost: bad ? Math.round(seconds * 5) : 1, bitrate: kind === "audio" ? 30_000 + wave * 3000 : 900_000 + wave * 200_000, framesDecoded: Math.round(seconds * 30), framesDropped: bad ? 14 : 0, width: kind === "video" ? 640 : 0, height: kind === "video" ? 360 : 0, firstFrameMs: 120 + id * 17, freezeMs: bad ? Math.round(seconds * 60) : 0, freezeCount: bad ? Math.round(seconds / 3) : 0, delayMs: 60 + (bad ? 180 : 0) + wave * 15, audioLevel: 0.05, dominantHz: 220 };
+    return { id, alias, kind, slot: 0, codec: kind === "audio" ? "opus" : "h264", packets: Math.round(seconds * (kind === "audio" ? 50 : 120)), lost: bad ? Math.round(seconds * 5) : 1, bitrate: kind === "audio" ? 30_000 + wave * 3000 : 900_000 + wave * 200_000, framesDecoded: Math.round(seconds * 30), framesDropped: bad ? 14 : 0, width: kind === "video" ? 640 : 0, height: kind === "video" ? 360 : 0, firstFrameMs: 120 + id * 17, freezeMs: bad ? Math.round(seconds * 60) : 0, freezeCount: bad ? Math.round(seconds / 3) : 0, delayMs: 60 + (bad ? 180 : 0) + wave * 15, audioLevel: 0.05, dominantHz: 220 };
   }
 
   private talk(): void {
@@ -260,7 +261,7 @@ export function fakeConnect(query: URLSearchParams): Connect {
       options.signal?.addEventListener("abort", () => reject(new RoomError("aborted", "Cancelled.", true)));
     });
     if (refuse) throw new RoomError(refuse, `The gateway said ${refuse}.`, true);
-    const room = new FakeRoom(decodeURIComponent(new URL(url).pathname.slice(1)), options.name);
+    const room = new FakeRoom(decodeURIComponent(new URL(url).pathname.slice(1)), options.alias);
     const people = Number(query.get("people") ?? 1);
     for (let id = 2; id <= people; id += 1) room.add(id, { screen: query.has("screen") && id === 3, upright: query.has("upright") && id === 2 });
     Object.assign(window, { room });

@@ -1,72 +1,14 @@
-// The built page (dist/page) in Chromium against a real gateway, whose binary WZP_GATEWAY names: the whole way through.
+// How the page and a gateway get on: the built page (dist/page) in Chromium against a real gateway, whose binary WZP_GATEWAY names.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { createInterface } from "node:readline";
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import { join as path } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
-import { accessible, endAll, inState, launch, onExit, open, shot } from "./harness.mjs";
-import { mainThreadTasks, traceMainThreads } from "./main-thread.mjs";
+import { BINARY, enter as join, startGateway, stats, untilStats } from "./gateway.mjs";
+import { endAll, inState, launch, open, shot } from "./harness.mjs";
 
-const BINARY = process.env.WZP_GATEWAY;
 const DIST = fileURLToPath(new URL("../../dist/page/", import.meta.url));
-
-/** Starts a gateway on free ports; `stop()` ends it. */
-async function startGateway(...flags) {
-  const state = mkdtempSync(join(tmpdir(), "wzp-page-"));
-  const any = "127.0.0.1:0";
-  const child = spawn(BINARY, [...(flags.includes("--http") ? [] : ["--http", any]), "--native", any, "--webrtc", any, "--state-dir", state, "--no-tls", "--print-addresses", ...flags], {
-    stdio: ["ignore", "pipe", "ignore"],
-  });
-  const line = await new Promise((resolve, reject) => {
-    createInterface({ input: child.stdout }).once("line", resolve);
-    child.once("exit", (code) => reject(new Error(`the gateway ended with ${code}`)));
-  });
-  const gateway = {
-    base: `http://${JSON.parse(line).http}`,
-    kill: () => child.kill("SIGKILL"),
-    async stop() {
-      if (child.exitCode === null && child.signalCode === null) {
-        const ended = new Promise((resolve) => child.once("exit", resolve));
-        child.kill("SIGTERM");
-        await ended;
-      }
-      rmSync(state, { recursive: true, force: true });
-    },
-  };
-  onExit(() => gateway.stop());
-  return gateway;
-}
-
-const stats = (page) => page.evaluate(() => window.wzp.stats());
-
-/** Waits until `window.wzp.stats()` satisfies a condition given as the text of a function. */
-async function untilStats(page, condition, timeout = 20_000) {
-  await page.waitForFunction(`window.wzp.stats().then(${condition})`, undefined, { timeout, polling: 200 });
-}
-
-/** Whether the picture of a participant changes within a second or two. */
-async function moves(page, alias) {
-  const look = () =>
-    page.evaluate((name) => {
-      const source = document.querySelector(`.tile canvas[aria-label="${name}"], .tile video[aria-label="${name}"]`);
-      const copy = document.createElement("canvas");
-      copy.width = 64;
-      copy.height = 36;
-      const context = copy.getContext("2d");
-      context.drawImage(source, 0, 0, 64, 36);
-      return [...context.getImageData(0, 0, 64, 36).data].join();
-    }, alias);
-  const first = await look();
-  for (let tries = 0; tries < 20; tries += 1) {
-    await page.waitForTimeout(150);
-    if ((await look()) !== first) return true;
-  }
-  return false;
-}
 
 describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names no binary" }, () => {
   let gateway;
@@ -81,176 +23,7 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     await endAll();
   });
 
-  const enter = async (name, room, more = "", options = {}, at = gateway, by = browser) => {
-    const visit = await open(by, options);
-    await visit.page.goto(`${at.base}/${room}?name=${name}&autojoin=1${more}`);
-    await inState(visit.page, "call");
-    return visit;
-  };
-
-  test("two browsers see and hear each other, agree on who is there, and notice the leave", async () => {
-    const ana = await enter("Ana", "both");
-    await ana.page.getByRole("heading", { name: "You are alone here" }).waitFor();
-    const ben = await enter("Ben", "both");
-    for (const [{ page }, other] of [[ana, "Ben"], [ben, "Ana"]]) {
-      await page.locator(`.tile canvas[aria-label="${other}"], .tile video[aria-label="${other}"]`).waitFor();
-      await untilStats(page, `(s) => s.sources.some((x) => x.kind === "video" && x.framesDecoded > 5 && x.firstFrameMs > 0 && x.width > 0)`);
-      // The invented microphone beeps once a second.
-      await untilStats(page, `(s) => s.sources.some((x) => x.kind === "audio" && x.audioLevel > 0.001 && x.packets > 20)`);
-      assert.ok(await moves(page, other), `${other} moves`);
-      // On a busy machine an answer may come without any sources.
-      await untilStats(page, `(s) => s.sources.length > 0 && s.sources.every((x) => x.alias === "${other}")`);
-      const { transport, joinMs } = await stats(page);
-      assert.ok(["websocket", "webrtc"].includes(transport));
-      assert.ok(joinMs > 0);
-      assert.equal(await page.evaluate(() => window.wzp.room.participants.size), 2);
-    }
-    const id = await ana.page.locator('.tile:not([data-local])').getAttribute("data-participant");
-    assert.equal(Number(id), await ben.page.evaluate(() => window.wzp.room.local.id));
-    await shot(ana.page, "gateway-two-browsers-desktop-light");
-    await accessible(ana.page, "a real call");
-    await ben.page.getByRole("button", { name: "Leave" }).click();
-    await inState(ben.page, "ended");
-    await ana.page.getByRole("heading", { name: "You are alone here" }).waitFor({ timeout: 10_000 });
-    assert.deepEqual([...ana.errors, ...ben.errors], []);
-    await ana.context.close();
-    await ben.context.close();
-  });
-
-  test("mute and camera are seen by the others, and come back", async () => {
-    const ana = await enter("Ana", "marks");
-    const ben = await enter("Ben", "marks");
-    const tile = ana.page.locator(".tile:not([data-local])");
-    await ana.page.locator(".tile:not([data-local])[data-picture]").waitFor();
-    await ben.page.getByRole("button", { name: "Mute" }).click();
-    await ana.page.locator(".tile:not([data-local])[data-muted]").waitFor();
-    await ben.page.getByRole("button", { name: "Camera" }).click();
-    await ana.page.locator(".tile:not([data-local]):not([data-picture])").waitFor();
-    await shot(ana.page, "gateway-marks-desktop-light");
-    await ben.page.getByRole("button", { name: "Mute" }).click();
-    await ben.page.getByRole("button", { name: "Camera" }).click();
-    await ana.page.locator(".tile:not([data-local])[data-picture]:not([data-muted])").waitFor();
-    assert.ok(await moves(ana.page, "Ben"), "the picture moves again");
-    assert.equal(await tile.count(), 1);
-    assert.deepEqual([...ana.errors, ...ben.errors], []);
-    await ana.context.close();
-    await ben.context.close();
-  });
-
-  for (const way of ["websocket", "webrtc"]) test(`another camera is taken over in the middle of the call; one that cannot be sent is told in words (${way})`, async () => {
-    // Chromium's second invented camera sees depths only, which no encoder takes.
-    const rich = await launch({ cameras: 3 });
-    const ana = await enter("Ana", `devices-${way}`);
-    const ben = await enter("Ben", `devices-${way}`, `&transport=${way}`, {}, gateway, rich);
-    await untilStats(ben.page, `(s) => s.transport === "${way}"`);
-    const decoded = `(s) => s.sources.find((x) => x.kind === "video")?.framesDecoded ?? 0`;
-    const choose = async (label) => {
-      await ben.page.getByRole("button", { name: "Settings" }).click();
-      const list = ben.page.getByRole("dialog").getByLabel("Camera");
-      await list.selectOption({ label });
-      await ben.page.waitForFunction((wanted) => window.wzp.room.local.publications.find(({ source }) => source === "camera")?.track.label === wanted, label);
-      const value = await list.inputValue();
-      await ben.page.keyboard.press("Escape");
-      return value;
-    };
-    const seen = ana.page.locator(".tile:not([data-local])[data-picture]");
-    await seen.waitFor();
-    const chosen = await choose("fake_device_2");
-    assert.equal(await ben.page.evaluate(() => localStorage.getItem("wzp.videoinput")), chosen, "the choice is remembered");
-    const count = await ana.page.evaluate(`window.wzp.stats().then(${decoded})`);
-    await untilStats(ana.page, `(s) => (${decoded})(s) > ${count + 10}`);
-    assert.ok(await moves(ana.page, "Ben"));
-    await ben.page.evaluate(() => (globalThis.camera = window.wzp.room.local.publications.find(({ source }) => source === "camera")));
-    await choose("fake_device_1");
-    await ben.page.locator("#toasts").getByText("The others do not get your camera").waitFor();
-    assert.equal(await ben.page.evaluate(() => globalThis.camera.state), "failed");
-    await choose("fake_device_0");
-    await ben.page.waitForFunction(() => globalThis.camera.state === "sending" && globalThis.camera.failure === undefined);
-    assert.ok(await ben.page.evaluate(() => window.wzp.room.local.publications.includes(globalThis.camera)), "the same publication goes on");
-    await seen.waitFor();
-    assert.ok(await moves(ana.page, "Ben"), "a good camera mends it");
-    assert.deepEqual([...ana.errors, ...ben.errors], []);
-    await ana.context.close();
-    await rich.close();
-  });
-
-  test("a publication that failed is revived by unmuting, and by itself when its track is good again", async () => {
-    const ana = await enter("Ana", "revive");
-    const ben = await enter("Ben", "revive", "&transport=ws&camera=off");
-    // Pictures of our own making: no encoder takes those of eight pixels by eight.
-    await ben.page.evaluate(async () => {
-      const generator = new MediaStreamTrackGenerator({ kind: "video" });
-      const writer = generator.writable.getWriter();
-      globalThis.good = false;
-      let shade = 0;
-      setInterval(() => {
-        const [codedWidth, codedHeight] = globalThis.good ? [320, 180] : [8, 8];
-        const data = new Uint8Array(4 * codedWidth * codedHeight).fill((shade += 16));
-        void writer.write(new VideoFrame(data, { format: "RGBX", codedWidth, codedHeight, timestamp: performance.now() * 1000 }));
-      }, 100);
-      globalThis.made = await window.wzp.room.publish(generator, { source: "camera" });
-    });
-    const state = (wanted) => ben.page.waitForFunction((each) => globalThis.made.state === each, wanted, { polling: 100 });
-    const tile = ana.page.locator(".tile:not([data-local])[data-picture]");
-    await state("failed");
-    assert.match(await ben.page.evaluate(() => globalThis.made.failure), /encoder/u);
-    await ben.page.evaluate(() => (globalThis.good = true));
-    await state("sending");
-    await tile.waitFor();
-    assert.ok(await moves(ana.page, "Ben"), "it came back by itself");
-    await ben.page.evaluate(() => (globalThis.good = false));
-    await state("failed");
-    await ben.page.evaluate(async () => {
-      await globalThis.made.mute(true);
-      globalThis.good = true;
-      await globalThis.made.mute(false);
-    });
-    await state("sending");
-    await tile.waitFor();
-    assert.ok(await moves(ana.page, "Ben"), "unmuting brought it back");
-    assert.deepEqual([...ana.errors, ...ben.errors], []);
-    await ana.context.close();
-    await ben.context.close();
-  });
-
-  test("a shared screen arrives as a tile of its own, large, and goes away again", async () => {
-    const ana = await enter("Ana", "screens");
-    const ben = await enter("Ben", "screens");
-    await ben.page.evaluate(() => {
-      // Chromium without a display has no screen to share.
-      navigator.mediaDevices.getDisplayMedia = () => {
-        const canvas = document.createElement("canvas");
-        canvas.width = 1280;
-        canvas.height = 720;
-        const context = canvas.getContext("2d");
-        let line = 0;
-        setInterval(() => {
-          context.fillStyle = "#fff";
-          context.fillRect(0, 0, 1280, 720);
-          context.fillStyle = "#134";
-          context.font = "48px sans-serif";
-          context.fillText(`Quarterly plan, page ${(line += 1)}`, 80, 120);
-        }, 100);
-        return Promise.resolve(canvas.captureStream(10));
-      };
-    });
-    await ben.page.getByRole("button", { name: "Screen", exact: true }).click();
-    const screen = ana.page.locator('.tile[data-source="screen"]');
-    await ana.page.locator('.tile[data-source="screen"][data-large][data-picture]').waitFor();
-    await untilStats(ana.page, `(s) => s.sources.some((x) => x.slot === 1 && x.width === 1280 && x.framesDecoded > 5)`);
-    await ana.page.getByRole("button", { name: "People" }).click();
-    await ana.page.getByText("shares the screen").first().waitFor({ state: "attached" });
-    await ana.page.waitForTimeout(2500);
-    await shot(ana.page, "gateway-screen-desktop-light");
-    await ana.page.getByRole("button", { name: "Stats" }).click();
-    await ana.page.waitForTimeout(5000);
-    await shot(ana.page, "gateway-stats-desktop-light");
-    await ben.page.getByRole("button", { name: "Screen", exact: true }).click();
-    await screen.waitFor({ state: "detached" });
-    assert.deepEqual([...ana.errors, ...ben.errors], []);
-    await ana.context.close();
-    await ben.context.close();
-  });
+  const enter = (name, room, more, options, at = gateway, by = browser) => join(at, by, name, room, more, options);
 
   test("a tab that is closed is seen to leave", async () => {
     const ana = await enter("Ana", "closing");
@@ -417,40 +190,10 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     assert.deepEqual(errors, []);
     await context.close();
   });
-
-  for (const [way, more] of [["WebRTC", ""], ["WebSocket", "&transport=ws"]]) {
-    test(`a call of four by ${way} never takes up a main thread for 50 ms`, { timeout: 120_000 }, async () => {
-      // From the first byte of the page on: loading, joining, everybody's joining, first pictures, layout, panels and figures, a leave.
-      await traceMainThreads(browser);
-      const visits = {};
-      for (const name of ["Ana", "Ben", "Caro", "Dan"]) visits[name] = await enter(name, `four-${way}`, more, { size: "desktop" });
-      const { page } = visits.Ana;
-      await untilStats(page, `(s) => s.sources.filter((x) => x.kind === "video" && x.framesDecoded > 10).length === 3`, 40_000);
-      await page.waitForTimeout(1000);
-      if (way === "WebRTC") await shot(page, "gateway-four-desktop-light");
-      await page.getByRole("button", { name: "Stats" }).click();
-      await page.waitForTimeout(2500);
-      await page.getByRole("button", { name: "People" }).click();
-      await page.getByRole("button", { name: "Speaker view" }).click();
-      await visits.Dan.page.getByRole("button", { name: "Leave" }).click();
-      await page.locator(".tile").nth(3).waitFor({ state: "detached" });
-      const tasks = await mainThreadTasks(browser, Object.fromEntries(Object.entries(visits).map(([name, visit]) => [name, visit.page])));
-      const words = ({ cpu, wall, at, what }) => `${cpu.toFixed(1)} ms (${wall.toFixed(0)} ms by the clock, at ${(at / 1000).toFixed(1)} s${what && `: ${what}`})`;
-      for (const [name, list] of Object.entries(tasks)) console.log(`main thread of ${name} by ${way}, ${list.length} tasks; longest: ${list.slice(0, 3).map(words).join("; ")}`);
-      for (const [name, list] of Object.entries(tasks)) {
-        assert.ok(list.length > 500, `${list.length} tasks of ${name} traced`);
-        // Time of the thread itself: what others do on the same machine is not the page's fault.
-        assert.deepEqual(list.filter(({ cpu }) => cpu > 50).map(words), [], `tasks of ${name} over 50 ms`);
-        if (process.env.WZP_STRICT_SPEED) assert.deepEqual(list.filter(({ wall }) => wall > 50).map(words), [], `tasks of ${name} over 50 ms by the clock`);
-      }
-      assert.deepEqual(Object.values(visits).flatMap(({ errors }) => errors), []);
-      for (const { context } of Object.values(visits)) await context.close();
-    });
-  }
 });
 
 test("the first load is at most 150 kB with gzip", () => {
-  const files = (folder) => readdirSync(folder, { withFileTypes: true }).flatMap((entry) => (entry.isDirectory() ? files(join(folder, entry.name)) : [join(folder, entry.name)]));
+  const files = (folder) => readdirSync(folder, { withFileTypes: true }).flatMap((entry) => (entry.isDirectory() ? files(path(folder, entry.name)) : [path(folder, entry.name)]));
   // Pictures for the home screen are fetched only by those who install the page.
   const loaded = files(DIST).filter((file) => statSync(file).isFile() && !/\.(map|png)$/u.test(file) && !/app-icon/u.test(file));
   const bytes = loaded.reduce((sum, file) => sum + gzipSync(readFileSync(file)).length, 0);

@@ -9,6 +9,14 @@ export async function traceMainThreads(browser) {
   await browser.startTracing(undefined, { categories: CATEGORIES });
 }
 
+/** The process of each of these pages, by name. */
+export async function processes(browser, pages) {
+  await browser.startTracing(undefined, { categories: ["-*", "blink.user_timing"] });
+  for (const [name, page] of Object.entries(pages)) await page.evaluate((mark) => performance.mark(mark), MARK + name);
+  const { traceEvents } = JSON.parse((await browser.stopTracing()).toString());
+  return Object.fromEntries(traceEvents.filter(({ name }) => name.startsWith(MARK)).map(({ name, pid }) => [name.slice(MARK.length), pid]));
+}
+
 /**
  * Ends tracing. For each of these pages, by name, the tasks of its main thread, longest first: `cpu` is the time that the thread itself ran,
  * `wall` the time that passed meanwhile (on a machine with more to do than cores, mostly waiting for a core), both ms; `at` is counted from the first

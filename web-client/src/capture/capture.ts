@@ -1,4 +1,4 @@
-import type { CaptureFeed } from "../workers/messages.js";
+import type { CaptureFeed, TrackSwitch } from "../workers/messages.js";
 import { captureSound } from "./sound-graph.js";
 import { captureElement } from "./video-element.js";
 
@@ -19,9 +19,41 @@ export async function openCapture(track: MediaStreamTrack, context: AudioContext
   const readable = streamOf(track);
   if (readable) return { feed: { road: "stream", readable }, transfer: [readable], stop: () => undefined };
   if (track.kind === "audio") return captureSound(track, context);
-  const clone = transferableClone(track);
-  if (clone) return { feed: { road: "track", track: clone }, transfer: [clone], stop: () => undefined };
-  return captureElement(track);
+  const clone = workersReadTracks ? transferableClone(track) : undefined;
+  return clone ? captureClone(track, clone) : captureElement(track);
+}
+
+/** A worker said that it cannot read tracks: browsers learned to hand them over and to read them at different times. */
+export function avoidTrackRoad(): void {
+  workersReadTracks = false;
+}
+
+let workersReadTracks = true;
+
+/** How often the page's own track is looked at, ms; no event tells that it was stopped or disabled here. */
+const LOOK_MS = 200;
+
+/** A clone lives a life of its own: what becomes of the original has to be told, or the camera's light stays on. */
+function captureClone(track: MediaStreamTrack, clone: MediaStreamTrack): Capture {
+  const { port1, port2 } = new MessageChannel();
+  let told: TrackSwitch = "on";
+  const look = (): void => {
+    const now: TrackSwitch = track.readyState === "ended" ? "ended" : track.enabled ? "on" : "off";
+    if (now === told) return;
+    told = now;
+    port1.postMessage(now);
+    if (now === "ended") clearInterval(timer);
+  };
+  const timer = setInterval(look, LOOK_MS);
+  look();
+  return {
+    feed: { road: "track", track: clone, switches: port2 },
+    transfer: [clone, port2],
+    stop: () => {
+      clearInterval(timer);
+      port1.close();
+    },
+  };
 }
 
 function streamOf(track: MediaStreamTrack): ReadableStream<VideoFrame | AudioData> | undefined {

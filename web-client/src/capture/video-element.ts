@@ -1,6 +1,9 @@
 import { epochNow, type CapturedMedia } from "../workers/messages.js";
 import type { Capture } from "./capture.js";
 
+/** No picture presented at all in this time, though the element plays: the clock takes over, ms. */
+const SILENT_MS = 1000;
+
 /** Reads a video track by playing it in an element that nobody sees, and taking each picture as it is presented. */
 export function captureElement(track: MediaStreamTrack): Capture {
   const element = document.createElement("video");
@@ -9,7 +12,8 @@ export function captureElement(track: MediaStreamTrack): Capture {
   element.srcObject = new MediaStream([track]);
   const channel = new MessageChannel();
   let stopped = false;
-  let timer: ReturnType<typeof setInterval> | undefined;
+  const started = performance.now();
+  let presents = false;
 
   const take = (at: number): void => {
     if (stopped || element.videoWidth === 0 || !track.enabled) return;
@@ -23,17 +27,16 @@ export function captureElement(track: MediaStreamTrack): Capture {
   };
   const onPicture = (now: number, metadata: VideoFrameCallbackMetadata): void => {
     if (stopped) return;
+    presents = true;
     take(performance.timeOrigin + (metadata.captureTime ?? now));
     element.requestVideoFrameCallback(onPicture);
   };
-  // A hidden page presents nothing, so its pictures are taken by the clock, as often as the browser lets it.
-  const onVisibility = (): void => {
-    clearInterval(timer);
-    if (document.hidden) timer = setInterval(() => take(epochNow()), 66);
-  };
+  // A hidden page presents nothing, and some browsers present nothing of an element that is not in the page: then pictures are taken by the clock,
+  // as often as the browser lets us.
+  const timer = setInterval(() => {
+    if (document.hidden || (!presents && performance.now() - started > SILENT_MS)) take(epochNow());
+  }, 66);
   element.requestVideoFrameCallback(onPicture);
-  document.addEventListener("visibilitychange", onVisibility);
-  onVisibility();
   void element.play().catch(() => undefined);
   return {
     feed: { road: "port", port: channel.port2 },
@@ -41,7 +44,6 @@ export function captureElement(track: MediaStreamTrack): Capture {
     stop: () => {
       stopped = true;
       clearInterval(timer);
-      document.removeEventListener("visibilitychange", onVisibility);
       element.srcObject = null;
       channel.port1.close();
     },

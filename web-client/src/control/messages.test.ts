@@ -24,6 +24,12 @@ describe("parsing of server messages", () => {
     expect(parse({ type: "limit", slot: 0, max_bitrate: "fast" })).toBeUndefined();
   });
 
+  it("takes a state of the uplink that it does not know for one that is not well", () => {
+    const uplink = { type: "uplink", relay: "relay.example:4433", state: "connected", message: "in the relay's room" };
+    expect(parse(uplink)).toEqual(uplink);
+    expect(parse({ ...uplink, state: "dancing" })).toMatchObject({ state: "away" });
+  });
+
   it("keeps the sound tracks of a member and leaves out the others", () => {
     const message = parse({ type: "member_changed", member: { id: 1, name: "B", tracks: [{ kind: "video", source: "camera", slot: 0, codec: "h264", width: 640 }, { kind: "smell", slot: 1 }] } });
     expect(message).toMatchObject({ member: { tracks: [{ kind: "video", codec: "h264", width: 640, height: undefined }] } });

@@ -1,4 +1,4 @@
-import type { Door, LeaveReason, MediaTransport, TrackKind, TrackSource } from "../types.js";
+import type { Door, LeaveReason, MediaTransport, TrackKind, TrackSource, UplinkState } from "../types.js";
 import { flag, list, number, object, oneOf, text, type Json } from "./fields.js";
 
 /** The control messages of the browser protocol, section 2. */
@@ -9,6 +9,7 @@ export const SUBPROTOCOL = "wzp.v2";
 const KINDS = ["audio", "video"] as const;
 const SOURCES = ["microphone", "camera", "screen"] as const;
 const DOORS = ["native", "websocket", "webrtc", "whip", "rtmp", "uplink"] as const;
+const UPLINK_STATES = ["connecting", "connected", "away", "refused", "stalled", "unreadable"] as const;
 const LEAVE_REASONS = ["left", "lost", "replaced", "removed"] as const;
 
 /** A track as the control channel describes it. */
@@ -82,6 +83,7 @@ export type ServerMessage =
   | { type: "need_mids"; audio: number; video: number }
   | { type: "ack"; media: number }
   | { type: "ping" | "pong"; t: number }
+  | { type: "uplink"; relay: string; state: UplinkState; message: string }
   | { type: "notice"; code: string; message: string }
   | { type: "error"; code: string; message: string; fatal: boolean }
   | { type: "bye"; reason: string };
@@ -160,6 +162,11 @@ function read(json: Json): ServerMessage | undefined {
     case "pong": {
       const t = number(json.t);
       return t === undefined ? undefined : { type: json.type, t };
+    }
+    case "uplink": {
+      // A state that is newer than this page says that something is not as it should be.
+      const state = oneOf(json.state, UPLINK_STATES) ?? "away";
+      return { type: "uplink", relay: text(json.relay) ?? "", state, message: text(json.message) ?? "" };
     }
     case "notice":
       return { type: "notice", code: text(json.code) ?? "notice", message: text(json.message) ?? "" };

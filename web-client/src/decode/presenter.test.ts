@@ -59,7 +59,7 @@ describe("presenting", () => {
     expect(decision.drop.length + (decision.show ? 1 : 0)).toBe(12 - Presenter.MAX_PENDING);
   });
 
-  it("shows only the newest picture of a replay", () => {
+  it("shows the first picture of a replay at once, and then only the newest", () => {
     const presenter = new Presenter<number>();
     presenter.setRoomClock(10_000, 0);
     const shown: number[] = [];
@@ -70,7 +70,8 @@ describe("presenting", () => {
       if (decision.show) shown.push(decision.show.picture);
     }
     // The burst ends with live pictures; at most those within 300 ms of live may be seen.
-    expect(shown.every((timestamp) => timestamp > 9700)).toBe(true);
+    expect(shown[0]).toBe(8000);
+    expect(shown.slice(1).every((timestamp) => timestamp > 9700)).toBe(true);
     expect(shown.at(-1)).toBe(8000 + 59 * 33);
   });
 
@@ -78,10 +79,19 @@ describe("presenting", () => {
     const presenter = new Presenter<number>();
     presenter.setRoomClock(10_000, 0);
     presenter.push(item(2000, 20), 20);
-    const first = presenter.next(20);
-    expect(first.show).toBeUndefined();
-    expect(first.wakeAt).toBe(80);
-    expect(presenter.next(80).show?.picture).toBe(2000);
+    expect(presenter.next(20).show?.picture).toBe(2000);
+    presenter.push(item(2033, 22), 22);
+    const last = presenter.next(22);
+    expect(last.show).toBeUndefined();
+    expect(last.wakeAt).toBe(82);
+    expect(presenter.next(82).show?.picture).toBe(2033);
+  });
+
+  it("puts no old picture in the place of one that is shown", () => {
+    const presenter = live();
+    presenter.expectReplay();
+    presenter.push(item(1000, 5000), 5000);
+    expect(presenter.next(5000)).toMatchObject({ show: undefined, wakeAt: 5060 });
   });
 
   it("does not take a slow connection for a replay for ever", () => {

@@ -18,7 +18,7 @@ export interface Decision<T> {
 
 /**
  * Decides when each decoded picture of a track is shown: together with the sound of its participant if there is any, else at once; of a
- * catch-up burst only the newest; never later than 200 ms after it arrived.
+ * catch-up burst only the newest, and the very first if there is no picture yet; never later than 200 ms after it arrived.
  */
 export class Presenter<T> {
   /** Longest wait for the sound, ms. */
@@ -35,6 +35,8 @@ export class Presenter<T> {
   #heardAt = -Infinity;
   #roomOffset: number | undefined;
   #catchingUp = true;
+  /** Nothing was shown yet: an old picture is better than none. */
+  #blank = true;
   #firstAge: { at: number; age: number } | undefined;
   #candidate: { item: Pending<T>; since: number } | undefined;
 
@@ -49,6 +51,11 @@ export class Presenter<T> {
     // Reports jitter by a few ms, and so would the picture.
     this.#heardOffset = this.#heardOffset === undefined || Math.abs(offset - this.#heardOffset) > 100 ? offset : this.#heardOffset + (offset - this.#heardOffset) * 0.2;
     this.#heardAt = at;
+  }
+
+  /** What comes is older than what is live. */
+  get isCatchingUp(): boolean {
+    return this.#catchingUp;
   }
 
   /** A burst may follow: the track begins, or begins again after a gap. */
@@ -90,6 +97,11 @@ export class Presenter<T> {
     const drop = this.#pending;
     this.#pending = [];
     if (!newest) return { show: undefined, drop, wakeAt: undefined };
+    if (this.#blank) {
+      this.#blank = false;
+      this.#candidate = undefined;
+      return { show: newest, drop, wakeAt: undefined };
+    }
     const since = this.#candidate?.since ?? now;
     if (now - since >= Presenter.QUIET_MS) {
       this.#candidate = undefined;
@@ -101,6 +113,7 @@ export class Presenter<T> {
 
   #inTime(now: number): Decision<T> {
     this.#candidate = undefined;
+    this.#blank = false;
     let show: Pending<T> | undefined;
     const drop: Pending<T>[] = [];
     while (this.#pending.length > 0) {

@@ -151,8 +151,11 @@ export class TrackDecoder {
     this.#dropped += drop.length;
     if (show) {
       this.#delay += (now - show.arrived - this.#delay) * 0.1;
-      this.#draw(show.picture, now);
-      show.picture.close();
+      try {
+        this.#draw(show.picture, now);
+      } finally {
+        show.picture.close();
+      }
     }
     if (wakeAt !== undefined) this.#timer = setTimeout(() => this.#present(), Math.max(0, wakeAt - now));
   }
@@ -171,7 +174,9 @@ export class TrackDecoder {
       canvas.height = height;
     }
     this.#context.drawImage(frame, 0, 0, width, height);
-    this.#freezes.onShown(now);
+    // The first picture of a replay stands until the newest is there: that is no freeze.
+    if (this.#presenter.isCatchingUp) this.#freezes.pause();
+    else this.#freezes.onShown(now);
     if (this.#firstAt === 0) {
       this.#firstAt = now;
       this.events.first(now);

@@ -76,8 +76,9 @@ async function isPrompt(codec: VideoCodec): Promise<boolean> {
       encoder.configure(encoderConfig(codec, WIDTH, HEIGHT, 30, 1_000_000));
       feed();
       timer = setInterval(feed, 33);
-      // The encoder's start (loading, threads) is not its latency, so the first picture gets some time of its own.
-      deadline = setTimeout(() => finish(false), 3 * MAX_LATENCY_MS);
+      // The encoder's start (loading, threads, a busy machine) is not its latency, so the first pictures get time of their own. Who holds pictures
+      // back gives none in this time either.
+      deadline = setTimeout(() => finish(false), 10 * MAX_LATENCY_MS);
     } catch {
       finish(false);
     }

@@ -1,9 +1,9 @@
-import { openCapture, type Capture } from "../capture/capture.js";
+import { avoidTrackRoad, openCapture, type Capture } from "../capture/capture.js";
 import type { Joined, ServerMessage } from "../control/messages.js";
 import { RoomError } from "../error.js";
 import { Playback } from "../playout/playback.js";
 import { Room } from "../room.js";
-import type { LocalParticipant, MediaTransport, Participant, Publication, PublishOptions, RoomAudio, RoomState, RoomStats, TrackSource } from "../types.js";
+import type { LocalParticipant, MediaTransport, Participant, Publication, PublishOptions, RoomAudio, RoomState, RoomStats, TrackSource, Uplink } from "../types.js";
 import { WebRtcRoad } from "../webrtc/road.js";
 import { epochNow, trackKey, type FromSession, type TrackKey, type VideoToPage } from "../workers/messages.js";
 import type { RoomAddress } from "./address.js";
@@ -17,7 +17,7 @@ import { Turns } from "./turns.js";
 
 /** What `connect` passes on. */
 export interface LiveRoomOptions {
-  name: string;
+  alias: string;
   id: string;
   token: string | undefined;
   transport: "auto" | MediaTransport;
@@ -36,6 +36,7 @@ export class LiveRoom extends Room implements PublicationOwner {
 
   state: RoomState = "connecting";
   closeReason: RoomError | undefined;
+  uplink: Uplink | undefined;
   readonly roomName: string;
   readonly url: string;
   readonly #threads: Threads;
@@ -61,6 +62,14 @@ export class LiveRoom extends Room implements PublicationOwner {
     super();
     this.roomName = options.address.room;
     this.url = options.address.socketUrl;
+    // The way to the gateway first: all else here takes its time meanwhile.
+    this.#threads = Threads.take({
+      session: (message) => this.#fromSession(message),
+      video: (message) => this.#fromVideo(message),
+      failed: (reason) => this.#close(new RoomError("unsupported_browser", `A part of the client did not start: ${reason}.`, true)),
+    });
+    const { alias, id, token, address } = options;
+    this.#threads.toSession({ type: "start", url: address.socketUrl, name: alias, id, token, videoPort: this.#threads.videoPort }, [this.#threads.videoPort]);
     this.#playback = new Playback(options.audioContext);
     this.#playback.on("blocked", (blocked) => this.emit("audioblocked", blocked));
     this.#playback.on("failed", (reason) => this.emit("notice", { code: "audio_failed", message: `Sound cannot be played: ${reason}` }));
@@ -97,24 +106,19 @@ export class LiveRoom extends Room implements PublicationOwner {
           this.#localChanged();
         },
         transport: (media, reason) => this.#setTransport(media, reason),
+        // Few browsers say when an address changes: media that stops is the first sign that the control channel is dead too.
+        interrupted: () => this.#threads.toSession({ type: "network" }),
         levels: (levels) => this.#hear(levels),
       },
       this.#roster,
       this.#playback,
       this.#turns,
     );
-    this.#threads = new Threads(
-      (message) => this.#fromSession(message),
-      (message) => this.#fromVideo(message),
-      (reason) => this.#close(new RoomError("unsupported_browser", `A part of the client did not start: ${reason}.`, true)),
-    );
   }
 
   /** Joins. Resolves in the room. */
   join(): Promise<LiveRoom> {
     const joined = new Promise<LiveRoom>((resolve, reject) => (this.#settle = { resolve, reject }));
-    const { name, id, token, address } = this.options;
-    this.#threads.toSession({ type: "start", url: address.socketUrl, name, id, token, videoPort: this.#threads.videoPort }, [this.#threads.videoPort]);
     void this.#playback.start().then((port) => {
       if (!port) return;
       this.#threads.toSession({ type: "playout", port }, [port]);
@@ -270,6 +274,10 @@ export class LiveRoom extends Room implements PublicationOwner {
       case "publication":
         this.#publicationChanged(message);
         break;
+      case "unreadable":
+        avoidTrackRoad();
+        this.#captureAgain(message.publication);
+        break;
       case "notice":
         this.emit("notice", { code: message.code, message: message.message });
         break;
@@ -337,6 +345,10 @@ export class LiveRoom extends Room implements PublicationOwner {
         break;
       case "notice":
         this.emit("notice", { code: message.code, message: message.message });
+        break;
+      case "uplink":
+        this.uplink = { relay: message.relay, state: message.state, message: message.message };
+        this.emit("uplink", this.uplink);
         break;
       case "error":
         // Fatal ones end the session, which then says so with its reason.
@@ -423,6 +435,11 @@ export class LiveRoom extends Room implements PublicationOwner {
     const wanted = source === "screen" ? 1 : 0;
     for (const slot of [wanted, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]) if (!used.has(slot)) return slot;
     throw new RoomError("too_many_tracks", `No more than 15 ${kind} tracks can be published.`, false);
+  }
+
+  #captureAgain(number: number): void {
+    const publication = this.#publications.get(number)?.publication;
+    if (publication) void this.trackReplaced(publication);
   }
 
   #setCaptureFailure(publication: LivePublication, reason: string | undefined): void {

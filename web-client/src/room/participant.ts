@@ -6,7 +6,7 @@ import { LiveTrack } from "./remote-track.js";
 /** @internal */
 export class LiveParticipant implements Participant {
   id: number;
-  name: string;
+  alias: string;
   fingerprint: string;
   door: Door;
   state: "connected" | "reconnecting";
@@ -21,7 +21,7 @@ export class LiveParticipant implements Participant {
     readonly isLocal: boolean,
   ) {
     this.id = info.id;
-    this.name = info.name;
+    this.alias = info.name;
     this.fingerprint = info.fingerprint;
     this.door = info.door;
     this.state = info.state;
@@ -30,14 +30,14 @@ export class LiveParticipant implements Participant {
 
   /** Takes everything but the tracks. @returns whether anything changed */
   update(info: MemberInfo): boolean {
-    const before = JSON.stringify([this.name, this.fingerprint, this.door, this.state, this.muted]);
+    const before = JSON.stringify([this.alias, this.fingerprint, this.door, this.state, this.muted]);
     this.id = info.id;
-    this.name = info.name;
+    this.alias = info.name;
     this.fingerprint = info.fingerprint;
     this.door = info.door;
     this.state = info.state;
     this.muted = info.muted;
-    return before !== JSON.stringify([this.name, this.fingerprint, this.door, this.state, this.muted]);
+    return before !== JSON.stringify([this.alias, this.fingerprint, this.door, this.state, this.muted]);
   }
 
   /** Takes a level, linear RMS. @returns whether `speaking` changed */

@@ -13,11 +13,11 @@ function roster(): { roster: Roster; log: string[] } {
   return {
     log,
     roster: new Roster({
-      joined: (p) => log.push(`joined ${p.name}`),
-      changed: (p) => log.push(`changed ${p.name}`),
-      left: (p, reason) => log.push(`left ${p.name} ${reason}`),
-      trackAdded: (t, p) => log.push(`+${t.kind} ${p.name}`),
-      trackRemoved: (t, p) => log.push(`-${t.kind} ${p.name}`),
+      joined: (p) => log.push(`joined ${p.alias}`),
+      changed: (p) => log.push(`changed ${p.alias}`),
+      left: (p, reason) => log.push(`left ${p.alias} ${reason}`),
+      trackAdded: (t, p) => log.push(`+${t.kind} ${p.alias}`),
+      trackRemoved: (t, p) => log.push(`-${t.kind} ${p.alias}`),
       visibilityChanged: () => log.push("visibility"),
     }),
   };

@@ -10,7 +10,7 @@ export function sourceStats(received: readonly ReceivedStats[], participants: Re
     if (!participant) return [];
     return {
       id: participant.id,
-      alias: participant.name,
+      alias: participant.alias,
       kind: kind === "audio" ? "audio" : "video",
       slot: Number(slot),
       ...figures,

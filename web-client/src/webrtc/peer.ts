@@ -23,6 +23,8 @@ export interface PeerEvents {
   connected(): void;
   /** Nothing comes out of a sender, for this reason; `undefined`: it is well. */
   failing(number: number, reason: string | undefined): void;
+  /** Nothing comes from the gateway any more; it may come back. */
+  interrupted(): void;
   /** It will not work, or works no more. */
   failed(reason: string): void;
 }
@@ -33,9 +35,14 @@ export class Peer {
   static readonly RESTART_MS = 2000;
   /** How long a restart may take before the connection is given up, ms. */
   static readonly GIVE_UP_MS = 8000;
+  /** Figures are read this often: loss is to be noticed before it freezes the picture, ms. */
+  static readonly STATS_MS = 500;
 
   readonly stats = new RtpStats();
   readonly #repairDelay = new RepairDelay();
+  #holdTarget: number | null = null;
+  #held: number | null = null;
+  #holdTimer: ReturnType<typeof setTimeout> | undefined;
   readonly #pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
   readonly #senders = new Map<number, { outbound: Outbound; transceiver: RTCRtpTransceiver; watch: SendWatch }>();
   /** The server's bounds by video slot, bit/s. */
@@ -58,7 +65,7 @@ export class Peer {
     };
     this.#pc.onconnectionstatechange = () => this.#watch();
     this.#pc.oniceconnectionstatechange = () => this.#watch();
-    this.#statsTimer = setInterval(() => void this.#readStats(), 1000);
+    this.#statsTimer = setInterval(() => void this.#readStats(), Peer.STATS_MS);
   }
 
   get isConnected(): boolean {
@@ -158,6 +165,7 @@ export class Peer {
     if (this.#closed) return;
     this.#closed = true;
     clearTimeout(this.#timer);
+    clearTimeout(this.#holdTimer);
     clearInterval(this.#statsTimer);
     this.#pc.onicecandidate = this.#pc.onconnectionstatechange = this.#pc.oniceconnectionstatechange = null;
     this.#pc.close();
@@ -229,6 +237,7 @@ export class Peer {
     } else if (connectionState === "failed" && !this.#wasConnected) {
       this.#fail("no connection could be made");
     } else if ((iceConnectionState === "disconnected" || connectionState === "failed") && this.#timer === undefined) {
+      this.events.interrupted();
       this.#timer = setTimeout(
         () => {
           this.restartIce();
@@ -259,13 +268,21 @@ export class Peer {
     }
   }
 
-  /** Sound and picture are held back alike, so that they stay together. */
   #holdForRepair(): void {
     const { packets, lost } = this.stats.received();
-    const target = this.#repairDelay.next(packets, lost, this.stats.rttMs, performance.now());
+    this.#holdTarget = this.#repairDelay.next(packets, lost, this.stats.rttMs, performance.now());
+    clearTimeout(this.#holdTimer);
+    this.#hold();
+  }
+
+  /** Sound and picture are held back alike, so that they stay together. */
+  #hold(): void {
+    if (this.#closed) return;
+    this.#held = RepairDelay.toward(this.#holdTarget, this.#held);
     for (const { receiver } of this.#pc.getTransceivers()) {
-      if ("jitterBufferTarget" in receiver && receiver.jitterBufferTarget !== target) receiver.jitterBufferTarget = target;
+      if ("jitterBufferTarget" in receiver && receiver.jitterBufferTarget !== this.#held) receiver.jitterBufferTarget = this.#held;
     }
+    if (this.#held !== this.#holdTarget) this.#holdTimer = setTimeout(() => this.#hold(), RepairDelay.STEP_EVERY_MS);
   }
 
   #fail(reason: string): void {

@@ -101,6 +101,7 @@ export class RemoteMedia {
     const track = (): LiveTrack | undefined => (this.#bound.get(bound.mid) === bound ? this.find(bound.participant, "video", bound.slot) : undefined);
     video.addEventListener("resize", () => track()?.setSize(video.videoWidth, video.videoHeight));
     const first = (): void => {
+      if (bound.firstAt !== 0) return;
       bound.firstAt = epochNow();
       const live = track();
       // Not before there is a picture, so that the canvas, if it has one, stays until then.
@@ -108,8 +109,9 @@ export class RemoteMedia {
       live?.setSize(video.videoWidth, video.videoHeight);
       live?.emit("firstframe");
     };
+    // The element is not in the page yet, and some browsers tell of presented pictures only for those that are.
     if ("requestVideoFrameCallback" in video) video.requestVideoFrameCallback(first);
-    else (video as HTMLVideoElement).addEventListener("loadeddata", first, { once: true });
+    video.addEventListener("loadeddata", first, { once: true });
     void video.play().catch(() => undefined);
     return video;
   }

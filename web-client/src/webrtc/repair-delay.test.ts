@@ -16,4 +16,13 @@ describe("the delay for repair", () => {
     expect(delay.next(2000, 5, 180, 16_900)).toBe(400);
     expect(delay.next(2100, 5, 180, 17_000)).toBeNull();
   });
+
+  it("grows in small steps, and shrinks at once", () => {
+    const steps: (number | null)[] = [];
+    let held: number | null = null;
+    while (held !== 130) steps.push((held = RepairDelay.toward(130, held)));
+    expect(steps).toEqual([80, 100, 120, 130]);
+    expect(RepairDelay.toward(100, 260)).toBe(100);
+    expect(RepairDelay.toward(null, 260)).toBeNull();
+  });
 });

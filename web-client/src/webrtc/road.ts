@@ -3,7 +3,7 @@ import type { Playback } from "../playout/playback.js";
 import type { LivePublication } from "../room/publication.js";
 import type { LiveTrack } from "../room/remote-track.js";
 import type { Roster } from "../room/roster.js";
-import { Turns } from "../room/turns.js";
+import type { Turns } from "../room/turns.js";
 import type { MediaTransport, SendStats, SourceStats } from "../types.js";
 import type { MeasuredSound, PlayedSound } from "../workers/messages.js";
 import { Peer, type Outbound } from "./peer.js";
@@ -20,6 +20,8 @@ export interface RoadHost {
   /** Back to the canvas. */
   released(track: LiveTrack): void;
   transport(media: MediaTransport, reason: string): void;
+  /** The network may have changed without the browser saying so. */
+  interrupted(): void;
   levels(levels: readonly [participant: number, level: number][]): void;
 }
 
@@ -131,7 +133,7 @@ export class WebRtcRoad {
       const sound = measured.find(({ mid }) => mid === bound.mid);
       return [
         {
-          id: participant.id, alias: participant.name, kind: bound.kind, slot: bound.slot, ...figures,
+          id: participant.id, alias: participant.alias, kind: bound.kind, slot: bound.slot, ...figures,
           width: bound.video?.videoWidth ?? figures.width, height: bound.video?.videoHeight ?? figures.height,
           firstFrameMs: bound.firstAt === 0 ? 0 : Math.max(0, Math.round(bound.firstAt - joinedAt)),
           audioLevel: sound?.audioLevel ?? 0, dominantHz: sound?.dominantHz ?? 0,
@@ -159,6 +161,7 @@ export class WebRtcRoad {
       {
         send: (message) => this.host.send(message),
         connected: () => this.#connected(),
+        interrupted: () => this.host.interrupted(),
         failed: (reason) => this.#giveUp(reason),
         failing: (number, reason) => {
           for (const publication of this.host.publications()) if (publication.number === number) this.host.failing(publication, this.carries(publication) ? reason : undefined);

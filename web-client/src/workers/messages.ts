@@ -18,8 +18,12 @@ export function trackKey(track: TrackRef): TrackKey {
 /** How captured media reaches the session worker; see `capture/`. */
 export type CaptureFeed =
   | { road: "stream"; readable: ReadableStream<VideoFrame | AudioData> }
-  | { road: "track"; track: MediaStreamTrack }
+  /** A clone of the page's track; `switches` tells what the page does with its own. */
+  | { road: "track"; track: MediaStreamTrack; switches: MessagePort }
   | { road: "port"; port: MessagePort };
+
+/** On a `switches` port: the page's track was disabled, enabled, or is over. */
+export type TrackSwitch = "off" | "on" | "ended";
 
 /** On a capture port: sound of one channel, or a picture. Both are given away. */
 export type CapturedMedia = { samples: Float32Array; sampleRate: number } | { frame: VideoFrame };
@@ -94,6 +98,8 @@ export type FromSession =
   | { type: "message"; message: ServerMessage }
   | { type: "closed"; error: { code: string; message: string } | undefined }
   | { type: "publication"; publication: number; state: Publication["state"]; codec: string; failure?: string | undefined; limitReason?: string | undefined }
+  /** The worker can be given tracks, but cannot read them. */
+  | { type: "unreadable"; publication: number }
   | { type: "notice"; code: string; message: string }
   /** Linear RMS over the last 100 ms: of the microphone, and of what was played of each source. */
   | { type: "local-level"; level: number }

@@ -5,7 +5,7 @@ import { Uplink } from "../encode/uplink.js";
 import { VideoSender } from "../encode/video-sender.js";
 import type { SendWindow } from "../media/acknowledge.js";
 import type { Publication, SendStats } from "../types.js";
-import { epochNow, type CapturedMedia, type CaptureFeed, type FromSession, type PublicationSpec } from "./messages.js";
+import { epochNow, type CapturedMedia, type CaptureFeed, type FromSession, type PublicationSpec, type TrackSwitch } from "./messages.js";
 
 interface Outgoing {
   spec: PublicationSpec;
@@ -37,6 +37,8 @@ export class Sender {
   /** A failed encoder is tried again after this time, then after twice as long each time, up to the second figure, ms. */
   static readonly AGAIN_MS = 5000;
   static readonly AGAIN_MOST_MS = 60_000;
+  /** How long a feed that ends may take to give its last picture, ms. */
+  static readonly LAST_MS = 300;
 
   readonly uplink: Uplink;
   readonly #outgoing = new Map<number, Outgoing>();
@@ -107,17 +109,39 @@ export class Sender {
       outgoing.stopFeed = () => feed.port.close();
       return;
     }
+    if (feed.road === "track" && typeof MediaStreamTrackProcessor === "undefined") {
+      feed.track.stop();
+      this.events.toPage({ type: "unreadable", publication });
+      return;
+    }
     const readable: ReadableStream<VideoFrame | AudioData> = feed.road === "stream" ? feed.readable : new MediaStreamTrackProcessor({ track: feed.track }).readable;
     const reader = readable.getReader();
-    outgoing.stopFeed = () => {
+    let state: TrackSwitch = "on";
+    const cancel = (): void => {
       void reader.cancel().catch(() => undefined);
       if (feed.road === "track") feed.track.stop();
     };
+    outgoing.stopFeed = () => {
+      // What is on its way when a stream is cancelled is lost unclosed, so the next picture is waited for, if there is one.
+      if (number === outgoing.feed) outgoing.feed++;
+      setTimeout(cancel, Sender.LAST_MS);
+    };
+    if (feed.road === "track") {
+      feed.switches.onmessage = ({ data }: MessageEvent<TrackSwitch>) => {
+        state = data;
+        if (data === "ended") feed.track.stop();
+      };
+    }
     void (async () => {
       for (;;) {
         const { done, value } = await reader.read();
         if (done) return;
-        take(value);
+        if (isOn(state)) take(value);
+        else value.close();
+        if (number !== outgoing.feed) {
+          cancel();
+          return;
+        }
       }
     })().catch(() => undefined);
   }
@@ -295,6 +319,10 @@ export class Sender {
   #report({ spec, state, codec, failure, video }: Outgoing): void {
     this.events.toPage({ type: "publication", publication: spec.publication, state, codec, failure, limitReason: video?.limitReason });
   }
+}
+
+function isOn(state: TrackSwitch): boolean {
+  return state === "on";
 }
 
 function close(media: CapturedMedia | VideoFrame | AudioData): void {

@@ -11,6 +11,8 @@ import { Sender } from "./sender.js";
 
 /** Keyframe requests for one track are at least so far apart, ms. */
 const KEYFRAME_PAUSE_MS = 500;
+/** After the join, the encoders are tried out, ms. */
+const PROBE_AFTER_MS = 500;
 
 const page = workerScope<ToSession, FromSession>();
 const toPage = (message: FromSession): void => page.postMessage(message);
@@ -25,8 +27,6 @@ const askedAt = new Map<string, number>();
 let lastAnnouncement = "";
 
 function start({ url, name, id, token, videoPort }: ToSession & { type: "start" }): void {
-  // Long before a camera is there, so that publishing need not wait for it.
-  void chooseVideoCodec();
   const newSession = new Session(
     { name, id, token, decode: decodable(), now: epochNow, openSocket: () => new WebSocket(url, SUBPROTOCOL) as unknown as Socket },
     {
@@ -40,6 +40,8 @@ function start({ url, name, id, token, videoPort }: ToSession & { type: "start" 
         lastAnnouncement = "";
         announce();
         if (paused.length > 0) newSession.send({ type: "pause", tracks: paused });
+        // Before a camera is there, so that publishing need not wait for it; but not while the first pictures are decoded.
+        setTimeout(() => void chooseVideoCodec(), PROBE_AFTER_MS);
       },
       reconnecting: () => toPage({ type: "reconnecting" }),
       message: fromServer,

@@ -8,12 +8,13 @@ use axum::extract::ws::Message;
 use futures_util::SinkExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
+use wzp_proto::codec::Codec;
 
 use super::{ACK_DELAY, ACK_EVERY, End, SEND_DEADLINE, Shared, Sink, lock, send_now};
 use crate::browser::egress::Out;
 use crate::browser::message::{Member, ToClient};
 use crate::media::frame::ParticipantId;
-use crate::room::member::LeaveReason;
+use crate::room::member::{Door, LeaveReason};
 use crate::room::peer::{PeerCommand, Peers};
 use crate::room::registry::RoomHandle;
 use crate::room::snapshot::{MemberView, Snapshot};
@@ -40,6 +41,11 @@ impl Writer<'_> {
         let mut ack_due: Option<Instant> = None;
         let mut last_ack = Instant::now();
         let first = self.snapshot.clone();
+        if let Some(uplink) = &first.uplink
+            && let Err(end) = send_now(sink, &ToClient::from(&**uplink)).await
+        {
+            return end;
+        }
         if let Err(end) = self.follow(sink, &first).await {
             return end;
         }
@@ -139,6 +145,16 @@ impl Writer<'_> {
         if let (Some(peer), Some(peers)) = (peer, &self.peers) {
             peers.send(PeerCommand::Update { peer });
         }
+        // Once for each time that it comes to be so, not for each native that joins later.
+        if unseen_by_natives(new, self.id) && !unseen_by_natives(&old, self.id) {
+            let notice = ToClient::Notice {
+                code: "unseen_by_natives",
+                message: "People in native apps do not see your picture unless their app is set to AV1: this browser \
+                          sends AV1, most apps show H.264."
+                    .to_owned(),
+            };
+            send_now(sink, &notice).await?;
+        }
         let told = lock(&self.shared.egress).update(new);
         for message in told {
             send_now(sink, &message).await?;
@@ -146,6 +162,19 @@ impl Writer<'_> {
         tracing::trace!(member = %self.id, version = new.version, "followed");
         Ok(())
     }
+}
+
+/// Whether the member sends a codec that most native apps do not take, and such an app is there. An app takes the one
+/// video codec that it is set to, H.264 by default.
+fn unseen_by_natives(snapshot: &Snapshot, id: ParticipantId) -> bool {
+    let natives = || snapshot.members.iter().any(|member| member.door == Door::Native);
+    snapshot.member(id).is_some_and(|own| {
+        let tracks = own.tracks.iter();
+        tracks
+            .map(|track| track.info.codec)
+            .any(|codec| codec == Codec::Av1Main)
+            && natives()
+    })
 }
 
 /// The messages that turn one snapshot into another.
@@ -174,6 +203,9 @@ fn changes(old: &Snapshot, new: &Snapshot) -> Vec<ToClient> {
             }
             Some(_) => {}
         }
+    }
+    if let Some(uplink) = new.uplink.as_ref().filter(|_| old.uplink != new.uplink) {
+        out.push(ToClient::from(&**uplink));
     }
     if old.speakers != new.speakers {
         out.push(ToClient::Speakers {

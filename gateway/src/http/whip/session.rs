@@ -362,7 +362,10 @@ impl Session {
                     Some(Control::Keyframe { slot, .. }) => {
                         self.peer.tell(PeerCommand::RequestKeyframe { peer: self.peer.id, slot });
                     }
-                    Some(Control::Limit { .. }) => {}
+                    Some(Control::Limit { slot, max_bitrate, .. }) => {
+                        let max_bitrate = max_bitrate.min(self.shared.max_video_bitrate);
+                        self.peer.tell(PeerCommand::Limit { peer: self.peer.id, slot, max_bitrate });
+                    }
                     Some(Control::Ended(reason)) => return End::Room(reason),
                     None => return End::Room(LeaveReason::Removed),
                 },

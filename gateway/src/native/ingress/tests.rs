@@ -404,6 +404,33 @@ fn first_picture_without_keyframe_asks_for_one() {
 }
 
 #[test]
+fn kind_that_ends_takes_its_track_with_it_and_may_begin_again() {
+    let mut ingress = ingress();
+    assert!(!ingress.end(Kind::Video, 5), "there was none");
+    assert!(ingress.take_tracks().is_none());
+    let show = |ingress: &mut Ingress| {
+        for datagram in picture(0, 0, true, 10) {
+            ingress.datagram(datagram, RoomTime(0)).unwrap();
+        }
+        ingress
+            .datagram(sound(0, 0, Codec::Opus24k, Flags::empty()), RoomTime(0))
+            .unwrap();
+        ingress.take_tracks().unwrap()
+    };
+    let before = show(&mut ingress);
+    assert!(ingress.end(Kind::Video, 5));
+    let without = ingress.take_tracks().unwrap();
+    assert_eq!(
+        without.iter().map(|(info, _)| info.kind).collect::<Vec<_>>(),
+        [Kind::Audio]
+    );
+    let again = show(&mut ingress);
+    assert!(Arc::ptr_eq(&again[0].1, &before[0].1), "sound has gone on");
+    assert!(!Arc::ptr_eq(&again[1].1, &before[1].1), "the picture is a new track");
+    assert!(before[1].1.has_ended());
+}
+
+#[test]
 fn flood_is_cut_and_then_reported() {
     let rates = Rates {
         datagrams: 100,

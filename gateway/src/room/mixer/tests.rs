@@ -126,6 +126,36 @@ fn everyone_hears_the_others_at_their_level_and_not_himself() {
 }
 
 #[test]
+fn mix_for_a_relay_has_nothing_in_it_that_came_from_there() {
+    let mut talkers = [Talker::new(1, 440.0), Talker::new(2, 660.0), Talker::new(3, 880.0)];
+    let mut mix = RoomMix::default();
+    mix.set_sources(&talkers.each_ref().map(|talker| talker.id));
+    mix.set_remote(&BTreeSet::from([ParticipantId(2)]));
+    let listeners = BTreeMap::from([(LEG, Wants::Local), (ParticipantId(9), Wants::Opus)]);
+    let mut ticks = Vec::new();
+    for n in 0..100 {
+        for talker in &mut talkers {
+            // The third falls silent in the middle.
+            talker.talk(n, talker.id.0 != 3 || n < 50, &mut mix);
+        }
+        ticks.push(mix.tick(&listeners, RoomTime(n * 20_000 + 15_000)));
+    }
+    let heard = decode(&ticks[10..48], LEG.0);
+    let heard = &heard[4_800..];
+    assert!(decibels(amplitude(heard, 440.0), 0.25) < 3.0 && decibels(amplitude(heard, 880.0), 0.25) < 3.0);
+    assert!(amplitude(heard, 660.0) < 0.005, "{}", amplitude(heard, 660.0));
+    // Others hear all three meanwhile.
+    assert!(decibels(amplitude(&decode(&ticks[10..48], 9)[4_800..], 660.0), 0.25) < 3.0);
+    // One talker of ours is passed through: there is no mix, though the relay's member talks on.
+    let mut remote_only = mix;
+    for n in 100..300 {
+        talkers[1].talk(n, true, &mut remote_only);
+        let tick = remote_only.tick(&listeners, RoomTime(n * 20_000 + 15_000));
+        assert!(n < 200 || tick.opus(LEG).is_none());
+    }
+}
+
+#[test]
 fn encoders_run_only_for_who_needs_them() {
     let listeners: Vec<_> = (1..=20).map(|id| (id, Wants::Opus)).collect();
     // One talks: nothing is encoded, everything is decoded once.

@@ -9,7 +9,6 @@ const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 const RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
 const REPAIRED_RID: &str = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id";
 const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
-const ORIENTATION: &str = "urn:3gpp:video-orientation";
 const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
 pub(super) const TRANSPORT_CC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 
@@ -20,7 +19,6 @@ pub(super) struct ExtensionIds {
     pub rid: Option<u8>,
     pub repaired_rid: Option<u8>,
     pub audio_level: Option<u8>,
-    pub orientation: Option<u8>,
     pub abs_send_time: Option<u8>,
     pub transport_cc: Option<u8>,
 }
@@ -356,10 +354,11 @@ fn agree_extensions(offered: &OfferedLine, kind: Kind) -> (ExtensionIds, Vec<(u8
     };
     match kind {
         Kind::Audio => ids.audio_level = take(AUDIO_LEVEL),
+        // Not the orientation of the picture (3GPP TS 26.114): a browser that may not tell it turns the picture itself,
+        // and so everybody sees it upright, at whatever door.
         Kind::Video => {
             ids.rid = take(RID);
             ids.repaired_rid = take(REPAIRED_RID);
-            ids.orientation = take(ORIENTATION);
         }
     }
     (ids, extmap)

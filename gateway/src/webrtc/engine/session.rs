@@ -354,7 +354,6 @@ impl Session {
             ssrc,
             marker: header.marker,
             audio_level: extension(line.extensions.audio_level).map(|value| value & 0x7f),
-            rotation: extension(line.extensions.orientation).map(|value| u16::from(value & 3) * 90),
             repaired: is_rtx,
             arrived: now,
         };

@@ -9,6 +9,7 @@ const OFFER: &str = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:
     a=setup:actpass\r\na=rtcp-mux\r\na=sendrecv\r\na=rtpmap:111 opus/48000/2\r\na=rtpmap:0 PCMU/8000\r\n\
     a=extmap:3 urn:ietf:params:rtp-hdrext:sdes:mid\r\na=extmap:5 urn:ietf:params:rtp-hdrext:ssrc-audio-level\r\n\
     m=video 9 UDP/TLS/RTP/SAVPF 102 103 108 109 45 46 47\r\nc=IN IP4 0.0.0.0\r\na=mid:1\r\na=rtcp-mux\r\na=recvonly\r\n\
+    a=extmap:13 urn:3gpp:video-orientation\r\n\
     a=rtpmap:102 H264/90000\r\na=fmtp:102 packetization-mode=1;profile-level-id=42001f\r\n\
     a=rtpmap:103 rtx/90000\r\na=fmtp:103 apt=102\r\n\
     a=rtpmap:108 H264/90000\r\na=fmtp:108 packetization-mode=1;profile-level-id=42e01f\r\na=rtcp-fb:108 nack pli\r\n\
@@ -81,7 +82,14 @@ fn the_answer_names_what_was_agreed_and_nothing_else() {
     ] {
         assert!(answer.contains(line), "no {line:?} in {answer}");
     }
-    for line in ["PCMU", "a=ice-lite", "H264/90000\r\na=rtcp-fb:102", " 47"] {
+    // Who may not tell how its camera is held turns the picture itself.
+    for line in [
+        "video-orientation",
+        "PCMU",
+        "a=ice-lite",
+        "H264/90000\r\na=rtcp-fb:102",
+        " 47",
+    ] {
         assert!(!answer.contains(line), "{line:?} in {answer}");
     }
 }

@@ -257,8 +257,6 @@ pub struct RtpMeta {
     pub marker: bool,
     /// Loudness in -dBov, 0 (loudest) to 127 (silence) (RFC 6464).
     pub audio_level: Option<u8>,
-    /// Clockwise rotation that a receiver must apply, in degrees: 0, 90, 180, 270 (3GPP TS 26.114, CVO).
-    pub rotation: Option<u16>,
     /// The packet came as a retransmission.
     pub repaired: bool,
     /// When it arrived.

@@ -13,7 +13,7 @@ use rtc::rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
 use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, nack_pairs_from_sequence_numbers};
 
 use super::super::line::Line;
-use super::super::types::{Event, Mid, ReportTime, Rid};
+use super::super::types::{Event, Kind, Mid, ReportTime, Rid};
 use super::{Session, Sinks, WriteError};
 
 impl Session {
@@ -134,6 +134,25 @@ impl Session {
             })],
             sinks,
         )
+    }
+
+    /// Bounds what the publisher sends altogether (REMB).
+    pub fn limit_rate(&mut self, bps: u64, sinks: &mut Sinks<'_>) -> Result<(), WriteError> {
+        let takes_it = |line: &Line| line.codecs.iter().any(|codec| codec.feedback.contains(&"goog-remb"));
+        let videos = self.lines.iter().enumerate();
+        let ssrcs: Vec<u32> = videos
+            .filter(|(_, line)| line.kind == Some(Kind::Video) && line.direction.recv && takes_it(line))
+            .filter_map(|(index, _)| self.inbound.ssrc_of(index, None))
+            .collect();
+        if ssrcs.is_empty() {
+            return Err(WriteError::NoLine);
+        }
+        let remb = ReceiverEstimatedMaximumBitrate {
+            sender_ssrc: self.ssrc,
+            bitrate: bps as f32,
+            ssrcs,
+        };
+        self.write_rtcp(&[Box::new(remb)], sinks)
     }
 
     /// Tells a viewer the clocks of the stream we send.

@@ -1,0 +1,386 @@
+//! A leg that is connected: media and signals, both ways.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::Connection;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+use wzp_proto::packet::MediaPacket;
+use wzp_proto::signal::{HangupReason, Signal};
+
+use super::{DialledName, Leg, Over, Watch, after};
+use crate::config::uplink::Names;
+use crate::media::frame::RoomTime;
+use crate::native::client::{Client, Event};
+use crate::native::egress::Egress;
+use crate::native::transport::close;
+use crate::native::view::View;
+use crate::room::keyframes::Reason;
+use crate::room::uplink::UplinkState;
+use crate::uplink::legible::{Legibility, Verdict};
+use crate::uplink::separate::{self, Separator};
+use crate::uplink::trouble::Trouble;
+
+/// How often what is slow is looked at.
+const PULSE: Duration = Duration::from_millis(400);
+/// A leg that is alone looks after this whether the others are in the room of the name's other form, µs …
+const LOOK_FIRST: u64 = 1_500_000;
+/// … and again so often, µs.
+const LOOK_AGAIN: u64 = 15_000_000;
+/// A connection that has stood for this long was a good one, µs.
+const STEADY: u64 = 10_000_000;
+/// A sender that is silent for this long is gone. Apps send without pause, also when muted.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Why the relay is dialled while the connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Redial {
+    /// The leg should have another name.
+    Rename,
+    /// Nothing comes.
+    Stalled,
+}
+
+type Redialled = (Redial, DialledName, String, Result<Client, Trouble>);
+
+/// What belongs to one connection, and to those that take its place without anybody noticing.
+struct Link {
+    client: Client,
+    dialled: Option<DialledName>,
+    egress: Egress,
+    separator: Separator,
+    legibility: Legibility,
+    /// The last that the relay said before it ended it.
+    word: Option<HangupReason>,
+    redialling: JoinSet<Redialled>,
+    redial_at: RoomTime,
+    closing: JoinSet<()>,
+    /// Looks whether somebody is in the room of the name's other form.
+    looking: JoinSet<bool>,
+    look_at: RoomTime,
+    /// UDP datagrams received at the last pulse, and when there last was a new one.
+    received: (u64, RoomTime),
+    since: RoomTime,
+}
+
+impl Link {
+    fn connection(&self) -> Connection {
+        self.client.connection().clone()
+    }
+}
+
+impl Leg {
+    /// Carries media until the connection is lost, or the leg is not wanted any more.
+    pub(super) async fn converse(&mut self, client: Client, watch: &mut Watch) -> Result<Trouble, Over> {
+        let now = self.room.now();
+        let waker = Arc::new(Notify::new());
+        // High, and far from every app's own counters, which begin at 0.
+        let first_seqs = rand::random::<[u32; 2]>().map(|seq| seq | 1 << 31);
+        let view = View::of_local_members(self.target.rule.video_stream, first_seqs);
+        let mut egress = Egress::new(view, waker.clone(), self.shared.counters.clone(), now);
+        egress.listen(self.room.listen_local(&waker));
+        let mut link = Link {
+            client,
+            dialled: self.dialled_name().ok(),
+            egress,
+            separator: separator(),
+            legibility: Legibility::default(),
+            word: None,
+            redialling: JoinSet::new(),
+            redial_at: now,
+            closing: JoinSet::new(),
+            looking: JoinSet::new(),
+            look_at: now.plus(LOOK_FIRST),
+            received: (0, now),
+            since: now,
+        };
+        self.roster.reconnected();
+        self.say(UplinkState::Connected, "in the relay's room").await;
+        let over = self.exchange(&mut link, &waker, watch).await;
+        link.redialling.abort_all();
+        if over.is_err() {
+            link.client.close(close::NORMAL, "normal close").await;
+        }
+        // Connections that were replaced have said goodbye; each waits a second at most.
+        while link.closing.join_next().await.is_some() {}
+        over
+    }
+
+    async fn exchange(&mut self, link: &mut Link, waker: &Notify, watch: &mut Watch) -> Result<Trouble, Over> {
+        let mut pulse = interval(PULSE);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.follow_room(link, watch);
+        loop {
+            let now = self.room.now();
+            let wake = [self.sources.poll_timeout(), link.egress.poll_timeout(now)];
+            let wake = wake.into_iter().flatten().min();
+            let wake = wake.map(|due| Duration::from_micros(due.since(now)));
+            let mut pump = true;
+            tokio::select! {
+                event = link.client.next() => {
+                    pump = false;
+                    if let Some(trouble) = self.take(event, link).await
+                        && !self.renewed(link, watch).await?
+                    {
+                        return Ok(trouble);
+                    }
+                }
+                () = waker.notified() => {}
+                () = after(wake), if wake.is_some() => {}
+                owner = self.sources.keyframe_wanted() => {
+                    if let Some(stream_id) = self.roster.video_of(&owner) {
+                        self.shared.counters.pli_out.one();
+                        link.client.sender().signal(Signal::picture_loss(stream_id));
+                    }
+                }
+                _ = pulse.tick() => self.pulse(link).await,
+                Some(redialled) = link.redialling.join_next(), if !link.redialling.is_empty() => {
+                    if let Ok(redialled) = redialled {
+                        self.redialled(redialled, link);
+                    }
+                }
+                Some(somebody) = link.looking.join_next(), if !link.looking.is_empty() => {
+                    if somebody.unwrap_or(false) && self.is_alone() {
+                        self.hashed = !self.hashed;
+                    }
+                }
+                over = watch.changed() => {
+                    if let Some(over) = over {
+                        return Err(over);
+                    }
+                    if watch.has_own_leg() {
+                        let message = "the relay is this gateway itself; name another one";
+                        return Ok(Trouble::new(UplinkState::Refused, message));
+                    }
+                    self.follow_room(link, watch);
+                }
+            }
+            let now = self.room.now();
+            self.sources.handle_timeout(now).await;
+            if pump {
+                self.pump(link, now);
+            }
+        }
+    }
+
+    fn follow_room(&mut self, link: &mut Link, watch: &Watch) {
+        let snapshot = watch.snapshots.borrow().clone();
+        link.egress.set_room(&snapshot);
+        let called = self.called(watch);
+        self.alias.want(called, self.room.now());
+    }
+
+    fn pump(&mut self, link: &mut Link, now: RoomTime) {
+        link.egress.pump(link.client.connection(), now);
+        for request in link.egress.requests() {
+            request.forward(&self.room, self.sources.memberships());
+        }
+    }
+
+    /// Acts on what came; says what is wrong if it is over.
+    async fn take(&mut self, event: Event, link: &mut Link) -> Option<Trouble> {
+        let now = self.room.now();
+        match event {
+            Event::Packet(packet) => self.receive(packet, None, link, now).await,
+            Event::Trunk(entries) => {
+                for entry in entries {
+                    match MediaPacket::decode(entry.packet) {
+                        Ok(packet) => self.receive(packet, Some(entry.session_id), link, now).await,
+                        Err(_) => self.shared.counters.malformed_in.one(),
+                    }
+                }
+            }
+            Event::BadPacket(error) => {
+                self.shared.counters.malformed_in.one();
+                link.legibility.bad(&error);
+            }
+            Event::Signal(signal) => self.hear(signal, link, now).await,
+            Event::BadSignal(error) => tracing::debug!(%error, "a signal of the relay was skipped"),
+            Event::Closed(error) => return Some(Trouble::lost(&error, link.word.as_ref())),
+        }
+        None
+    }
+
+    /// Takes a packet; `session` is its sender's at the relay, if the relay says it.
+    async fn receive(&mut self, packet: MediaPacket, session: Option<[u8; 2]>, link: &mut Link, now: RoomTime) {
+        self.shared.counters.datagrams_in.one();
+        link.legibility.packet(&packet);
+        if link.legibility.verdict() == Verdict::Sealed {
+            return;
+        }
+        let at = Duration::from_micros(now.0);
+        let placed = match session {
+            Some(session) => link.separator.push_from(session, &packet.header, at),
+            None => link.separator.push(&packet.header, at),
+        };
+        match placed.event {
+            separate::Event::Duplicate => return,
+            separate::Event::Restarted => self.roster.restarted(placed.stream),
+            _ => {}
+        }
+        if self.roster.seen(placed.stream, &packet.header, now) {
+            link.separator.expect_newcomers(self.roster.unheard());
+            self.sources.follow(&self.roster, now).await;
+        }
+        if let Some(owner) = self.roster.owner(placed.stream) {
+            self.sources.packet(owner, packet, now).await;
+        }
+    }
+
+    async fn hear(&mut self, signal: Signal, link: &mut Link, now: RoomTime) {
+        self.shared.counters.signals_in.one();
+        match signal {
+            Signal::RoomUpdate { participants, .. } => {
+                let newcomer = self.roster.list(participants, self.alias.shown(), now);
+                link.separator.expect_newcomers(self.roster.unheard());
+                self.sources.follow(&self.roster, now).await;
+                if newcomer {
+                    // The relay's cache cannot be relied on: whoever joins gets his picture from us.
+                    self.want_keyframe(link, now, Reason::Join);
+                }
+            }
+            Signal::PictureLossIndication { stream_id, .. } => {
+                self.shared.counters.pli_in.one();
+                // Relays hand such requests to everybody; what names somebody else's picture is not for us.
+                if !self.roster.has_video(stream_id, now) {
+                    let rtt = link.client.connection().rtt().as_micros() as u64;
+                    let since = RoomTime(now.0.saturating_sub(rtt));
+                    self.want_keyframe(link, since, Reason::Viewer);
+                }
+            }
+            Signal::Hangup { reason, .. } => link.word = Some(reason),
+            _ => {}
+        }
+    }
+
+    /// Asks whose picture goes up for a keyframe; how often, its keyframe owner decides.
+    fn want_keyframe(&self, link: &Link, since: RoomTime, reason: Reason) {
+        if let Some(track) = link.egress.view().shown() {
+            self.room.request_keyframe(track.id(), since, reason);
+        }
+    }
+
+    /// Looks after what is slow.
+    async fn pulse(&mut self, link: &mut Link) {
+        let now = self.room.now();
+        let vanished = link.separator.expire(Duration::from_micros(now.0));
+        if !vanished.is_empty() {
+            self.roster.vanished(&vanished);
+            link.separator.expect_newcomers(self.roster.unheard());
+            self.sources.follow(&self.roster, now).await;
+        }
+        let received = link.connection().stats().udp_rx.datagrams;
+        if received != link.received.0 {
+            link.received = (received, now);
+        }
+        let silent = now.since(link.received.1) >= self.shared.config.silence.as_micros() as u64;
+        if silent {
+            self.say(UplinkState::Stalled, "nothing comes from the relay any more")
+                .await;
+            self.redial(Redial::Stalled, link, now);
+        } else {
+            match link.legibility.verdict() {
+                Verdict::Legible => self.say(UplinkState::Connected, "in the relay's room").await,
+                Verdict::Sealed => {
+                    let message = "the relay's members encrypt their media end to end, so it cannot be played here";
+                    self.say(UplinkState::Unreadable, message).await;
+                }
+                Verdict::Version(version) => {
+                    let message = format!("the relay forwards media of another wire version (first byte {version})");
+                    self.say(UplinkState::Unreadable, &message).await;
+                }
+            }
+            if now.since(link.since) >= STEADY {
+                self.backoff.reset();
+                self.good_at = Some(now);
+            }
+        }
+        if self.target.rule.names == Names::Auto && self.is_alone() && !silent {
+            self.look(link, now);
+        }
+        let renamed = self.alias.due().is_some_and(|due| due <= now);
+        let moved = self.dialled_name().ok() != link.dialled;
+        if renamed || moved {
+            self.redial(Redial::Rename, link, now);
+        }
+    }
+
+    fn is_alone(&self) -> bool {
+        self.roster.members().next().is_none()
+    }
+
+    fn look(&self, link: &mut Link, now: RoomTime) {
+        let (Ok(here), Ok(there)) = (self.dialled_name(), self.name_in_form(!self.hashed)) else {
+            return;
+        };
+        if here != there && now >= link.look_at && link.looking.is_empty() {
+            link.look_at = now.plus(LOOK_AGAIN);
+            let called = self.alias.shown().to_owned();
+            link.looking.spawn(self.target.clone().has_somebody(there, called));
+        }
+    }
+
+    /// Begins to join anew while the connection stands.
+    fn redial(&mut self, why: Redial, link: &mut Link, now: RoomTime) {
+        if !link.redialling.is_empty() || now < link.redial_at {
+            return;
+        }
+        let (Ok(name), called) = (self.dialled_name(), self.alias.wanted().to_owned()) else {
+            return;
+        };
+        let target = self.target.clone();
+        let attempt = self.attempts;
+        self.attempts += 1;
+        link.redialling.spawn(async move {
+            let dialled = target.dial(name.clone(), called.clone(), attempt).await;
+            (why, name, called, dialled)
+        });
+    }
+
+    /// The connection has ended: whether the one that is to take its place does. A relay that lets one identity in once ends
+    /// the old connection before we know that the new one stands.
+    async fn renewed(&mut self, link: &mut Link, watch: &mut Watch) -> Result<bool, Over> {
+        match watch.unless_over(link.redialling.join_next()).await? {
+            Some(Ok(redialled)) => Ok(self.redialled(redialled, link)),
+            _ => Ok(false),
+        }
+    }
+
+    /// Takes the new connection in place of the old one, if it stands.
+    fn redialled(&mut self, (why, name, called, dialled): Redialled, link: &mut Link) -> bool {
+        let now = self.room.now();
+        let client = match dialled {
+            Ok(client) => client,
+            Err(trouble) => {
+                let wait = self.wait(trouble.state);
+                link.redial_at = now.plus(wait.as_micros() as u64);
+                tracing::debug!(room = %self.room.display(), ?why, trouble.message, ?wait, "an uplink was not renewed");
+                return false;
+            }
+        };
+        let before = std::mem::replace(&mut link.client, client);
+        link.closing.spawn(before.close(close::NORMAL, "normal close"));
+        link.received = (0, now);
+        link.since = now;
+        link.word = None;
+        if why == Redial::Stalled || link.dialled.as_ref() != Some(&name) {
+            // Whoever was heard before has begun anew as well, or is not in this room.
+            self.roster.reconnected();
+            link.separator = separator();
+        }
+        link.dialled = Some(name);
+        self.alias.joined(called, now);
+        // To the relay we are somebody new, of whom it has no keyframe.
+        self.want_keyframe(link, now, Reason::Join);
+        true
+    }
+}
+
+fn separator() -> Separator {
+    Separator::new(separate::Config {
+        idle: IDLE,
+        ..separate::Config::default()
+    })
+}

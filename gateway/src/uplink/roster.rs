@@ -1,0 +1,434 @@
+//! Who on the relay sends which stream. Without IO; time is an argument.
+//!
+//! The relay's list has no stream ids and its packets no names, so this infers. Members are listed in the order in which
+//! they joined, and an app's timestamps count from when it joined: the origin of a stream, its arrival less its
+//! timestamp, says about when its sender came. A stream whose sender cannot be told is nobody's by name; it is shown as
+//! "native 1", or, if it stands for several, by all their names.
+
+use std::collections::BTreeMap;
+
+use wzp_proto::header::{MediaHeader, MediaType};
+use wzp_proto::signal::RoomParticipant;
+
+use crate::media::frame::{Kind, RoomTime};
+use crate::uplink::separate::StreamId;
+
+/// Members of the relay that are shown; those beyond are heard without a name.
+pub const MOST_MEMBERS: usize = 64;
+/// Longest name, characters.
+const MOST_NAME: usize = 64;
+/// A stream has so many packets before it is somebody: a stray packet is nobody.
+const PACKETS: u32 = 3;
+/// A stream whose sender has left has so many before it is somebody else's; fewer were still on their way.
+const PACKETS_AFTER: u32 = 40;
+/// An app's media begins within this of its joining, ms.
+const NEAR: i64 = 2_000;
+/// Senders whose origins are closer than this cannot be put in order, ms.
+const APART: i64 = 1_000;
+/// Sound and picture of one sender have origins no farther apart than this, ms.
+const PAIR: i64 = 700;
+/// Counters from here on are no app's, which begin at 0, but a gateway's: its sound may be a mix of several.
+const HIGH: u32 = 1 << 31;
+/// A picture that came within this is one that is being sent, µs.
+const LIVE: u64 = 2_000_000;
+
+/// Somebody of the relay.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Owner {
+    /// A member of its list.
+    Member(MemberKey),
+    /// Whoever sends a stream that is no member's by name.
+    Unnamed(u32),
+}
+
+/// Names a member of the relay's list.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MemberKey {
+    /// As the relay says it; empty for members without.
+    pub fingerprint: String,
+    /// Tells those apart that have the same fingerprint, by place in the list.
+    pub nth: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Member {
+    key: MemberKey,
+    name: String,
+    /// It is on another relay, so its place in the list says nothing.
+    elsewhere: bool,
+    /// When it joined, if that was after us.
+    since: Option<RoomTime>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    kind: Kind,
+    stream_id: u8,
+    origin: i64,
+    packets: u32,
+    /// How many of them it takes to be somebody.
+    needs: u32,
+    high: bool,
+    seen: RoomTime,
+    owner: Option<Owner>,
+}
+
+/// The relay's list and its streams.
+#[derive(Debug, Default)]
+pub struct Roster {
+    /// Our own fingerprints on the relay: the identity's, and the account's if it shows that.
+    own: Vec<String>,
+    members: Vec<Member>,
+    streams: BTreeMap<StreamId, Stream>,
+    listed_at: Option<RoomTime>,
+}
+
+impl Roster {
+    /// Nobody yet; our own leg has this fingerprint.
+    pub fn new(own: String) -> Self {
+        Self {
+            own: vec![own],
+            ..Self::default()
+        }
+    }
+
+    /// A new connection: streams begin anew, and who is in its first list may have been there for long.
+    pub fn reconnected(&mut self) {
+        self.streams.clear();
+        self.listed_at = None;
+    }
+
+    /// Takes the relay's list; our leg is called `alias` there. Whether somebody is new who will want a picture.
+    pub fn list(&mut self, participants: Vec<RoomParticipant>, alias: &str, now: RoomTime) -> bool {
+        // With accounts, the relay shows the account's fingerprint and not our key's: then the name tells, and the
+        // newest of that name is we, since the list is in the order of joining.
+        if !participants.iter().any(|who| self.own.contains(&who.fingerprint))
+            && let Some(own) = (participants.iter().rev())
+                .find(|who| who.relay_label.is_none() && who.alias.as_deref() == Some(alias))
+                .filter(|own| !own.fingerprint.is_empty())
+        {
+            self.own.push(own.fingerprint.clone());
+        }
+        let first = self.listed_at.is_none();
+        let mut members: Vec<Member> = Vec::new();
+        let mut newcomer = false;
+        for who in participants {
+            if self.own.contains(&who.fingerprint) || members.len() == MOST_MEMBERS {
+                continue;
+            }
+            let same = members
+                .iter()
+                .filter(|member| member.key.fingerprint == who.fingerprint);
+            let key = MemberKey {
+                nth: same.count() as u32,
+                fingerprint: who.fingerprint,
+            };
+            let known = self.members.iter().find(|member| member.key == key);
+            newcomer |= known.is_none();
+            let since = match known {
+                Some(known) if !first => known.since,
+                _ => (!first).then_some(now),
+            };
+            members.push(Member {
+                name: shown_name(who.alias.as_deref(), &key.fingerprint),
+                key,
+                elsewhere: who.relay_label.is_some(),
+                since,
+            });
+        }
+        self.members = members;
+        self.listed_at = self.listed_at.or(Some(now));
+        self.assign();
+        newcomer || first
+    }
+
+    /// A packet of a stream came. Whether anything changed about who sends what.
+    pub fn seen(&mut self, id: StreamId, header: &MediaHeader, now: RoomTime) -> bool {
+        let stream = self.streams.entry(id).or_insert_with(|| Stream {
+            kind: match header.media_type {
+                MediaType::Video => Kind::Video,
+                _ => Kind::Audio,
+            },
+            stream_id: header.stream_id,
+            origin: 0,
+            packets: 0,
+            needs: PACKETS,
+            high: header.seq >= HIGH,
+            seen: now,
+            owner: None,
+        });
+        stream.seen = now;
+        stream.packets = stream.packets.saturating_add(1);
+        // The timestamp wraps after 49 days; nothing here is that old.
+        let origin = now.as_millis() as i64 - i64::from(header.timestamp);
+        stream.origin = if stream.packets == 1 {
+            origin
+        } else {
+            stream.origin.min(origin)
+        };
+        if stream.packets == stream.needs {
+            self.assign();
+            return true;
+        }
+        false
+    }
+
+    /// A stream's sender began to count anew.
+    pub fn restarted(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.packets = stream.packets.min(1);
+            stream.origin = i64::MAX;
+        }
+    }
+
+    /// These streams are no more.
+    pub fn vanished(&mut self, ids: &[StreamId]) {
+        self.streams.retain(|id, _| !ids.contains(id));
+        self.assign();
+    }
+
+    /// Whose stream this is; `None` while it may be a stray.
+    pub fn owner(&self, id: StreamId) -> Option<&Owner> {
+        self.streams.get(&id)?.owner.as_ref()
+    }
+
+    /// The members by key and name.
+    pub fn members(&self) -> impl Iterator<Item = (&MemberKey, &str)> {
+        self.members.iter().map(|member| (&member.key, member.name.as_str()))
+    }
+
+    /// Members whose sound has not been heard.
+    pub fn unheard(&self) -> usize {
+        let heard =
+            |key: &MemberKey| (self.streams.values()).any(|stream| stream.kind == Kind::Audio && is_of(stream, key));
+        self.members.iter().filter(|member| !heard(&member.key)).count()
+    }
+
+    /// Who sends streams without being known by name, the kinds of those streams, and what to call them.
+    pub fn unnamed(&self) -> BTreeMap<u32, String> {
+        let mut unnamed: BTreeMap<u32, String> = BTreeMap::new();
+        for stream in self.streams.values() {
+            if let Some(Owner::Unnamed(number)) = stream.owner {
+                let several = (stream.kind == Kind::Audio && stream.high)
+                    .then(|| self.merged())
+                    .flatten();
+                let name = several.unwrap_or_else(|| format!("native {number}"));
+                let entry = unnamed.entry(number).or_insert_with(|| name.clone());
+                if stream.kind == Kind::Audio {
+                    *entry = name;
+                }
+            }
+        }
+        unnamed
+    }
+
+    /// The kinds of stream that somebody sends.
+    pub fn sends(&self, owner: &Owner, kind: Kind) -> bool {
+        (self.streams.values()).any(|stream| stream.kind == kind && stream.owner.as_ref() == Some(owner))
+    }
+
+    /// Whether a picture of somebody else comes from the relay under this stream id now.
+    pub fn has_video(&self, stream_id: u8, now: RoomTime) -> bool {
+        (self.streams.values())
+            .filter(|stream| stream.kind == Kind::Video && now.since(stream.seen) <= LIVE)
+            .any(|stream| stream.stream_id == stream_id)
+    }
+
+    /// The stream id under which somebody's picture comes.
+    pub fn video_of(&self, owner: &Owner) -> Option<u8> {
+        (self.streams.values())
+            .filter(|stream| stream.kind == Kind::Video && stream.owner.as_ref() == Some(owner))
+            .max_by_key(|stream| stream.seen)
+            .map(|stream| stream.stream_id)
+    }
+
+    /// All names of those whose sound has no stream of its own, if there are several and one stream without a name.
+    fn merged(&self) -> Option<String> {
+        let nameless = self.nameless(Kind::Audio).len();
+        let unheard: Vec<_> = self.without(Kind::Audio).map(|member| member.name.as_str()).collect();
+        (nameless == 1 && unheard.len() >= 2).then(|| unheard.join(" + ").chars().take(MOST_NAME).collect())
+    }
+
+    fn without(&self, kind: Kind) -> impl Iterator<Item = &Member> {
+        (self.members.iter()).filter(move |member| {
+            !(self.streams.values()).any(|stream| stream.kind == kind && is_of(stream, &member.key))
+        })
+    }
+
+    /// Streams of a kind that are no member's by name, in the order of their origins.
+    fn nameless(&self, kind: Kind) -> Vec<StreamId> {
+        let mut nameless: Vec<_> = (self.streams.iter())
+            .filter(|(_, stream)| stream.kind == kind && stream.packets >= stream.needs)
+            .filter(|(_, stream)| !matches!(stream.owner, Some(Owner::Member(_))))
+            .map(|(id, stream)| (stream.origin, *id))
+            .collect();
+        nameless.sort_unstable();
+        nameless.into_iter().map(|(_, id)| id).collect()
+    }
+
+    fn assign(&mut self) {
+        let present: Vec<_> = self.members.iter().map(|member| member.key.clone()).collect();
+        for stream in self.streams.values_mut() {
+            let gone = matches!(&stream.owner, Some(Owner::Member(key)) if !present.contains(key));
+            // A gateway's sound was one member's as long as there was only one; now it may be a mix.
+            if gone {
+                stream.packets = 0;
+                stream.needs = PACKETS_AFTER;
+            }
+            if gone || (stream.high && stream.kind == Kind::Audio && present.len() != 1) {
+                stream.owner = None;
+            }
+        }
+        if let [only] = &present[..] {
+            self.give_all(only.clone());
+        } else {
+            self.match_by_time();
+            self.match_by_order();
+            self.match_the_last();
+            self.match_pictures();
+        }
+        self.number_the_rest();
+    }
+
+    /// There is only one: the newest sound and picture are its own, older ones what somebody left behind.
+    fn give_all(&mut self, only: MemberKey) {
+        for kind in [Kind::Audio, Kind::Video] {
+            let newest = (self.streams.iter())
+                .filter(|(_, stream)| stream.kind == kind && stream.packets >= stream.needs)
+                .map(|(id, _)| *id)
+                .max();
+            for (id, stream) in self.streams.iter_mut().filter(|(_, stream)| stream.kind == kind) {
+                let owner = Owner::Member(only.clone());
+                if Some(*id) == newest {
+                    stream.owner = Some(owner);
+                } else if stream.owner.as_ref() == Some(&owner) {
+                    stream.owner = None;
+                }
+            }
+        }
+    }
+
+    /// A stream that began when exactly one member joined is that member's.
+    fn match_by_time(&mut self) {
+        let near = |stream: &Stream, member: &Member| {
+            (member.since).is_some_and(|since| (stream.origin - since.as_millis() as i64).abs() <= NEAR)
+        };
+        let nameless = self.nameless(Kind::Audio);
+        let mut found = Vec::new();
+        for member in self.without(Kind::Audio) {
+            let streams: Vec<_> = (nameless.iter()).filter(|id| near(&self.streams[id], member)).collect();
+            if let [id] = streams[..]
+                && self
+                    .without(Kind::Audio)
+                    .filter(|other| near(&self.streams[id], other))
+                    .count()
+                    == 1
+            {
+                found.push((*id, member.key.clone()));
+            }
+        }
+        self.give(found);
+    }
+
+    /// As many streams as members without one: they are in the same order, if that is clear.
+    fn match_by_order(&mut self) {
+        let nameless = self.nameless(Kind::Audio);
+        let without: Vec<_> = self.without(Kind::Audio).collect();
+        let origins: Vec<_> = nameless.iter().map(|id| self.streams[id].origin).collect();
+        let clear = origins.windows(2).all(|pair| pair[1] - pair[0] >= APART);
+        let here = without.iter().all(|member| !member.elsewhere);
+        let apps = nameless.iter().all(|id| !self.streams[id].high);
+        if nameless.len() < 2 || nameless.len() != without.len() || !(clear && here && apps) {
+            return;
+        }
+        let listed_at = self.listed_at.unwrap_or_default().as_millis() as i64;
+        let possible = without.iter().zip(&origins).all(|(member, origin)| match member.since {
+            Some(since) => (origin - since.as_millis() as i64).abs() <= NEAR + APART,
+            None => *origin <= listed_at + NEAR,
+        });
+        if possible {
+            let keys: Vec<_> = without.iter().map(|member| member.key.clone()).collect();
+            self.give(nameless.into_iter().zip(keys));
+        }
+    }
+
+    /// One stream and one member are left.
+    fn match_the_last(&mut self) {
+        let nameless = self.nameless(Kind::Audio);
+        let without: Vec<_> = self.without(Kind::Audio).map(|member| member.key.clone()).collect();
+        if let ([id], [key]) = (&nameless[..], &without[..])
+            && !self.streams[id].high
+        {
+            let found = (*id, key.clone());
+            self.give([found]);
+        }
+    }
+
+    /// A picture belongs to the one sound that has its origin.
+    fn match_pictures(&mut self) {
+        let mut found = Vec::new();
+        for id in self.nameless(Kind::Video) {
+            let picture = &self.streams[&id];
+            let near = |stream: &&Stream| (stream.origin - picture.origin).abs() <= PAIR && stream.high == picture.high;
+            let mut sounds = (self.streams.values())
+                .filter(|stream| stream.kind == Kind::Audio)
+                .filter(near);
+            let pictures = (self.streams.values())
+                .filter(|stream| stream.kind == Kind::Video)
+                .filter(near);
+            if let (Some(sound), None, 1) = (sounds.next(), sounds.next(), pictures.count())
+                && let Some(Owner::Member(key)) = &sound.owner
+            {
+                found.push((id, key.clone()));
+            }
+        }
+        self.give(found);
+    }
+
+    fn give(&mut self, found: impl IntoIterator<Item = (StreamId, MemberKey)>) {
+        for (id, key) in found {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.owner = Some(Owner::Member(key));
+            }
+        }
+    }
+
+    /// Whoever is left gets the lowest free number; nobody has two streams of one kind.
+    fn number_the_rest(&mut self) {
+        let mut taken: Vec<_> = (self.streams.values())
+            .filter_map(|stream| match stream.owner {
+                Some(Owner::Unnamed(number)) => Some(number),
+                _ => None,
+            })
+            .collect();
+        for kind in [Kind::Audio, Kind::Video] {
+            for id in self.nameless(kind) {
+                if let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.owner.is_none()) {
+                    let number = (1..).find(|number| !taken.contains(number)).unwrap_or(u32::MAX);
+                    taken.push(number);
+                    stream.owner = Some(Owner::Unnamed(number));
+                }
+            }
+        }
+    }
+}
+
+fn is_of(stream: &Stream, key: &MemberKey) -> bool {
+    matches!(&stream.owner, Some(Owner::Member(owner)) if owner == key)
+}
+
+/// What a member is called here: its alias without what cannot be shown, else its fingerprint's beginning.
+fn shown_name(alias: Option<&str>, fingerprint: &str) -> String {
+    let clean = |text: &str, most| -> String {
+        let shown: String = text.chars().filter(|c| !c.is_control()).take(most).collect();
+        shown.trim().to_owned()
+    };
+    let names = [clean(alias.unwrap_or_default(), MOST_NAME), clean(fingerprint, 9)];
+    names
+        .into_iter()
+        .find(|name| !name.is_empty())
+        .unwrap_or_else(|| "native".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

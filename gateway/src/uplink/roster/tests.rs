@@ -1,0 +1,185 @@
+use wzp_proto::codec::Codec;
+use wzp_proto::header::Flags;
+
+use super::*;
+
+const OWN: &str = "own";
+
+fn who(fingerprint: &str, alias: &str) -> RoomParticipant {
+    RoomParticipant {
+        fingerprint: fingerprint.to_owned(),
+        alias: Some(alias.to_owned()),
+        relay_label: None,
+        stream_id: None,
+    }
+}
+
+fn header(kind: Kind, stream_id: u8, seq: u32, timestamp: u32) -> MediaHeader {
+    MediaHeader {
+        flags: Flags::empty(),
+        media_type: match kind {
+            Kind::Audio => MediaType::Audio,
+            Kind::Video => MediaType::Video,
+        },
+        codec: Codec::Opus24k,
+        stream_id,
+        fec_ratio: 0,
+        seq,
+        timestamp,
+        fec_block: 0,
+    }
+}
+
+fn ms(ms: u64) -> RoomTime {
+    RoomTime::from_millis(ms)
+}
+
+/// Packets of a stream whose sender began at `origin`.
+fn hear(roster: &mut Roster, id: u32, kind: Kind, first_seq: u32, origin: i64, now: u64) {
+    for n in 0..PACKETS {
+        let at = now + u64::from(n) * 20;
+        let header = header(kind, id as u8, first_seq + n, (at as i64 - origin) as u32);
+        roster.seen(StreamId(id), &header, ms(at));
+    }
+}
+
+fn name_of(roster: &Roster, id: u32) -> String {
+    match roster.owner(StreamId(id)) {
+        Some(Owner::Member(key)) => roster.members().find(|(known, _)| *known == key).unwrap().1.to_owned(),
+        Some(Owner::Unnamed(number)) => roster.unnamed()[number].clone(),
+        None => "nobody".to_owned(),
+    }
+}
+
+#[test]
+fn own_leg_is_never_listed_even_under_an_accounts_fingerprint() {
+    let mut roster = Roster::new(OWN.to_owned());
+    let list = vec![who("bo", "Bo"), who(OWN, "Ana via web")];
+    assert!(roster.list(list, "Ana via web", ms(0)));
+    assert_eq!(roster.members().map(|(_, name)| name).collect::<Vec<_>>(), ["Bo"]);
+    let mut roster = Roster::new(OWN.to_owned());
+    let list = vec![who("x", "Ana via web"), who("bo", "Bo"), who("account", "Ana via web")];
+    roster.list(list, "Ana via web", ms(0));
+    assert_eq!(
+        roster.members().map(|(_, name)| name).collect::<Vec<_>>(),
+        ["Ana via web", "Bo"]
+    );
+}
+
+#[test]
+fn only_member_sends_whatever_comes() {
+    let mut roster = Roster::new(OWN.to_owned());
+    roster.list(vec![who(OWN, "us"), who("bo", "Bo")], "us", ms(0));
+    hear(&mut roster, 1, Kind::Audio, 0, -5_000, 100);
+    hear(&mut roster, 2, Kind::Video, 7, 90_000, 100);
+    assert_eq!((name_of(&roster, 1), name_of(&roster, 2)), ("Bo".into(), "Bo".into()));
+    assert_eq!(roster.unheard(), 0);
+}
+
+#[test]
+fn one_packet_is_nobody() {
+    let mut roster = Roster::new(OWN.to_owned());
+    roster.list(vec![who(OWN, "us"), who("bo", "Bo")], "us", ms(0));
+    assert!(!roster.seen(StreamId(1), &header(Kind::Audio, 0, 5, 100), ms(100)));
+    assert_eq!(name_of(&roster, 1), "nobody");
+}
+
+#[test]
+fn those_who_were_there_before_are_told_by_the_order_of_their_origins() {
+    let mut roster = Roster::new(OWN.to_owned());
+    roster.list(vec![who("bo", "Bo"), who("cy", "Cy"), who(OWN, "us")], "us", ms(0));
+    hear(&mut roster, 1, Kind::Audio, 900, -4_000, 100);
+    assert_eq!(name_of(&roster, 1), "native 1", "it could be either");
+    hear(&mut roster, 2, Kind::Audio, 2_000, -40_000, 100);
+    assert_eq!((name_of(&roster, 1), name_of(&roster, 2)), ("Cy".into(), "Bo".into()));
+    // A picture goes with the sound of its origin.
+    hear(&mut roster, 3, Kind::Video, 100, -39_900, 200);
+    assert_eq!(name_of(&roster, 3), "Bo");
+    assert_eq!(roster.video_of(roster.owner(StreamId(3)).unwrap()), Some(3));
+}
+
+#[test]
+fn those_who_join_later_are_told_by_when_they_did() {
+    let mut roster = Roster::new(OWN.to_owned());
+    let (bo, cy, di) = (who("bo", "Bo"), who("cy", "Cy"), who("di", "Di"));
+    roster.list(vec![bo.clone(), who(OWN, "us")], "us", ms(0));
+    roster.list(vec![bo.clone(), who(OWN, "us"), cy.clone()], "us", ms(10_000));
+    roster.list(vec![bo, who(OWN, "us"), cy, di], "us", ms(20_000));
+    assert_eq!(roster.unheard(), 3);
+    hear(&mut roster, 4, Kind::Audio, 0, 20_300, 20_400);
+    assert_eq!(name_of(&roster, 4), "Di");
+    hear(&mut roster, 5, Kind::Audio, 0, 9_800, 20_400);
+    assert_eq!(name_of(&roster, 5), "Cy");
+    hear(&mut roster, 6, Kind::Audio, 0, -70_000, 20_400);
+    assert_eq!(name_of(&roster, 6), "Bo", "the last one left");
+    assert_eq!(roster.unheard(), 0);
+}
+
+#[test]
+fn equal_origins_stay_without_a_name_and_come_apart_when_one_leaves() {
+    let mut roster = Roster::new(OWN.to_owned());
+    let (bo, cy) = (who("bo", "Bo"), who("cy", "Cy"));
+    roster.list(vec![bo.clone(), cy, who(OWN, "us")], "us", ms(0));
+    hear(&mut roster, 1, Kind::Audio, 0, -4_000, 100);
+    hear(&mut roster, 2, Kind::Audio, 0, -4_100, 100);
+    let names = [name_of(&roster, 1), name_of(&roster, 2)];
+    assert_eq!(names, ["native 1", "native 2"].map(String::from));
+    roster.list(vec![bo, who(OWN, "us")], "us", ms(5_000));
+    roster.vanished(&[StreamId(2)]);
+    assert_eq!(name_of(&roster, 1), "Bo");
+}
+
+#[test]
+fn what_a_leaving_member_left_on_its_way_is_nobody() {
+    let mut roster = Roster::new(OWN.to_owned());
+    let (bo, cy) = (who("bo", "Bo"), who("cy", "Cy"));
+    roster.list(vec![bo.clone(), cy, who(OWN, "us")], "us", ms(0));
+    hear(&mut roster, 1, Kind::Audio, 0, -9_000, 100);
+    hear(&mut roster, 2, Kind::Audio, 0, -4_000, 100);
+    assert_eq!((name_of(&roster, 1), name_of(&roster, 2)), ("Bo".into(), "Cy".into()));
+    roster.list(vec![bo, who(OWN, "us")], "us", ms(5_000));
+    hear(&mut roster, 2, Kind::Audio, 300, -4_000, 5_010);
+    assert_eq!(
+        (name_of(&roster, 1), name_of(&roster, 2)),
+        ("Bo".into(), "nobody".into())
+    );
+    assert!(roster.unnamed().is_empty());
+}
+
+#[test]
+fn mix_of_a_gateway_is_called_by_all_it_may_be() {
+    let mut roster = Roster::new(OWN.to_owned());
+    let (bo, cy) = (who("bo", "Bo"), who("cy", "Cy"));
+    roster.list(vec![bo.clone(), who(OWN, "us")], "us", ms(0));
+    hear(&mut roster, 1, Kind::Audio, 1 << 31, -4_000, 100);
+    assert_eq!(name_of(&roster, 1), "Bo");
+    roster.list(vec![bo.clone(), who(OWN, "us"), cy], "us", ms(5_000));
+    assert_eq!(name_of(&roster, 1), "Bo + Cy");
+    roster.list(vec![bo, who(OWN, "us")], "us", ms(9_000));
+    assert_eq!(name_of(&roster, 1), "Bo");
+}
+
+#[test]
+fn list_and_names_are_bounded() {
+    let mut roster = Roster::new(OWN.to_owned());
+    let crowd = (0..1000).map(|n| who(&n.to_string(), &"x".repeat(300))).collect();
+    roster.list(crowd, "us", ms(0));
+    assert_eq!(roster.members().count(), MOST_MEMBERS);
+    assert!(roster.members().all(|(_, name)| name.chars().count() <= MOST_NAME));
+    // Nameless ones are told apart by place.
+    roster.list(vec![who("", ""), who("", "")], "us", ms(0));
+    assert_eq!(
+        roster.members().map(|(key, name)| (key.nth, name)).collect::<Vec<_>>(),
+        [(0, "native"), (1, "native")]
+    );
+}
+
+#[test]
+fn keyframe_requests_for_somebody_elses_picture_are_known_by_its_stream() {
+    let mut roster = Roster::new(OWN.to_owned());
+    roster.list(vec![who("bo", "Bo"), who(OWN, "us")], "us", ms(0));
+    hear(&mut roster, 9, Kind::Video, 0, 0, 100);
+    assert!(roster.has_video(9, ms(200)));
+    assert!(!roster.has_video(8, ms(200)));
+    assert!(!roster.has_video(9, ms(9_000)), "it is sent no more");
+}

@@ -1,0 +1,53 @@
+// A browser on one gateway and a native app on its relay.
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { joinPage, moves, people, received, startChromium } from './chromium.mjs';
+import { joinNative, pass, scratch, startGateway, until } from './gateway.mjs';
+import { h264, pictures, rms, samples, strength } from './media.mjs';
+
+const near = (hz, wanted, off = 8) => Math.abs(hz - wanted) <= off;
+const line = (page) => page.locator('#call-uplink').textContent();
+
+test('a browser and a native on the relay hear and see each other, also after the relay died', async (t) => {
+  const folder = scratch(t);
+  const relay = await startGateway(t);
+  const gateway = await startGateway(t, { args: ['--relay', relay.native] });
+  const browser = await startChromium(t, { hz: 440 });
+  const page = await joinPage(t, browser, gateway, 'first', 'Ana');
+  await until('the page says where it is', async () => (await line(page)) === `with ${relay.native}`);
+  const [sound, picture] = [join(folder, 'sound.ogg'), join(folder, 'picture.h264')];
+  const talk = ['--audio', 'tone:880', '--video', h264(30), '--fps', '30'];
+  const native = joinNative(t, relay.native, 'first', { alias: 'Bo', args: [...talk, '--record-audio', sound, '--record-video', picture] });
+
+  await received(page, 'Bo', 'audio', (source) => near(source.dominantHz, 880) && source.audioLevel > 0.05);
+  await received(page, 'Bo', 'video', (source) => source.framesDecoded > 60);
+  const bo = await page.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.name === 'Bo').id);
+  assert.ok(await moves(page, bo), 'the tile does not move');
+  assert.deepEqual(await people(page), ['Ana', 'Bo']);
+  await pass(6000);
+  const [uplink] = await (await fetch(`http://${gateway.http}/api/uplinks`)).json();
+  assert.deepEqual([uplink.relay, uplink.state, uplink.local, uplink.remote], [relay.native, 'connected', 1, 1]);
+
+  const summary = await native.leave();
+  assert.deepEqual(summary.participants.map((other) => other.alias).sort(), ['Ana via web', 'Bo']);
+  const steady = samples(sound).subarray(48_000);
+  assert.ok(steady.length > 3 * 48_000, `${steady.length / 48_000} s of sound`);
+  assert.ok(strength(steady, 440) > 0.5 * rms(steady), `440 Hz ${strength(steady, 440)} of ${rms(steady)}`);
+  const { decoded, different } = pictures(picture);
+  assert.ok(decoded > 60 && different > 0.8 * decoded, `${decoded} pictures, ${different} different`);
+  await until('Bo has left', async () => (await people(page)).join() === 'Ana');
+
+  // A killed relay says no goodbye.
+  relay.child.kill('SIGKILL');
+  await until('the page says that the relay is away', async () => /nothing comes|does not answer|lost/.test(await line(page)));
+  assert.deepEqual(await people(page), ['Ana']);
+  const again = await startGateway(t, { native: relay.native });
+  const late = joinNative(t, again.native, 'first', { alias: 'Cy', args: talk });
+  await received(page, 'Cy', 'audio', (source) => near(source.dominantHz, 880) && source.audioLevel > 0.05);
+  await received(page, 'Cy', 'video', (source) => source.framesDecoded > 30);
+  await until('the page is content', async () => (await line(page)) === `with ${relay.native}`);
+  const { audio, video } = await (await pass(3000), late.leave());
+  assert.ok(audio.packets > 50 && video.frames > 20, `${audio.packets} packets, ${video.frames} frames`);
+  assert.deepEqual(page.problems, []);
+});
