@@ -66,6 +66,7 @@ try {
       const original = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
       navigator.mediaDevices.getUserMedia = (wanted) => original({ ...wanted, video: wanted.video && { width: 320, height: 180, frameRate: 15 } });
     });
+    page.setDefaultTimeout(120_000);
     await page.goto(`${gateway.base}/soak?name=${name}&autojoin=1&transport=${WAYS[way][index]}`);
     await inState(page, "call");
     const session = await page.context().newCDPSession(page);
