@@ -68,7 +68,7 @@ test-browser: web test-tools tests/node_modules/.stamp
 	$(CARGO) build --locked -p wzp-gateway
 	mkdir -p $(ARTIFACTS)
 	cd tests && $(NPM) test --silent
-	cd web-client && WZP_GATEWAY=$(CURDIR)/target/debug/wzp-gateway WZP_ARTIFACTS=$(ARTIFACTS)/page node --test --test-concurrency=1 --test-timeout=240000 page/tests/
+	cd web-client && WZP_GATEWAY=$(CURDIR)/target/debug/wzp-gateway WZP_ARTIFACTS=$(ARTIFACTS)/page node --test --test-concurrency=1 --test-timeout=600000 page/tests/
 
 # The picture in the README, from the tests' screenshots.
 picture: test-browser

@@ -70,6 +70,8 @@ struct Stream {
     needs: u32,
     high: bool,
     seen: RoomTime,
+    /// It began to count anew, so that whose it is has to be found again.
+    again: bool,
     owner: Option<Owner>,
 }
 
@@ -155,6 +157,7 @@ impl Roster {
             needs: PACKETS,
             high: header.seq >= HIGH,
             seen: now,
+            again: false,
             owner: None,
         });
         stream.seen = now;
@@ -167,6 +170,10 @@ impl Roster {
             stream.origin.min(origin)
         };
         if stream.packets == stream.needs {
+            // A relay gives newcomers its cached keyframe first, whose age says nothing about who sends.
+            if std::mem::take(&mut stream.again) && stream.kind == Kind::Video {
+                stream.owner = None;
+            }
             self.assign();
             return true;
         }
@@ -178,6 +185,7 @@ impl Roster {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.packets = stream.packets.min(1);
             stream.origin = i64::MAX;
+            stream.again = true;
         }
     }
 
@@ -378,6 +386,7 @@ impl Roster {
                 .filter(near);
             if let (Some(sound), None, 1) = (sounds.next(), sounds.next(), pictures.count())
                 && let Some(Owner::Member(key)) = &sound.owner
+                && !(self.streams.values()).any(|stream| stream.kind == Kind::Video && is_of(stream, key))
             {
                 found.push((id, key.clone()));
             }

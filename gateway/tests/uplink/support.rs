@@ -99,9 +99,8 @@ impl Gateway {
         match timeout(DEADLINE, waiting).await {
             Ok(snapshot) => snapshot,
             Err(_) => panic!(
-                "the room did not become: {what}; last: {:?} {:?}",
+                "the room did not become: {what}; last: {:?}",
                 last.as_deref().map(names),
-                last
             ),
         }
     }

@@ -183,3 +183,21 @@ fn keyframe_requests_for_somebody_elses_picture_are_known_by_its_stream() {
     assert!(!roster.has_video(8, ms(200)));
     assert!(!roster.has_video(9, ms(9_000)), "it is sent no more");
 }
+
+#[test]
+fn cached_keyframe_does_not_decide_for_long_whose_picture_it_is() {
+    let mut roster = Roster::new(OWN.to_owned());
+    roster.list(vec![who("bo", "Bo"), who("cy", "Cy"), who(OWN, "us")], "us", ms(2_500));
+    hear(&mut roster, 1, Kind::Audio, 90, 0, 2_500);
+    hear(&mut roster, 2, Kind::Audio, 0, 2_000, 2_500);
+    assert_eq!((name_of(&roster, 1), name_of(&roster, 2)), ("Bo".into(), "Cy".into()));
+    // Bo's keyframe is from his beginning, so its age is as if its sender had begun when Cy did.
+    hear(&mut roster, 3, Kind::Video, 0, 2_000, 2_500);
+    hear(&mut roster, 4, Kind::Video, 0, 2_000, 2_500);
+    assert_ne!(name_of(&roster, 3), name_of(&roster, 4), "nobody has two pictures");
+    roster.restarted(StreamId(3));
+    hear(&mut roster, 3, Kind::Video, 70, 0, 2_700);
+    roster.restarted(StreamId(4));
+    hear(&mut roster, 4, Kind::Video, 30, 2_000, 2_700);
+    assert_eq!((name_of(&roster, 3), name_of(&roster, 4)), ("Bo".into(), "Cy".into()));
+}
