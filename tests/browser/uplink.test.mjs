@@ -22,7 +22,7 @@ test('a browser and a native on the relay hear and see each other, also after th
 
   await received(page, 'Bo', 'audio', (source) => near(source.dominantHz, 880) && source.audioLevel > 0.05);
   await received(page, 'Bo', 'video', (source) => source.framesDecoded > 60);
-  const bo = await page.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.name === 'Bo').id);
+  const bo = await page.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.alias === 'Bo').id);
   assert.ok(await moves(page, bo), 'the tile does not move');
   assert.deepEqual(await people(page), ['Ana', 'Bo']);
   await pass(6000);

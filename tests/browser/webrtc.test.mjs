@@ -199,7 +199,7 @@ describe('WebRTC over the life of a call', () => {
     const bo = await watcher(t, near, gateway, 'moves', 'Bo', { mic: 'on', camera: 'on' });
     await bo.evaluate(() => {
       globalThis.left = [];
-      globalThis.wzp.room.on('participantleft', (participant) => globalThis.left.push(participant.name));
+      globalThis.wzp.room.on('participantleft', (participant) => globalThis.left.push(participant.alias));
     });
     for (const [page, other] of [[ana, 'Bo'], [bo, 'Ana']]) await received(page, other, 'video', (source) => source.framesDecoded > 20);
     const path = () => ana.evaluate(async () => {
@@ -238,10 +238,10 @@ describe('WebRTC over the life of a call', () => {
     const bo = await watcher(t, near, gateway, 'roams', 'Bo', { mic: 'on', camera: 'on' });
     await bo.evaluate(() => {
       globalThis.left = [];
-      globalThis.wzp.room.on('participantleft', (participant) => globalThis.left.push(participant.name));
+      globalThis.wzp.room.on('participantleft', (participant) => globalThis.left.push(participant.alias));
     });
     for (const [page, other] of [[ana, 'Bo'], [bo, 'Ana']]) await received(page, other, 'video', (source) => source.framesDecoded > 20);
-    const id = () => bo.evaluate(() => [...globalThis.wzp.room.participants.values()].find((one) => one.name === 'Ana')?.id);
+    const id = () => bo.evaluate(() => [...globalThis.wzp.room.participants.values()].find((one) => one.alias === 'Ana')?.id);
     const was = await id();
     const shown = await Promise.all([received(ana, 'Bo', 'video'), received(bo, 'Ana', 'video')]);
     await ana.evaluate(() => {
