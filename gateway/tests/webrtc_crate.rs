@@ -594,7 +594,8 @@ async fn flash_and_beep_of_a_native_leave_the_gateway_together() {
     assert!(skews.len() >= 4, "flashes {flashes:?}, beeps {beeps:?}");
     // A few ms are the encoder's own delay, which players take off at the beginning of a file.
     assert!(skews.iter().all(|skew| skew.abs() <= 20.0), "{skews:.1?}");
-    native.abort();
+    // The session ends with its source, so the viewer goes first.
     viewer.leave().await;
+    native.abort();
     gateway.shutdown().await;
 }
