@@ -18,7 +18,7 @@ pub struct Limits {
     pub tries: u8,
     /// A gap this old is given up.
     pub max_wait: Duration,
-    /// Packets that may wait behind a gap.
+    /// Packets that may wait behind a gap, and missing ones that are waited for.
     pub capacity: usize,
 }
 
@@ -89,6 +89,8 @@ pub struct Reorder<P> {
     end: u64,
     waiting: BTreeMap<u64, P>,
     gaps: BTreeMap<u64, Gap>,
+    /// No gap is to be asked for before.
+    asks_at: Option<Instant>,
     counts: Counts,
 }
 
@@ -103,13 +105,24 @@ impl<P> Reorder<P> {
             end: 0,
             waiting: BTreeMap::new(),
             gaps: BTreeMap::new(),
+            asks_at: None,
             counts: Counts::default(),
         }
     }
 
     /// The round trip to the publisher; requests are not repeated faster.
     pub fn set_rtt(&mut self, rtt: Duration) {
-        self.rtt = rtt;
+        if rtt != self.rtt {
+            self.rtt = rtt;
+            self.asks_at = self.first_due();
+        }
+    }
+
+    /// Forgets what waits: the next packet is the first of another stream.
+    pub fn restart(&mut self) {
+        self.waiting.clear();
+        self.gaps.clear();
+        (self.next, self.end, self.asks_at) = (None, 0, None);
     }
 
     /// Counters since the start.
@@ -132,9 +145,15 @@ impl<P> Reorder<P> {
             self.gaps.remove(&seq);
             self.counts.reordered += 1;
         } else {
-            // A publisher that jumps further than a buffer's worth has started anew.
+            // A publisher that jumps further than a buffer's worth has started anew; one that leaves more holes than that,
+            // jump by jump, is not waited for either.
             let jump = seq - self.end;
-            if jump <= self.limits.capacity as u64 {
+            let room = self.limits.capacity.saturating_sub(self.gaps.len());
+            if jump > 0 && jump <= room as u64 {
+                if self.limits.tries > 0 {
+                    let at = now + self.limits.first_nack;
+                    self.asks_at = Some(self.asks_at.map_or(at, |known| known.min(at)));
+                }
                 for missing in self.end..seq {
                     self.gaps.insert(
                         missing,
@@ -210,6 +229,9 @@ impl<P> Reorder<P> {
 
     /// Packets to ask the publisher for now, ascending, each noted as asked for.
     pub fn nacks(&mut self, now: Instant) -> Vec<u64> {
+        if self.asks_at.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
         let due: Vec<u64> = self
             .gaps
             .iter()
@@ -223,18 +245,26 @@ impl<P> Reorder<P> {
             }
         }
         self.counts.nacked += due.len() as u64;
+        self.asks_at = self.first_due();
         due
     }
 
-    /// When to call [`Reorder::nacks`] and [`Reorder::pop`] again.
+    fn first_due(&self) -> Option<Instant> {
+        self.gaps.values().filter_map(|gap| self.due(gap)).min()
+    }
+
+    /// When to call [`Reorder::nacks`] and [`Reorder::pop`] again; at times a little too early, for a packet that has come
+    /// meanwhile.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        let asks = self.gaps.values().filter_map(|gap| self.due(gap)).min();
+        if self.gaps.is_empty() {
+            return None;
+        }
         let give_up = self
             .next
             .and_then(|next| self.gaps.get(&next))
             .map(|gap| self.hope_until(gap));
-        asks.into_iter().chain(give_up).min()
+        self.asks_at.into_iter().chain(give_up).min()
     }
 
     /// Packets that wait.
@@ -380,7 +410,56 @@ mod tests {
         assert!(buffer.nacks(start + MS(100)).is_empty());
     }
 
+    #[test]
+    fn another_stream_starts_anew() {
+        let start = Instant::now();
+        let mut buffer = Reorder::new(Limits::VIDEO);
+        for seq in [100, 103] {
+            buffer.push(start, seq, seq);
+        }
+        drain(&mut buffer, start);
+        buffer.restart();
+        assert_eq!((buffer.next_timeout(), buffer.len()), (None, 0));
+        buffer.push(start, 7, 7);
+        assert_eq!(drain(&mut buffer, start), [packet(7)]);
+    }
+
     proptest! {
+        #[test]
+        fn gaps_are_bounded_and_no_deadline_is_missed(
+            steps in prop::collection::vec((0u64..1_100, 0u64..4), 1..200),
+        ) {
+            let mut now = Instant::now();
+            let limits = Limits { capacity: 100, ..Limits::VIDEO };
+            let mut buffer = Reorder::new(limits);
+            let (mut seq, mut expected) = (1_000, 1_000);
+            for (jump, ms) in steps {
+                // Mostly small steps, now and then one as large as the buffer or larger.
+                seq += 1 + if jump < 900 { jump % 30 } else { jump % 300 };
+                now += MS(ms);
+                buffer.push(now, seq, seq);
+                let due = buffer.first_due();
+                if let Some(due) = due {
+                    prop_assert!(buffer.next_timeout().is_some_and(|at| at <= due));
+                }
+                prop_assert_eq!(buffer.nacks(now).is_empty(), due.is_none_or(|at| at > now));
+                for out in drain(&mut buffer, now) {
+                    match out {
+                        Out::Packet { seq, .. } => {
+                            prop_assert!(expected == seq || expected == 1_000);
+                            expected = seq + 1;
+                        }
+                        Out::Lost { first, count } => {
+                            prop_assert_eq!(first, expected);
+                            expected += count;
+                        }
+                    }
+                }
+                prop_assert!(buffer.gaps.len() <= limits.capacity, "{} gaps", buffer.gaps.len());
+                prop_assert!(buffer.len() <= limits.capacity);
+            }
+        }
+
         #[test]
         fn comes_out_in_order_once_and_complete(
             seqs in prop::collection::vec(1_000u64..1_300, 1..400),

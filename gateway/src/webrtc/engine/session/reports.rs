@@ -16,6 +16,10 @@ use super::super::line::Line;
 use super::super::types::{Event, Kind, Mid, ReportTime, Rid};
 use super::{Session, Sinks, WriteError};
 
+/// Most entries, of up to 17 packets each, in one NACK. It stays below the smallest path's datagram, and the protocol crate
+/// refuses more than 253.
+const MAX_NACK_PAIRS: usize = 200;
+
 impl Session {
     /// Takes a compound packet of the peer's.
     pub(super) fn handle_rtcp(&mut self, now: Instant, packets: Vec<Box<dyn rtcp::Packet>>, sinks: &mut Sinks<'_>) {
@@ -67,7 +71,10 @@ impl Session {
             } else if let Some(report) = packet.downcast_ref::<ReceiverReport>() {
                 self.note_reports(now, &report.reports, sinks);
             } else if let Some(report) = packet.downcast_ref::<SenderReport>() {
-                if let Some((line, rid)) = self.inbound.find(report.ssrc) {
+                // One about a stream that another took over from says nothing of the m-line any more.
+                if let Some((line, rid)) = self.inbound.find(report.ssrc)
+                    && self.inbound.ssrc_of(line, rid) == Some(report.ssrc)
+                {
                     let time = ReportTime {
                         ntp: report.ntp_time,
                         rtp: report.rtp_time,
@@ -124,16 +131,10 @@ impl Session {
     pub fn nack(&mut self, mid: Mid, rid: Option<Rid>, seqs: &[u64], sinks: &mut Sinks<'_>) -> Result<(), WriteError> {
         let line = self.line(mid, |direction| direction.recv)?;
         let media_ssrc = self.inbound.ssrc_of(line, rid).ok_or(WriteError::NoLine)?;
-        let seqs: Vec<u16> = seqs.iter().map(|&seq| seq as u16).collect();
-        let nacks = nack_pairs_from_sequence_numbers(&seqs);
-        self.write_rtcp(
-            &[Box::new(TransportLayerNack {
-                sender_ssrc: self.ssrc,
-                media_ssrc,
-                nacks,
-            })],
-            sinks,
-        )
+        for nack in nack_messages(self.ssrc, media_ssrc, seqs) {
+            self.write_rtcp(&[Box::new(nack)], sinks)?;
+        }
+        Ok(())
     }
 
     /// Bounds what the publisher sends altogether (REMB).
@@ -192,5 +193,38 @@ impl Session {
         let (path, encrypted) = self.transport.protect_rtcp(&compound).ok_or(WriteError::Engine)?;
         sinks.outbox.push(path, &encrypted);
         Ok(())
+    }
+}
+
+/// The messages that ask for `seqs`, extended numbers in ascending order.
+fn nack_messages(sender_ssrc: u32, media_ssrc: u32, seqs: &[u64]) -> Vec<TransportLayerNack> {
+    let seqs: Vec<u16> = seqs.iter().map(|&seq| seq as u16).collect();
+    let pairs = nack_pairs_from_sequence_numbers(&seqs);
+    let messages = pairs.chunks(MAX_NACK_PAIRS).map(|pairs| TransportLayerNack {
+        sender_ssrc,
+        media_ssrc,
+        nacks: pairs.to_vec(),
+    });
+    messages.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_missing_packets_are_asked_for_in_messages_that_fit_a_datagram() {
+        // So far apart that each takes an entry of its own.
+        let seqs: Vec<u64> = (0..1_024).map(|place| 65_000 + place * 20).collect();
+        let messages = nack_messages(1, 2, &seqs);
+        let asked: Vec<u16> = messages
+            .iter()
+            .flat_map(|message| message.nacks.iter().flat_map(|pair| pair.packet_list()))
+            .collect();
+        assert_eq!(asked, seqs.iter().map(|&seq| seq as u16).collect::<Vec<_>>());
+        for message in messages {
+            let packets: [Box<dyn rtcp::Packet>; 1] = [Box::new(message)];
+            assert!(rtcp::packet::marshal(&packets).unwrap().len() <= 1_200);
+        }
     }
 }
