@@ -58,7 +58,6 @@ pub struct Outgoing {
     run: u64,
     paced: Paced,
     last: Option<(u64, RoomTime)>,
-    bytes: u64,
     /// Frames left out for this viewer by cursors that are gone.
     dropped: u64,
 }
@@ -104,7 +103,6 @@ impl Outgoing {
                 at: None,
             },
             last: None,
-            bytes: 0,
             dropped: 0,
         }
     }
@@ -122,11 +120,6 @@ impl Outgoing {
     /// The track that it carries.
     pub fn track(&self) -> Option<&Arc<Track>> {
         self.feed.as_ref().map(|feed| feed.cursor.track())
-    }
-
-    /// Payload bytes sent so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     /// Carries `track` from its last keyframe on, or nothing.
@@ -211,8 +204,11 @@ impl Outgoing {
             .collect();
         if LOSSY.contains(&self.loss) {
             let room = MAX_COPIES.saturating_sub(self.copies.len());
-            let copies = repeated.iter().take(room).cloned();
-            self.copies.extend(copies.map(|packet| (now + SECOND_COPY, packet)));
+            let history = &mut self.history;
+            let copies = repeated.iter().take(room);
+            let copies = copies.filter(|packet| history.repeat_again(packet.payload.len()));
+            self.copies
+                .extend(copies.map(|packet| (now + SECOND_COPY, packet.clone())));
         }
         repeated
     }
@@ -256,7 +252,6 @@ impl Outgoing {
                 payload: payload.bytes.clone(),
             };
             let size = packet.payload.len();
-            self.bytes += size as u64;
             self.paced.sent(size as u64);
             write(self.line.mid, &packet);
             if self.line.kind == Kind::Video {

@@ -20,6 +20,9 @@ use crate::webrtc::incoming::{Incoming, Outcome, rtp_codec};
 use crate::webrtc::outgoing::{Fed, Outgoing, carried};
 use crate::webrtc::worker::room_time;
 
+#[cfg(test)]
+mod tests;
+
 /// A path that carries less than a video for this long loses it for a while.
 const BANDWIDTH_PATIENCE: Duration = Duration::from_secs(2);
 /// Below this, bit/s, a video costs too little to be worth judging.
@@ -53,6 +56,8 @@ pub struct Peer {
     estimate: Option<u64>,
     short_since: Option<Instant>,
     paused: Option<(TrackId, Instant)>,
+    /// Payload bytes sent so far, on m-lines that are gone, too.
+    sent: u64,
     sent_before: u64,
     judged_at: Option<Instant>,
 }
@@ -79,6 +84,7 @@ impl Peer {
             estimate: None,
             short_since: None,
             paused: None,
+            sent: 0,
             sent_before: 0,
             judged_at: None,
         }
@@ -358,8 +364,10 @@ impl Peer {
         }
         let room_now = self.room_now(now);
         let mut paced = false;
+        let sent = &mut self.sent;
         for leg in &mut self.outgoing {
             let fed = leg.feed(&self.context.room, now, room_now, |mid, packet| {
+                *sent += packet.payload.len() as u64;
                 if let Err(error) = engine.write_rtp(now, id, mid, packet) {
                     tracing::trace!(peer = id.0, %error, "a packet was not sent");
                 }
@@ -468,14 +476,13 @@ impl Peer {
 
     /// A path that cannot carry the video gives it up for a while, so that the sound goes on.
     fn judge(&mut self, now: Instant) {
-        let sent: u64 = self.outgoing.iter().map(Outgoing::bytes).sum();
         let elapsed = self
             .judged_at
             .map(|at| now.saturating_duration_since(at).as_millis() as u64);
         let rate = elapsed
             .filter(|ms| *ms > 0)
-            .map(|ms| (sent - self.sent_before) * 8 * 1000 / ms);
-        (self.sent_before, self.judged_at) = (sent, Some(now));
+            .map(|ms| self.sent.saturating_sub(self.sent_before) * 8 * 1000 / ms);
+        (self.sent_before, self.judged_at) = (self.sent, Some(now));
         if let Some((track, since)) = self.paused {
             if now.saturating_duration_since(since) >= BANDWIDTH_RETRY {
                 self.paused = None;

@@ -14,6 +14,9 @@ pub struct Limits {
     /// The same packet is repeated no sooner than this. A viewer asks again after a round trip; asking faster than that
     /// is a loop or an attack.
     pub interval: Duration,
+    /// Payload bytes that may be repeated at once. Every byte sent allows another byte of repeats, so that over time these
+    /// cost no more than the stream itself; a viewer that loses one packet in ten, and every repair once, takes a fifth.
+    pub burst: usize,
 }
 
 impl Default for Limits {
@@ -22,6 +25,7 @@ impl Default for Limits {
             age: Duration::from_secs(2),
             bytes: 2 << 20,
             interval: Duration::from_millis(20),
+            burst: 512 << 10,
         }
     }
 }
@@ -35,6 +39,9 @@ pub enum Miss {
     /// Repeated a moment ago.
     #[error("the packet was repeated less than the minimum interval ago")]
     TooSoon,
+    /// The viewer asks for more than it was sent.
+    #[error("the viewer has asked for more repeats than the stream allows")]
+    TooMuch,
 }
 
 struct Sent<P> {
@@ -50,6 +57,9 @@ pub struct History<P> {
     first: u16,
     sent: VecDeque<Sent<P>>,
     bytes: usize,
+    /// Payload bytes that may be repeated now.
+    allowance: usize,
+    refused: u64,
 }
 
 impl<P> History<P> {
@@ -61,6 +71,8 @@ impl<P> History<P> {
             first: 0,
             sent: VecDeque::new(),
             bytes: 0,
+            allowance: limits.burst,
+            refused: 0,
         }
     }
 
@@ -80,6 +92,7 @@ impl<P> History<P> {
             repeated: None,
         });
         self.bytes += bytes;
+        self.allowance = (self.allowance + bytes).min(self.limits.burst);
         while let Some(oldest) = self.sent.front() {
             // Half the number space: beyond it, a 16-bit number is ambiguous.
             let over = self.bytes > self.limits.bytes || self.sent.len() > 32_768;
@@ -108,8 +121,27 @@ impl<P> History<P> {
         {
             return Err(Miss::TooSoon);
         }
+        let Some(rest) = self.allowance.checked_sub(sent.bytes) else {
+            self.refused += 1;
+            return Err(Miss::TooMuch);
+        };
+        self.allowance = rest;
         sent.repeated = Some(now);
         Ok(&sent.packet)
+    }
+
+    /// Another copy of a repeat, with a payload of `bytes`: whether the viewer may have it.
+    pub fn repeat_again(&mut self, bytes: usize) -> bool {
+        let rest = self.allowance.checked_sub(bytes);
+        self.allowance = rest.unwrap_or(self.allowance);
+        self.refused += u64::from(rest.is_none());
+        rest.is_some()
+    }
+
+    /// Repeats that were refused because the viewer asked for more than [`Limits::burst`] allows.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// Packets kept.
@@ -140,6 +172,7 @@ mod tests {
             age: Duration::from_secs(1),
             bytes: 1_000,
             interval: Duration::from_millis(20),
+            burst: 1_000,
         }
     }
 
@@ -198,5 +231,45 @@ mod tests {
         assert_eq!((history.len(), history.bytes()), (1, 10));
         assert_eq!(history.repeat(now, 1), Err(Miss::Gone));
         assert!(history.repeat(now, 5).is_ok());
+    }
+
+    #[test]
+    fn a_viewer_that_asks_for_everything_all_the_time_gets_as_much_again_as_the_stream_has() {
+        let start = Instant::now();
+        let limits = Limits {
+            bytes: 10_000,
+            ..limits()
+        };
+        let mut history = History::new(limits);
+        let (mut sent, mut repeated) = (0, 0);
+        for step in 0..500u16 {
+            let now = start + limits.interval * u32::from(step);
+            history.push(now, step, 100, ());
+            sent += 100;
+            for seq in 0..=step {
+                repeated += 100 * usize::from(history.repeat(now, seq).is_ok());
+            }
+            assert!(repeated <= sent + limits.burst, "{repeated} of {sent} at packet {step}");
+        }
+        assert!(repeated >= sent, "it is not cut off");
+        assert!(history.refused() > 1_000);
+    }
+
+    #[test]
+    fn repairs_of_a_lossy_path_are_not_refused() {
+        let start = Instant::now();
+        let mut history = History::new(limits());
+        // Every eighth packet is lost, its repair is sent twice, and asked for once more.
+        for seq in 0..2_000u16 {
+            let now = start + Duration::from_millis(10) * u32::from(seq);
+            history.push(now, seq, 100, ());
+            for age in [3, 6] {
+                if seq >= age && (seq - age) % 8 == 0 {
+                    assert!(history.repeat(now, seq - age).is_ok());
+                    assert!(history.repeat_again(100));
+                }
+            }
+        }
+        assert_eq!(history.refused(), 0);
     }
 }
