@@ -205,21 +205,52 @@ async fn an_oversized_frame_ends_the_connection() {
 
 #[tokio::test]
 async fn a_peer_that_takes_nothing_loses_packets_and_holds_up_nobody() {
+    const BURST: u64 = 1_000;
     let mut sockets = Sockets::bind(config()).unwrap();
-    let mut tcp = TcpStream::connect((LOCALHOST, sockets.port())).await.unwrap();
-    tcp.write_all(&frame(b"hello")).await.unwrap();
-    receive(&mut sockets, 1, true).await;
-    let to = tcp.local_addr().unwrap();
+    let mut connect = async || {
+        let mut tcp = TcpStream::connect((LOCALHOST, sockets.port())).await.unwrap();
+        tcp.write_all(&frame(b"hello")).await.unwrap();
+        assert_eq!(receive(&mut sockets, 1, true).await.len(), 1);
+        tcp
+    };
+    let stuck = connect().await;
+    let mut good = connect().await;
+    let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let contents = Bytes::from(vec![0; 1_200]);
-    for _ in 0..20_000 {
-        sockets.send(Transmit {
-            local: Local::TCP,
-            to,
-            contents: contents.clone(),
-            segment_size: None,
-        });
+    let transmit = |local, to, contents: &Bytes| Transmit {
+        local,
+        to,
+        contents: contents.clone(),
+        segment_size: None,
+    };
+
+    // Until the system's buffers are full too and not a single packet finds room any more.
+    let to_stuck = stuck.local_addr().unwrap();
+    let deadline = Instant::now() + 30 * SECOND;
+    loop {
+        let lost_before = sockets.stats().tcp_dropped;
+        for _ in 0..BURST {
+            sockets.send(transmit(Local::TCP, to_stuck, &contents));
+        }
+        let lost = sockets.stats().tcp_dropped - lost_before;
+        // The others get theirs meanwhile.
+        let number = Bytes::copy_from_slice(&lost_before.to_be_bytes());
+        sockets.send(transmit(Local::TCP, good.local_addr().unwrap(), &number));
+        sockets.send(transmit(Local::UDP, udp.local_addr().unwrap(), &number));
+        let both = async {
+            let (mut by_tcp, mut by_udp) = ([0; 10], [0; 8]);
+            good.read_exact(&mut by_tcp).await.unwrap();
+            udp.recv(&mut by_udp).await.unwrap();
+            (by_tcp, by_udp)
+        };
+        let (by_tcp, by_udp) = drive(&mut sockets, timeout(5 * SECOND, both)).await.unwrap();
+        assert_eq!((&by_tcp[2..], &by_udp[..]), (&number[..], &number[..]));
+        if lost == BURST {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it takes everything");
     }
-    assert!(sockets.stats().tcp_dropped > 0);
+    assert_eq!(sockets.tcp_connections(), 2, "it has its time to recover");
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::engine::{Local, Protocol, Transmit};
 
@@ -39,6 +39,10 @@ const TCP_INCOMING: usize = 1_024;
 const TCP_PROOF: Duration = Duration::from_secs(5);
 /// A connection that is silent, or takes no data, for this long is closed. Browsers check their path every 2.5 s.
 const TCP_IDLE: Duration = Duration::from_secs(30);
+/// A listener or socket that fails is left alone for this long: trying again at once would be all the thread did.
+const REST: Duration = Duration::from_millis(20);
+/// A UDP socket that fails this often in a row, with a [`REST`] after each, is taken to be gone.
+const MAX_FAILURES: u32 = 250;
 /// How often a free port is looked for when none was asked for.
 const PORT_ATTEMPTS: usize = 32;
 
@@ -91,6 +95,9 @@ struct Udp {
     ip: IpAddr,
     backlog: VecDeque<Transmit>,
     backlog_bytes: usize,
+    /// Receiving failed so often since it last worked, and is tried again at that time.
+    failures: u32,
+    rests_until: Option<Instant>,
 }
 
 struct Connection {
@@ -112,12 +119,18 @@ pub struct NetStats {
     pub tcp_dropped: u64,
     /// TCP connections refused for a limit.
     pub tcp_refused: u64,
+    /// Times that the system could not hand over a TCP connection, which keeps waiting: it is out of descriptors.
+    pub accepts_failed: u64,
+    /// Times that receiving from a UDP socket failed in a way that is no peer's doing.
+    pub udp_failed: u64,
 }
 
 /// See the [module's text](self).
 pub struct Sockets {
     udp: Vec<Udp>,
     listeners: Vec<TcpListener>,
+    /// No connection is accepted before.
+    accepts_from: Option<Instant>,
     connections: HashMap<SocketAddr, Connection>,
     per_ip: HashMap<IpAddr, usize>,
     tasks: JoinSet<()>,
@@ -154,6 +167,7 @@ impl Sockets {
         Ok(Self {
             udp,
             listeners,
+            accepts_from: None,
             connections: HashMap::new(),
             per_ip: HashMap::new(),
             tasks: JoinSet::new(),
@@ -192,17 +206,22 @@ impl Sockets {
     /// Cancel-safe: nothing is lost when the future is dropped. What waits to be sent goes out meanwhile.
     ///
     /// # Errors
-    /// None that passes: errors of single peers are not told, so an error means that a socket is gone.
+    /// None that passes: errors of single peers are not told, nor is what the system cannot do for a while, so an error
+    /// means that a socket is gone.
     pub async fn receive(&mut self, mut take: impl FnMut(Local, SocketAddr, &[u8]) -> bool) -> io::Result<()> {
         enum Ready {
             Udp(usize, Interest),
             Accepted(TcpStream, SocketAddr),
+            AcceptFailed,
             Tcp(TcpEvent),
         }
         let ready = {
             let mut waits: Vec<_> = Vec::with_capacity(self.udp.len());
             for (index, udp) in self.udp.iter().enumerate() {
                 waits.push(Box::pin(async move {
+                    if let Some(at) = udp.rests_until {
+                        sleep_until(at).await;
+                    }
                     let interest = if udp.backlog.is_empty() {
                         Interest::READABLE
                     } else {
@@ -218,6 +237,9 @@ impl Sockets {
                 }));
             }
             let accept = async {
+                if let Some(at) = self.accepts_from {
+                    sleep_until(at).await;
+                }
                 if self.listeners.is_empty() {
                     return std::future::pending().await;
                 }
@@ -235,11 +257,7 @@ impl Sockets {
                 },
                 accepted = accept => match accepted {
                     Ok((stream, from)) => Ready::Accepted(stream, from),
-                    Err(_) => {
-                        // Out of descriptors, or the peer was gone at once. Neither may spin.
-                        tokio::time::sleep(Duration::from_millis(5)).await;
-                        return Ok(());
-                    }
+                    Err(_) => Ready::AcceptFailed,
                 },
             }
         };
@@ -251,6 +269,7 @@ impl Sockets {
                 self.receive_udp(index, &mut take)?;
             }
             Ready::Accepted(stream, from) => self.accept(stream, from),
+            Ready::AcceptFailed => self.accept_failed(),
             Ready::Tcp(event) => {
                 self.take_tcp(event, &mut take);
                 for _ in 0..64 {
@@ -277,8 +296,13 @@ impl Sockets {
             Ok(received) => received,
             // ICMP errors about earlier sends show up here, too.
             Err(error) if is_passing(&error) => return Ok(()),
-            Err(error) => return Err(error),
+            Err(error) => {
+                self.stats.udp_failed += 1;
+                return self.udp[index].rest_after(error);
+            }
         };
+        let udp = &mut self.udp[index];
+        (udp.failures, udp.rests_until) = (0, None);
         for (meta, buffer) in metas.iter().zip(self.buffers.chunks(self.buffer_size)).take(received) {
             let local = Local {
                 protocol: Protocol::Udp,
@@ -312,6 +336,12 @@ impl Sockets {
                 while self.tasks.try_join_next().is_some() {}
             }
         }
+    }
+
+    /// Out of descriptors, or the peer was gone at once. Neither may spin, or hold up the media.
+    fn accept_failed(&mut self) {
+        self.accepts_from = Some(Instant::now() + REST);
+        self.stats.accepts_failed += 1;
     }
 
     fn accept(&mut self, stream: TcpStream, from: SocketAddr) {
@@ -404,6 +434,22 @@ impl Sockets {
                     self.stats.udp_dropped += u64::from(result.is_err());
                 }
             }
+        }
+    }
+}
+
+impl Udp {
+    /// Receiving failed: the system may be short of memory for a while. The error comes back when it does not end.
+    fn rest_after(&mut self, error: io::Error) -> io::Result<()> {
+        self.failures += 1;
+        if self.failures == 1 {
+            tracing::warn!(%error, ip = %self.ip, "receiving WebRTC datagrams failed");
+        }
+        self.rests_until = Some(Instant::now() + REST);
+        if self.failures > MAX_FAILURES {
+            Err(error)
+        } else {
+            Ok(())
         }
     }
 }
@@ -552,6 +598,8 @@ fn bind_udp(address: SocketAddr) -> io::Result<Udp> {
         ip: address.ip(),
         backlog: VecDeque::new(),
         backlog_bytes: 0,
+        failures: 0,
+        rests_until: None,
     })
 }
 
@@ -565,4 +613,73 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(256)?;
     TcpListener::from_std(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sockets() -> Sockets {
+        Sockets::bind(Config {
+            addresses: vec![IpAddr::from([127, 0, 0, 1])],
+            port: 0,
+            max_tcp: 5,
+            max_tcp_per_ip: 5,
+        })
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn datagrams_go_on_while_no_connection_can_be_accepted() {
+        let mut sockets = sockets();
+        let to = SocketAddr::from(([127, 0, 0, 1], sockets.port()));
+        sockets.accept_failed();
+        assert!(sockets.accepts_from.is_some());
+        // So long that nobody is accepted by chance.
+        sockets.accepts_from = Some(Instant::now() + Duration::from_secs(3600));
+        let _waiting = TcpStream::connect(to).await.unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let mut seen = 0;
+        for count in 1..=20 {
+            udp.send_to(b"media", to).await.unwrap();
+            while seen < count {
+                let received = sockets.receive(|_, _, _| {
+                    seen += 1;
+                    false
+                });
+                timeout(Duration::from_secs(5), received).await.unwrap().unwrap();
+            }
+        }
+        assert_eq!(sockets.tcp_connections(), 0);
+        sockets.accepts_from = Some(Instant::now());
+        while sockets.tcp_connections() == 0 {
+            let received = sockets.receive(|_, _, _| false);
+            timeout(Duration::from_secs(5), received).await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_fails_for_a_while_is_kept_and_one_that_fails_for_good_is_told() {
+        let error = || io::Error::from(io::ErrorKind::OutOfMemory);
+        let mut sockets = sockets();
+        let to = SocketAddr::from(([127, 0, 0, 1], sockets.port()));
+        for _ in 0..MAX_FAILURES {
+            sockets.udp[0].rest_after(error()).unwrap();
+        }
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        udp.send_to(b"media", to).await.unwrap();
+        let mut seen = false;
+        while !seen {
+            let received = sockets.receive(|_, _, _| {
+                seen = true;
+                false
+            });
+            timeout(Duration::from_secs(5), received).await.unwrap().unwrap();
+        }
+        assert_eq!((sockets.udp[0].failures, sockets.udp[0].rests_until), (0, None));
+        for _ in 0..MAX_FAILURES {
+            sockets.udp[0].rest_after(error()).unwrap();
+        }
+        assert!(sockets.udp[0].rest_after(error()).is_err());
+    }
 }
