@@ -13,6 +13,15 @@ use crate::media::rtp::reorder::{Limits, Out, Reorder};
 use crate::room::track::{Appended, TrackWriter};
 use crate::webrtc::engine::{Codec, ReportTime, RtpMeta};
 
+#[cfg(test)]
+mod tests;
+
+/// A stream that another one of its m-line took over from is left out as long as packets of it come no further apart
+/// than this: they were on their way, or the peer sends both.
+const LEFT_FOR: Duration = Duration::from_secs(1);
+/// Streams of one m-line that are remembered as left.
+const MAX_LEFT: usize = 8;
+
 /// A packet that waits for its predecessors.
 #[derive(Debug, Clone)]
 struct Packet {
@@ -35,11 +44,19 @@ pub struct Incoming {
     kind: Kind,
     slot: u8,
     writer: TrackWriter,
+    /// The stream that is followed, the newest of its m-line.
+    ssrc: Option<u32>,
+    /// Those before it, and when a packet of each came last.
+    left: Vec<(u32, Instant)>,
     codec: Option<Codec>,
     size: Option<FrameSize>,
     reorder: Reorder<Packet>,
     depacketizer: Depacketizer,
     extend: Extend32,
+    /// What timestamps of this stream are moved by, to go on from those of the stream before it; modulo 2⁶⁴.
+    shift: u64,
+    /// The last frame's ticks and arrival.
+    last: Option<(u64, RoomTime)>,
     clock: SourceClock,
     /// From the last sender report: NTP time in µs, media time in µs.
     report: Option<(u64, u64)>,
@@ -78,11 +95,15 @@ impl Incoming {
             kind,
             slot,
             writer,
+            ssrc: None,
+            left: Vec::new(),
             codec: None,
             size: None,
             reorder: Reorder::new(limits),
             depacketizer: Depacketizer::opus(),
             extend: Extend32::default(),
+            shift: 0,
+            last: None,
             clock: SourceClock::default(),
             report: None,
             level: None,
@@ -123,19 +144,18 @@ impl Incoming {
         room_now: RoomTime,
         shared: &mut SourceClock,
     ) -> Outcome {
+        if self.ssrc != Some(meta.ssrc) && !self.follow(meta, now, room_now) {
+            return Outcome::default();
+        }
         if self.codec != Some(meta.codec) {
             self.codec = Some(meta.codec);
-            self.depacketizer = match meta.codec {
-                Codec::Av1 => Depacketizer::av1(),
-                Codec::Opus => Depacketizer::opus(),
-                Codec::H264 | Codec::H265 => Depacketizer::h264(),
-            };
+            self.depacketizer = depacketizer(meta.codec);
         }
         if meta.audio_level.is_some() {
             self.level = meta.audio_level;
         }
         if let Some((ntp_us, media_us)) = self.report {
-            let media = self.media_us(self.extend.peek(meta.timestamp));
+            let media = self.media_us(self.ticks_of(meta.timestamp));
             let ntp = ntp_us.wrapping_add(media.wrapping_sub(media_us));
             shared.room_time(ntp, room_now);
         }
@@ -151,10 +171,45 @@ impl Incoming {
         self.advance(now, room_now)
     }
 
+    /// Follows another stream of the m-line, as when a peer exchanges its sender, unless it is one that was left.
+    ///
+    /// Its numbers and timestamps begin anew; what comes out goes on from where the stream before it was.
+    fn follow(&mut self, meta: &RtpMeta, now: Instant, room_now: RoomTime) -> bool {
+        if let Some(at) = self.left.iter().position(|(ssrc, _)| *ssrc == meta.ssrc) {
+            let (_, seen) = &mut self.left[at];
+            if now.saturating_duration_since(*seen) < LEFT_FOR {
+                *seen = now;
+                return false;
+            }
+            self.left.remove(at);
+        }
+        if let Some(before) = self.ssrc.replace(meta.ssrc) {
+            if self.left.len() >= MAX_LEFT {
+                self.left.remove(0);
+            }
+            self.left.push((before, now));
+            self.reorder.restart();
+            self.depacketizer = depacketizer(meta.codec);
+            self.extend = Extend32::default();
+            self.clock = SourceClock::default();
+            self.report = None;
+            let first = self.extend.extend(meta.timestamp);
+            self.shift = self.last.map_or(0, |(ticks, at)| {
+                let elapsed = room_now.since(at) * u64::from(self.kind.clock_rate()) / 1_000_000;
+                ticks.wrapping_add(elapsed.max(1)).wrapping_sub(first)
+            });
+        }
+        true
+    }
+
+    fn ticks_of(&self, timestamp: u32) -> u64 {
+        self.extend.peek(timestamp).wrapping_add(self.shift)
+    }
+
     /// Takes a sender report: from now on the stream's time follows the clock that the peer's streams have in common.
     pub fn sender_report(&mut self, time: ReportTime, room_now: RoomTime, shared: &mut SourceClock) {
         let ntp_us = ntp_micros(time.ntp);
-        let media_us = self.media_us(self.extend.peek(time.rtp));
+        let media_us = self.media_us(self.ticks_of(time.rtp));
         self.report = Some((ntp_us, media_us));
         let at = shared.room_time(ntp_us, room_now);
         self.clock.report(media_us, at);
@@ -199,7 +254,8 @@ impl Incoming {
             }
         };
         let Some(codec) = self.codec else { return };
-        let ticks = self.extend.extend(unit.timestamp);
+        let ticks = self.extend.extend(unit.timestamp).wrapping_add(self.shift);
+        self.last = Some((ticks, room_now));
         let size = unit.size.and_then(|(width, height)| {
             Some(FrameSize {
                 width: u16::try_from(width).ok()?,
@@ -229,6 +285,14 @@ impl Incoming {
     fn media_us(&self, ticks: u64) -> u64 {
         // 48 kHz and 90 kHz: exact to the microsecond, and no overflow in any call's length.
         (u128::from(ticks) * 1_000_000 / u128::from(self.kind.clock_rate())) as u64
+    }
+}
+
+fn depacketizer(codec: Codec) -> Depacketizer {
+    match codec {
+        Codec::Av1 => Depacketizer::av1(),
+        Codec::Opus => Depacketizer::opus(),
+        Codec::H264 | Codec::H265 => Depacketizer::h264(),
     }
 }
 
