@@ -14,13 +14,13 @@
 //! caps those at `error`.
 
 use std::cmp::Reverse;
-use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+mod addresses;
 mod bandwidth;
 mod feedback;
 mod inbound;
@@ -29,9 +29,10 @@ mod line;
 mod offer;
 mod outbox;
 mod session;
+mod srtp;
 mod stun;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod transport;
 mod types;
 
@@ -39,18 +40,13 @@ pub use offer::{MAX_LINES, MAX_OFFER, OfferError};
 pub use session::WriteError;
 pub use types::*;
 
+use addresses::Addresses;
 use keys::Identity;
 use offer::Credentials;
 use outbox::Outbox;
 use session::{Session, Sinks};
 use stun::{Class, Parsed};
 use transport::Path;
-
-/// As long as the owner of an address was heard from within this, no other session may take the address over. Browsers
-/// check their path every 2.5 s.
-const ADDRESS_HOLD: Duration = Duration::from_secs(5);
-/// Addresses remembered altogether; each needed a genuine binding request.
-const MAX_ADDRESSES: usize = 65_536;
 
 /// The engine could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -74,14 +70,6 @@ pub enum CandidateError {
     Malformed(String),
 }
 
-struct Bound {
-    session: SessionId,
-    /// The address of ours that this peer sends to.
-    local_ip: Option<IpAddr>,
-    /// Last genuine request.
-    seen: Instant,
-}
-
 /// See the [module's text](self).
 pub struct Engine {
     config: Arc<Config>,
@@ -89,7 +77,7 @@ pub struct Engine {
     candidates: Vec<String>,
     sessions: HashMap<SessionId, Box<Session>>,
     ufrags: HashMap<String, SessionId>,
-    addresses: HashMap<(Protocol, SocketAddr), Bound>,
+    addresses: Addresses,
     timers: BinaryHeap<Reverse<(Instant, SessionId)>>,
     outbox: Outbox,
     events: VecDeque<Event>,
@@ -113,7 +101,7 @@ impl Engine {
             candidates,
             sessions: HashMap::new(),
             ufrags: HashMap::new(),
-            addresses: HashMap::new(),
+            addresses: Addresses::default(),
             timers: BinaryHeap::new(),
             outbox: Outbox::default(),
             events: VecDeque::new(),
@@ -222,6 +210,19 @@ impl Engine {
         }
     }
 
+    /// Ends a session whose owner broke on it; [`Event::Closed`] follows with [`Reason::Internal`].
+    pub fn abandon(&mut self, now: Instant, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            let mut sinks = Sinks {
+                outbox: &mut self.outbox,
+                events: &mut self.events,
+            };
+            // The session itself is sound: the peer is told, so that it need not wait for a deadline.
+            let _ = catch_unwind(AssertUnwindSafe(|| session.close(now, &mut sinks)));
+            self.end(now, id, Reason::Internal);
+        }
+    }
+
     /// Whether the session exists.
     #[must_use]
     pub fn contains(&self, id: SessionId) -> bool {
@@ -259,13 +260,12 @@ impl Engine {
     /// belongs to a session only by a request whose MESSAGE-INTEGRITY is right, and stays its own while it is in use.
     pub fn handle_datagram(&mut self, now: Instant, local: Local, from: SocketAddr, datagram: &[u8]) -> bool {
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-        let key = (local.protocol, from);
         let path = Path { local, peer: from };
         match datagram.first() {
             // RFC 7983
             Some(0..=3) => self.handle_stun(now, path, datagram),
             Some(20..=63 | 128..=191) => {
-                let Some(bound) = self.addresses.get(&key) else {
+                let Some(bound) = self.addresses.get(local.protocol, from) else {
                     return false;
                 };
                 let path = Path {
@@ -285,13 +285,12 @@ impl Engine {
     }
 
     fn handle_stun(&mut self, now: Instant, path: Path, datagram: &[u8]) -> bool {
-        let key = (path.local.protocol, path.peer);
         let Some(mut message) = catch_unwind(|| Parsed::read(datagram)).ok().flatten() else {
             return false;
         };
         if message.class != Class::Request {
             // Responses carry no USERNAME; the agent checks that it asked, and the integrity.
-            let Some(bound) = self.addresses.get(&key) else {
+            let Some(bound) = self.addresses.get(path.local.protocol, path.peer) else {
                 return false;
             };
             self.with_session(now, bound.session, |session, sinks| {
@@ -311,30 +310,9 @@ impl Engine {
         if !genuine.unwrap_or(false) {
             return false;
         }
-        let room = self.addresses.len() < MAX_ADDRESSES;
-        match self.addresses.entry(key) {
-            Entry::Vacant(_) if !room => return false,
-            Entry::Vacant(entry) => {
-                entry.insert(Bound {
-                    session: id,
-                    local_ip: path.local.ip,
-                    seen: now,
-                });
-            }
-            Entry::Occupied(mut entry) => {
-                let bound = entry.get_mut();
-                // Whoever knows the password of any session could send from a forged address, and so cut off the
-                // session that lives there.
-                if bound.session != id && self.sessions.contains_key(&bound.session) && now < bound.seen + ADDRESS_HOLD
-                {
-                    return false;
-                }
-                *bound = Bound {
-                    session: id,
-                    local_ip: path.local.ip,
-                    seen: now,
-                };
-            }
+        let in_use = session.path();
+        if !self.addresses.claim(now, id, path, in_use) {
+            return false;
         }
         self.with_session(now, id, |session, sinks| {
             session.handle(now, path, datagram, Some(&message), sinks)
@@ -519,7 +497,7 @@ impl Engine {
             let _ = catch_unwind(AssertUnwindSafe(|| drop(session)));
         }
         self.ufrags.retain(|_, owner| *owner != id);
-        self.addresses.retain(|_, bound| bound.session != id);
+        self.addresses.forget(id);
         self.events.push_back(Event::Closed { session: id, reason });
     }
 }

@@ -9,15 +9,11 @@ use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use rtc::dtls::state::State;
 use rtc::shared::error::Error;
 use rtc::srtp::context::Context;
-use rtc::srtp::option::{srtcp_replay_protection, srtp_replay_protection};
 use rtc::srtp::protection_profile::ProtectionProfile;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
 use super::offer::Fingerprint;
-
-/// Windows in which a late packet is still accepted, in packets.
-const SRTP_WINDOW: usize = 1024;
-const SRTCP_WINDOW: usize = 256;
+use super::srtp::{Decryption, Keys};
 
 /// Who we are: the same for all sessions of an engine.
 pub(super) struct Identity {
@@ -78,7 +74,7 @@ pub(super) fn handshake_config(
 }
 
 /// SRTP keys out of the DTLS handshake (RFC 5764, section 4.2): ours, then the peer's.
-pub(super) fn srtp_contexts(state: &State, identity: &Identity) -> Result<(Context, Context), Error> {
+pub(super) fn srtp_contexts(state: &State, identity: &Identity) -> Result<(Context, Decryption), Error> {
     let profile = match state.srtp_protection_profile() {
         SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm => ProtectionProfile::AeadAes128Gcm,
         SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
@@ -101,13 +97,7 @@ pub(super) fn srtp_contexts(state: &State, identity: &Identity) -> Result<(Conte
         None,
         crypto,
     )?;
-    let incoming = Context::new(
-        &keys.remote_master_key,
-        &keys.remote_master_salt,
-        profile,
-        Some(srtp_replay_protection(SRTP_WINDOW)),
-        Some(srtcp_replay_protection(SRTCP_WINDOW)),
-        crypto,
-    )?;
+    let session = config.keys;
+    let incoming = Decryption::new(identity.crypto.clone(), Keys { profile, session })?;
     Ok((outgoing, incoming))
 }

@@ -181,6 +181,11 @@ impl Session {
         self.transport.credentials()
     }
 
+    /// The path that its packets take.
+    pub fn path(&self) -> Option<Path> {
+        self.transport.path()
+    }
+
     /// Refuses what a renegotiation must not change.
     pub fn check_offer(&self, offer: &Offer) -> Result<(), OfferError> {
         if offer.lines.len() < self.lines.len() {

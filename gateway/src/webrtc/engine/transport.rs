@@ -27,6 +27,7 @@ use rtc::srtp::context::Context;
 
 use super::keys::{Identity, handshake_config, srtp_contexts};
 use super::offer::{Credentials, Fingerprint};
+use super::srtp::Decryption;
 use super::stun::{Class, Parsed};
 use super::types::{Config, Local, Protocol, Reason};
 
@@ -93,7 +94,7 @@ pub(super) struct Transport {
     dtls: Endpoint,
     dtls_state: Dtls,
     client_config: Option<Arc<HandshakeConfig>>,
-    srtp_in: Option<Context>,
+    srtp_in: Option<Decryption>,
     srtp_out: Option<Context>,
     outgoing: VecDeque<(Path, BytesMut)>,
 }
@@ -449,17 +450,15 @@ impl Transport {
     }
 
     fn decrypt(&mut self, datagram: &[u8]) -> Incoming {
-        let Some(context) = &mut self.srtp_in else {
+        let Some(decryption) = &mut self.srtp_in else {
             return Incoming::Rejected;
         };
         // RFC 5761, section 4
         let is_rtcp = matches!(datagram.get(1), Some(192..=223));
         if is_rtcp {
-            context
-                .decrypt_rtcp(datagram)
-                .map_or(Incoming::Rejected, Incoming::Rtcp)
+            decryption.rtcp(datagram).map_or(Incoming::Rejected, Incoming::Rtcp)
         } else {
-            context.decrypt_rtp(datagram).map_or(Incoming::Rejected, Incoming::Rtp)
+            decryption.rtp(datagram).map_or(Incoming::Rejected, Incoming::Rtp)
         }
     }
 
