@@ -100,6 +100,7 @@ struct Forwarder {
     datagrams: u64,
     keyframe_wanted: bool,
     max_video_bps: Option<u64>,
+    layers: bool,
     last_keyframe_request: Option<Instant>,
     last_report: Instant,
 }
@@ -115,6 +116,7 @@ impl Forwarder {
             } => {
                 let policy = OfferPolicy {
                     max_video_bps: self.max_video_bps,
+                    layers: self.layers,
                     ..OfferPolicy::default()
                 };
                 let answer = self.engine.accept_offer(now, id, &sdp, &policy);
@@ -425,6 +427,7 @@ struct Setup {
     drop_every: Option<u64>,
     lose_every: Option<u64>,
     max_video_bps: Option<u64>,
+    layers: bool,
     lite: bool,
     ip: IpAddr,
 }
@@ -435,6 +438,7 @@ impl Default for Setup {
             drop_every: None,
             lose_every: None,
             max_video_bps: None,
+            layers: false,
             lite: false,
             ip: IpAddr::from([127, 0, 0, 1]),
         }
@@ -524,6 +528,7 @@ fn play(scenario: &str, options: &str, setup: Setup) -> (Value, Summary) {
                 datagrams: 0,
                 keyframe_wanted: false,
                 max_video_bps: setup.max_video_bps,
+                layers: setup.layers,
                 ingress: BTreeMap::new(),
                 last_keyframe_request: None,
                 last_report: now,
@@ -723,12 +728,23 @@ fn chromium_reaches_firefox_with_av1() {
 
 #[test]
 fn simulcast_layers_are_told_apart() {
-    let (_, summary) = play("simulcast", r#"{"seconds":5}"#, Setup::default());
+    let setup = Setup {
+        layers: true,
+        ..Setup::default()
+    };
+    let (_, summary) = play("simulcast", r#"{"seconds":5}"#, setup);
     let names: Vec<&str> = summary.layers.keys().map(|(_, _, rid)| rid.as_str()).collect();
     assert!(
         names.len() >= 2 && names.iter().all(|name| ["q", "h", "f"].contains(name)),
         "{summary:?}"
     );
+}
+
+#[test]
+fn a_publisher_of_layers_sends_one_stream_where_no_layers_are_wanted() {
+    let (_, summary) = play("simulcast", r#"{"seconds":2}"#, Setup::default());
+    assert!(summary.layers.is_empty(), "{summary:?}");
+    assert!(summary.frames > 10 && summary.damaged == 0, "{summary:?}");
 }
 
 #[test]

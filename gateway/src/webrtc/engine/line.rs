@@ -54,7 +54,7 @@ pub(super) struct Line {
     stream: Option<String>,
     media: String,
     protocol: String,
-    formats: Vec<String>,
+    format: String,
     extmap: Vec<(u8, &'static str)>,
 }
 
@@ -87,7 +87,7 @@ impl Line {
             recv: accepted && offered.sends && policy.receive,
         };
         let (extensions, extmap) = match offered.kind {
-            Some(kind) if accepted => agree_extensions(offered, kind),
+            Some(kind) if accepted => agree_extensions(offered, kind, policy.layers),
             _ => Default::default(),
         };
         Self {
@@ -102,7 +102,7 @@ impl Line {
             } else {
                 Vec::new()
             },
-            rids: if direction.recv {
+            rids: if direction.recv && policy.layers {
                 offered.rids.clone()
             } else {
                 Vec::new()
@@ -110,7 +110,7 @@ impl Line {
             stream: offered.stream.clone(),
             media: offered.media.clone(),
             protocol: offered.protocol.clone(),
-            formats: offered.formats.clone(),
+            format: offered.format.clone(),
             extmap,
         }
     }
@@ -170,8 +170,7 @@ impl Line {
             formats.extend(codec.rtx.map(|pt| pt.to_string()));
         }
         if !accepted {
-            formats.clone_from(&self.formats);
-            formats.truncate(1);
+            formats = vec![self.format.clone()];
         }
         let port = if accepted { 9 } else { 0 };
         let _ = write!(
@@ -339,7 +338,7 @@ fn agree_codecs(offered: &[OfferedCodec], policy: &OfferPolicy) -> Vec<LineCodec
     agreed
 }
 
-fn agree_extensions(offered: &OfferedLine, kind: Kind) -> (ExtensionIds, Vec<(u8, &'static str)>) {
+fn agree_extensions(offered: &OfferedLine, kind: Kind, layers: bool) -> (ExtensionIds, Vec<(u8, &'static str)>) {
     let mut extmap = Vec::new();
     let mut take = |uri: &'static str| {
         let id = offered.extensions.get(uri).copied();
@@ -356,10 +355,11 @@ fn agree_extensions(offered: &OfferedLine, kind: Kind) -> (ExtensionIds, Vec<(u8
         Kind::Audio => ids.audio_level = take(AUDIO_LEVEL),
         // Not the orientation of the picture (3GPP TS 26.114): a browser that may not tell it turns the picture itself,
         // and so everybody sees it upright, at whatever door.
-        Kind::Video => {
+        Kind::Video if layers => {
             ids.rid = take(RID);
             ids.repaired_rid = take(REPAIRED_RID);
         }
+        Kind::Video => {}
     }
     (ids, extmap)
 }

@@ -16,6 +16,13 @@ pub const MAX_LINES: usize = 128;
 /// Most SSRCs and candidates that are remembered of one m-line.
 const MAX_PER_LINE: usize = 32;
 
+/// Longest `a=fmtp` of a codec of ours, in bytes: parameter sets may be among them.
+const MAX_PARAMETERS: usize = 2_048;
+/// Most formats of one m-line: there are no more payload types.
+const MAX_FORMATS: usize = 128;
+/// Most `a=rtcp-fb` of one payload type; browsers write about six.
+const MAX_FEEDBACK: usize = 32;
+
 /// Why an offer was refused. All of these are the peer's doing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OfferError {
@@ -42,6 +49,16 @@ pub enum OfferError {
     /// Two m-lines share a mid.
     #[error("the offer uses the mid {0:?} twice")]
     DuplicateMid(Mid),
+    /// An m-line lists more than any sound one does.
+    #[error("the m-line {mid:?} has more than {limit} {what}")]
+    TooMuch {
+        /// The m-line.
+        mid: Mid,
+        /// Of what.
+        what: &'static str,
+        /// How much would be accepted.
+        limit: usize,
+    },
     /// The peer's certificate changed.
     #[error("the offer changes the DTLS fingerprint of a running session: start a new session instead")]
     FingerprintChanged,
@@ -98,7 +115,8 @@ pub(super) struct OfferedLine {
     pub kind: Option<Kind>,
     pub media: String,
     pub protocol: String,
-    pub formats: Vec<String>,
+    /// The first of its formats, which a rejected m-line repeats.
+    pub format: String,
     /// The port is 0 without `bundle-only`: stopped.
     pub stopped: bool,
     /// The peer sends.
@@ -246,16 +264,20 @@ fn parse_line(media: &MediaDescription) -> Result<OfferedLine, OfferError> {
         .take(MAX_PER_LINE)
         .filter_map(parse_extension)
         .collect();
+    let codecs = match kind {
+        Some(kind) => parse_codecs(media, kind).map_err(|(what, limit)| OfferError::TooMuch { mid, what, limit })?,
+        None => Vec::new(),
+    };
     Ok(OfferedLine {
         mid,
         kind: kind.filter(|_| muxed || stopped),
         media: media.media_name.media.clone(),
         protocol: media.media_name.protos.join("/"),
-        formats: media.media_name.formats.clone(),
+        format: media.media_name.formats.first().cloned().unwrap_or_default(),
         stopped,
         sends,
         receives,
-        codecs: kind.map(|kind| parse_codecs(media, kind)).unwrap_or_default(),
+        codecs,
         extensions,
         ssrcs: parse_ssrcs(media),
         rids: parse_rids(media),
@@ -311,7 +333,11 @@ fn parse_stream(media: &MediaDescription) -> Option<String> {
     (id != "-" && id.len() <= 128).then(|| id.to_owned())
 }
 
-fn parse_codecs(media: &MediaDescription, kind: Kind) -> Vec<OfferedCodec> {
+/// The formats that are codecs of ours, each payload type once; or what there is too much of, and how much may be.
+fn parse_codecs(media: &MediaDescription, kind: Kind) -> Result<Vec<OfferedCodec>, (&'static str, usize)> {
+    if media.media_name.formats.len() > MAX_FORMATS {
+        return Err(("formats", MAX_FORMATS));
+    }
     let mut names: BTreeMap<u8, String> = BTreeMap::new();
     let mut parameters: BTreeMap<u8, String> = BTreeMap::new();
     let mut feedback: BTreeMap<u8, Vec<String>> = BTreeMap::new();
@@ -329,13 +355,17 @@ fn parse_codecs(media: &MediaDescription, kind: Kind) -> Vec<OfferedCodec> {
             _ => {}
         }
     }
+    let most = feedback.values().map(Vec::len).max().unwrap_or_default();
+    if most.max(everywhere.len()) > MAX_FEEDBACK {
+        return Err(("rtcp-fb attributes for one format", MAX_FEEDBACK));
+    }
     let rtx_of = |media_pt: u8| {
         names.iter().find_map(|(&pt, name)| {
             let apt = parameter(parameters.get(&pt)?, "apt")?.parse::<u8>().ok()?;
             (name.starts_with("rtx/") && apt == media_pt).then_some(pt)
         })
     };
-    let mut codecs = Vec::new();
+    let mut codecs: Vec<OfferedCodec> = Vec::new();
     for format in &media.media_name.formats {
         let Ok(payload_type) = format.parse::<u8>() else {
             continue;
@@ -345,8 +375,12 @@ fn parse_codecs(media: &MediaDescription, kind: Kind) -> Vec<OfferedCodec> {
         let Some((codec, rank)) = match_codec(name, fmtp) else {
             continue;
         };
-        if codec.kind() != kind || payload_type > 127 {
+        let known = codecs.iter().any(|codec| codec.payload_type == payload_type);
+        if codec.kind() != kind || payload_type > 127 || known {
             continue;
+        }
+        if fmtp.len() > MAX_PARAMETERS {
+            return Err(("bytes of fmtp for one format", MAX_PARAMETERS));
         }
         codecs.push(OfferedCodec {
             codec,
@@ -363,7 +397,7 @@ fn parse_codecs(media: &MediaDescription, kind: Kind) -> Vec<OfferedCodec> {
             rank,
         });
     }
-    codecs
+    Ok(codecs)
 }
 
 /// The value of one `name=value` in an `a=fmtp` line.

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const OFFER: &str = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n\
+pub(in crate::webrtc) const OFFER: &str = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n\
     m=audio 9 UDP/TLS/RTP/SAVPF 111 0\r\nc=IN IP4 0.0.0.0\r\na=mid:0\r\na=ice-ufrag:abcd\r\n\
     a=ice-pwd:abcdefghijklmnopqrstuvwx\r\na=fingerprint:sha-256 \
     00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF\r\n\
@@ -102,6 +102,7 @@ fn the_policy_decides_codecs_directions_and_streams() {
         codecs: vec![Codec::Av1, Codec::H264],
         receive: false,
         send: true,
+        layers: false,
         max_video_bps: None,
         streams: vec![(Mid::new("1").unwrap(), "alice".to_owned())],
     };
@@ -144,4 +145,112 @@ fn an_engine_without_candidates_is_refused() {
         Engine::new(Instant::now(), Config::default()),
         Err(SetupError::NoCandidates)
     ));
+}
+
+fn answer(change: impl Fn(String) -> String, policy: &OfferPolicy) -> Result<String, OfferError> {
+    let now = Instant::now();
+    engine(now).accept_offer(now, SessionId(1), &change(OFFER.to_owned()), policy)
+}
+
+#[test]
+fn a_payload_type_that_is_listed_again_counts_once() {
+    let offer = OFFER.replace(" 102 103", &format!(" {}102 103", "102 ".repeat(50)));
+    let parsed = offer::parse(&offer).unwrap();
+    let types: Vec<u8> = parsed.lines[1].codecs.iter().map(|codec| codec.payload_type).collect();
+    assert_eq!(types, [102, 108, 45]);
+}
+
+#[test]
+fn an_m_line_that_lists_more_than_makes_sense_is_refused() {
+    let policy = OfferPolicy::default();
+    let refused = |what: &str, result: Result<String, OfferError>| match result {
+        Err(error @ OfferError::TooMuch { .. }) => assert!(error.to_string().contains(what), "{error}"),
+        other => panic!("{what}: {other:?}"),
+    };
+    let formats = |sdp: String| sdp.replace(" 102 103", &" 102".repeat(1_000));
+    refused("more than 128 formats", answer(formats, &policy));
+    let long = |sdp: String| sdp.replace("profile=0", &format!("profile=0;x={}", "y".repeat(5_000)));
+    refused("bytes of fmtp", answer(long, &policy));
+    for target in ["108", "*"] {
+        let line = format!("a=rtcp-fb:{target} nack\r\n");
+        let feedback = |sdp: String| sdp.replace("a=rtpmap:45", &format!("{}a=rtpmap:45", line.repeat(100)));
+        refused("rtcp-fb", answer(feedback, &policy));
+    }
+    // What browsers write is far below.
+    let usual = |sdp: String| sdp.replace("profile=0", &format!("profile=0;x={}", "y".repeat(500)));
+    assert!(answer(usual, &policy).is_ok());
+}
+
+/// A publisher's offer of three layers.
+pub(in crate::webrtc) fn simulcast_offer() -> String {
+    OFFER
+        .replace(
+            "a=mid:1\r\na=rtcp-mux\r\na=recvonly",
+            "a=mid:1\r\na=rtcp-mux\r\na=sendonly",
+        )
+        .replace(
+            "a=extmap:13",
+            "a=rid:q send\r\na=rid:h send\r\na=rid:f send\r\na=simulcast:send q;h;f\r\n\
+             a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n\
+             a=extmap:11 urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id\r\na=extmap:13",
+        )
+}
+
+#[test]
+fn layers_are_answered_only_where_they_are_wanted() {
+    let layers = OfferPolicy {
+        layers: true,
+        ..OfferPolicy::default()
+    };
+    let with = answer(|_| simulcast_offer(), &layers).unwrap();
+    assert!(with.contains("a=simulcast:recv q;h;f\r\n") && with.contains("rtp-stream-id"));
+    let without = answer(|_| simulcast_offer(), &OfferPolicy::default()).unwrap();
+    assert!(without.contains("m=video 9 ") && without.contains("a=recvonly"));
+    for word in ["simulcast", "a=rid", "rtp-stream-id"] {
+        assert!(!without.contains(word), "{word} in {without}");
+    }
+}
+
+#[test]
+fn one_session_does_not_fill_the_table_of_addresses() {
+    let now = Instant::now();
+    let mut engine = engine(now);
+    for id in [1, 2] {
+        engine
+            .accept_offer(now, SessionId(id), OFFER, &OfferPolicy::default())
+            .unwrap();
+    }
+    let claim = |engine: &mut Engine, id: u64, port: u16| {
+        let credentials = engine.sessions[&SessionId(id)].credentials().clone();
+        let request = binding_request(&credentials.ufrag, &credentials.password);
+        let from = SocketAddr::from(([198, 51, 100, 1], port));
+        engine.handle_datagram(now, Local::UDP, from, &request)
+    };
+    for port in 1_000..1_200 {
+        assert!(claim(&mut engine, 1, port));
+    }
+    assert_eq!(engine.addresses.len(), addresses::MAX_PER_SESSION);
+    assert!(claim(&mut engine, 2, 5_000), "others still find room");
+    assert_eq!(engine.addresses.len(), addresses::MAX_PER_SESSION + 1);
+}
+
+fn binding_request(ufrag: &str, password: &str) -> Vec<u8> {
+    use rtc::stun::message::{BINDING_REQUEST, Message, Setter as _, TransactionId};
+    use rtc::stun::textattrs::TextAttribute;
+
+    let mut message = Message::new();
+    let username = TextAttribute::new(rtc::stun::attributes::ATTR_USERNAME, format!("{ufrag}:abcd"));
+    message
+        .build(&[
+            Box::new(BINDING_REQUEST),
+            Box::new(TransactionId::new()),
+            Box::new(username),
+        ])
+        .unwrap();
+    let provider = rtc::crypto::default_provider().unwrap();
+    let password = password.to_owned();
+    rtc::stun::integrity::MessageIntegrity::new_short_term_integrity_with_provider(password, provider.crypto())
+        .add_to(&mut message)
+        .unwrap();
+    message.raw
 }

@@ -142,6 +142,9 @@ pub struct OfferPolicy {
     pub receive: bool,
     /// We may send media.
     pub send: bool,
+    /// The peer may send several layers of a picture (simulcast, RFC 8853). Otherwise the answer does not know of layers,
+    /// and the peer sends one stream.
+    pub layers: bool,
     /// Cap on the peer's video, in bits per second (`b=AS`, `b=TIAS`).
     pub max_video_bps: Option<u64>,
     /// The media stream (`a=msid`) of m-lines we send on. A browser keeps sound and picture in sync only within one
@@ -156,6 +159,7 @@ impl Default for OfferPolicy {
             codecs,
             receive: true,
             send: true,
+            layers: false,
             max_video_bps: None,
             streams: Vec::new(),
         }
