@@ -72,7 +72,7 @@ fn run_serve(serve: Serve) -> anyhow::Result<()> {
     log_to_stderr(&config.log, config.log_json)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let gateway = Gateway::start(&config).await?;
+        let mut gateway = Gateway::start(&config).await?;
         if serve.print_addresses {
             let line = serde_json::to_string(&gateway.addresses())?;
             let mut stdout = std::io::stdout().lock();
@@ -82,10 +82,13 @@ fn run_serve(serve: Serve) -> anyhow::Result<()> {
         } else {
             greet(&config, &gateway.addresses());
         }
-        until_signal().await?;
+        let failure = tokio::select! {
+            signal = until_signal() => { signal?; None }
+            failure = gateway.failed() => Some(failure),
+        };
         tracing::info!("stopping");
         gateway.shutdown().await;
-        Ok(())
+        failure.map_or(Ok(()), |failure| Err(failure.into()))
     })
 }
 

@@ -8,7 +8,7 @@ use anyhow::Context;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -26,7 +26,7 @@ use crate::net::{self, ConnectionLimit};
 use crate::room::registry::{Registry, RoomLimits};
 use crate::state::StateDir;
 use crate::uplink;
-use crate::webrtc::{self, worker::Worker};
+use crate::webrtc::worker::{self, Ended, Worker};
 
 /// Bytes of one video frame from a browser.
 const MAX_FRAME_BYTES: usize = 1 << 20;
@@ -69,6 +69,7 @@ pub struct Gateway {
     registry: Registry,
     shutdown: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    failure: oneshot::Receiver<Ended>,
 }
 
 impl Gateway {
@@ -94,7 +95,7 @@ impl Gateway {
         let mut tasks = Vec::new();
 
         let worker = Worker::start(
-            webrtc::worker::Config {
+            worker::Config {
                 listen: config.webrtc,
                 public_ips: config.public_ip.clone(),
                 ice_lite: config.ice_lite,
@@ -151,7 +152,8 @@ impl Gateway {
             tasks.push(tokio::spawn(uplink::run(uplinks, registry.clone(), stop.clone())));
         }
         tasks.push(tokio::spawn(server.run(stop)));
-        tasks.push(tokio::spawn(worker.join()));
+        let (failed, failure) = oneshot::channel();
+        tasks.push(tokio::spawn(supervise(worker, failed)));
 
         let addresses = Addresses {
             http,
@@ -164,6 +166,7 @@ impl Gateway {
             registry,
             shutdown,
             tasks,
+            failure,
         })
     }
 
@@ -177,6 +180,16 @@ impl Gateway {
         &self.registry
     }
 
+    /// Waits for a failure that the gateway cannot go on after: it would look alive and connect nobody any more. Whoever
+    /// runs it should end it, so that it is started again.
+    pub async fn failed(&mut self) -> Ended {
+        match (&mut self.failure).await {
+            Ok(ended) => ended,
+            // The worker ended as it should, and will not fail any more.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Says goodbye to everybody and ends all tasks, within about five seconds.
     pub async fn shutdown(self) {
         self.shutdown.send_replace(true);
@@ -185,6 +198,13 @@ impl Gateway {
                 task.abort();
             }
         }
+    }
+}
+
+/// Waits for the worker's end and passes on one that nobody asked for.
+async fn supervise(worker: Worker, failed: oneshot::Sender<Ended>) {
+    if let Err(ended) = worker.join().await {
+        failed.send(ended).ok();
     }
 }
 
@@ -212,4 +232,17 @@ fn tls_config(config: &Config, state: &StateDir) -> anyhow::Result<Option<Arc<ru
     // WebSockets want a connection of their own, so HTTP/1.1 is what this door speaks.
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Some(Arc::new(tls)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_breaks_is_a_failure_of_the_gateway() {
+        let (failed, failure) = oneshot::channel();
+        supervise(Worker::that_breaks(), failed).await;
+        let ended = failure.await.unwrap();
+        assert!(matches!(ended, Ended::Panic), "{ended}");
+    }
 }

@@ -449,6 +449,40 @@ async fn an_answer_has_the_address_the_tag_and_ice_of_the_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_names_the_public_addresses_first() {
+    let server = start(&["--public-ip", "203.0.113.7", "--public-ip", "2001:db8::7"]).await;
+    let port = server.gateway.addresses().webrtc.unwrap().port();
+    for (path, offer) in [("/whip/public?name=Cam", publishing()), ("/whep/public", watching())] {
+        let answer = server.send("POST", path, &[SDP], offer).await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        // Foundation, component, protocol, priority, address, port, and what follows.
+        let candidates: Vec<Vec<&str>> = answer
+            .body
+            .lines()
+            .filter_map(|line| Some(line.strip_prefix("a=candidate:")?.split(' ').collect()))
+            .collect();
+        for (protocol, kind) in [("udp", "typ host"), ("tcp", "typ host tcptype passive")] {
+            let mut of_protocol: Vec<_> = candidates.iter().filter(|words| words[2] == protocol).collect();
+            of_protocol.sort_by_key(|words| std::cmp::Reverse(words[3].parse::<u32>().unwrap()));
+            let addresses: Vec<&str> = of_protocol.iter().map(|words| words[4]).collect();
+            assert_eq!(
+                addresses,
+                ["203.0.113.7", "2001:db8::7", "127.0.0.1"],
+                "{}",
+                answer.body
+            );
+            for words in of_protocol {
+                assert_eq!(
+                    (words[5], words[6..].join(" ").as_str()),
+                    (port.to_string().as_str(), kind)
+                );
+            }
+        }
+    }
+    server.gateway.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn with_tokens_every_request_but_options_needs_one() {
     let server = start(&["--token", "sesame"]).await;
     let room = "/whip/closed";

@@ -62,11 +62,12 @@ impl Side {
         }
     }
 
-    async fn stop(self) {
+    async fn stop(self) -> anyhow::Result<()> {
         match self {
-            Self::Gateway(side) => side.stop().await,
+            Self::Gateway(side) => side.stop().await?,
             Self::Bare(side) => side.stop().await,
         }
+        Ok(())
     }
 }
 
@@ -148,7 +149,7 @@ pub(super) async fn measure(engine: Engine, count: usize, time: Duration) -> any
     ensure!(packets > 0, "no packet arrived");
 
     viewers.child.kill().await?;
-    side.stop().await;
+    side.stop().await?;
     let due = elapsed.as_secs_f64() * f64::from(FPS) * PACKETS_PER_FRAME as f64 * count as f64;
     Ok(Measured {
         engine,

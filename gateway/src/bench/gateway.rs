@@ -108,11 +108,11 @@ impl Side {
         Ok(opened.answer)
     }
 
-    pub async fn stop(mut self) {
+    pub async fn stop(mut self) -> anyhow::Result<()> {
         self.shutdown.send_replace(true);
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
-        self.worker.join().await;
+        Ok(self.worker.join().await?)
     }
 }
 

@@ -5,7 +5,9 @@
 //! a frame to a viewer together.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,9 +16,12 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use crate::media::frame::RoomTime;
 use crate::net;
 use crate::room::peer::{PeerCommand, PeerContext, PeerEvent, PeerId, Peers, Refused, Sending};
-use crate::webrtc::engine::{self, Engine, Event, OfferError, OfferPolicy, OutgoingRtp, Protocol, SessionId};
+use crate::webrtc::engine::{self, Engine, Event, OfferError, OfferPolicy, OutgoingRtp, Protocol, Reason, SessionId};
 use crate::webrtc::net::{BindError, Config as NetConfig, Sockets};
 use crate::webrtc::peer::Peer;
+
+#[cfg(test)]
+mod tests;
 
 /// While packets wait for their predecessors, or a replay for its pace, the worker looks again after this.
 const TICK: Duration = Duration::from_millis(5);
@@ -51,10 +56,21 @@ pub enum StartError {
     Engine(#[from] engine::SetupError),
     /// The thread.
     #[error("the WebRTC thread did not start: {0}")]
-    Thread(#[from] std::io::Error),
+    Thread(#[from] io::Error),
     /// The thread ended before it was ready.
     #[error("the WebRTC thread ended at once")]
     Gone,
+}
+
+/// Why the worker ended without having been told to.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// A socket does not work any more.
+    #[error("a WebRTC socket stopped working: {0}")]
+    Sockets(#[from] io::Error),
+    /// A panic, which the log names.
+    #[error("the WebRTC thread broke: this is a defect of the gateway; the log says where")]
+    Panic,
 }
 
 /// A running worker.
@@ -62,7 +78,7 @@ pub enum StartError {
 pub struct Worker {
     peers: Peers,
     address: SocketAddr,
-    thread: std::thread::JoinHandle<()>,
+    thread: std::thread::JoinHandle<Result<(), Ended>>,
 }
 
 impl Worker {
@@ -78,23 +94,34 @@ impl Worker {
                 Ok(runtime) => runtime,
                 Err(error) => {
                     ready.send(Err(error.into())).ok();
-                    return;
+                    return Ok(());
                 }
             };
             runtime.block_on(async {
                 match Loop::new(&config, commands) {
                     Ok((worker, address)) => {
                         ready.send(Ok(address)).ok();
-                        worker.run(shutdown).await;
+                        worker.run(shutdown).await
                     }
                     Err(error) => {
                         ready.send(Err(error)).ok();
+                        Ok(())
                     }
                 }
-            });
+            })
         })?;
         let address = started.await.map_err(|_| StartError::Gone)??;
         Ok(Self { peers, address, thread })
+    }
+
+    /// One whose thread breaks.
+    #[cfg(test)]
+    pub(crate) fn that_breaks() -> Self {
+        Self {
+            peers: Peers::channel().0,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            thread: std::thread::spawn(|| panic!("as a bug would")),
+        }
     }
 
     /// The way to it.
@@ -108,8 +135,15 @@ impl Worker {
     }
 
     /// Waits for its end, which `shutdown` brings about.
-    pub async fn join(self) {
-        tokio::task::spawn_blocking(move || self.thread.join()).await.ok();
+    ///
+    /// # Errors
+    /// It ended without having been told to: no session of it is left, and no new one can begin.
+    pub async fn join(self) -> Result<(), Ended> {
+        let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
+        match joined {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(_)) | Err(_) => Err(Ended::Panic),
+        }
     }
 }
 
@@ -178,7 +212,7 @@ impl Loop {
         Ok((worker, SocketAddr::new(listen, port)))
     }
 
-    async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+    async fn run(mut self, mut shutdown: watch::Receiver<bool>) -> Result<(), Ended> {
         loop {
             let now = Instant::now();
             self.turn(now);
@@ -188,10 +222,7 @@ impl Loop {
                 received = sockets.receive(|local, from, datagram| {
                     engine.handle_datagram(Instant::now(), local, from, datagram)
                 }) => {
-                    if let Err(error) = received {
-                        tracing::error!(%error, "the WebRTC sockets are gone");
-                        return;
-                    }
+                    received?;
                 }
                 command = self.commands.recv() => match command {
                     Some(command) => {
@@ -213,6 +244,7 @@ impl Loop {
             self.engine.close(now, id);
         }
         self.transmit();
+        Ok(())
     }
 
     fn next_wake(&self, now: Instant) -> Instant {
@@ -229,18 +261,63 @@ impl Loop {
     fn turn(&mut self, now: Instant) {
         self.engine.handle_timeout(now);
         self.events(now);
-        self.paced = false;
-        for (id, peer) in &mut self.peers {
-            peer.advance(&mut self.engine, *id, now);
-            self.paced |= peer.feed(&mut self.engine, *id, now);
-        }
+        let mut paced = false;
+        self.each_peer(now, |peer, engine, id| {
+            peer.advance(engine, id, now);
+            paced |= peer.feed(engine, id, now);
+        });
+        self.paced = paced;
         if self.slow_at <= now {
             self.slow_at = now + SLOW_TICK;
-            for (id, peer) in &mut self.peers {
-                peer.slow_tick(&mut self.engine, *id, now);
-            }
+            self.each_peer(now, |peer, engine, id| peer.slow_tick(engine, id, now));
         }
         self.transmit();
+    }
+
+    /// Does `work` on a peer behind a fence: a panic ends this peer and no other. `None`: there is no such peer, or it
+    /// has just ended.
+    fn with_peer<T>(
+        &mut self,
+        id: SessionId,
+        now: Instant,
+        work: impl FnOnce(&mut Peer, &mut Engine, &Arc<Notify>) -> T,
+    ) -> Option<T> {
+        let peer = self.peers.get_mut(&id)?;
+        let (engine, waker) = (&mut self.engine, &self.waker);
+        match catch_unwind(AssertUnwindSafe(|| work(peer, engine, waker))) {
+            Ok(done) => Some(done),
+            Err(_) => {
+                self.broken(id, now);
+                None
+            }
+        }
+    }
+
+    /// [`Loop::with_peer`] for all of them, one after the other.
+    fn each_peer(&mut self, now: Instant, mut work: impl FnMut(&mut Peer, &mut Engine, SessionId)) {
+        let mut broken = Vec::new();
+        for (&id, peer) in &mut self.peers {
+            let engine = &mut self.engine;
+            if catch_unwind(AssertUnwindSafe(|| work(peer, engine, id))).is_err() {
+                broken.push(id);
+            }
+        }
+        for id in broken {
+            self.broken(id, now);
+        }
+    }
+
+    /// A peer's half of its session is not to be trusted any more.
+    fn broken(&mut self, id: SessionId, now: Instant) {
+        tracing::error!(
+            peer = id.0,
+            "a WebRTC session broke and was ended: this is a defect of the gateway"
+        );
+        if let Some(peer) = self.peers.remove(&id) {
+            peer.tell(PeerEvent::Closed(Reason::Internal.to_string()));
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(peer)));
+        }
+        self.engine.abandon(now, id);
     }
 
     fn transmit(&mut self) {
@@ -270,37 +347,9 @@ impl Loop {
                 | Event::Estimate { session, .. }
                 | Event::Closed { session, .. } => *session,
             };
-            let Some(peer) = self.peers.get_mut(&session) else {
-                continue;
-            };
-            let room_now = peer.room_now(now);
-            match event {
-                Event::Connected { protocol, .. } => {
-                    peer.connected(protocol == Protocol::Tcp, &self.waker);
-                }
-                Event::Negotiated { lines, .. } => peer.negotiated(&lines, &self.waker),
-                Event::Rtp { mid, meta, payload, .. } => peer.packet(mid, &meta, payload, now, room_now),
-                Event::KeyframeRequest { mid, .. } => peer.viewer_wants_keyframe(mid, room_now),
-                Event::Nack { mid, seqs, .. } => {
-                    for packet in peer.repeat(mid, &seqs, now) {
-                        write_rtx(&mut self.engine, session, mid, &packet, now);
-                    }
-                }
-                Event::ReceiverReport {
-                    mid,
-                    fraction_lost,
-                    rtt,
-                    ..
-                } => {
-                    peer.set_loss(mid, fraction_lost);
-                    if let Some(rtt) = rtt {
-                        peer.set_rtt(rtt);
-                    }
-                }
-                Event::SenderReport { mid, time, .. } => peer.sender_report(mid, time, room_now),
-                Event::Estimate { bps, .. } => peer.set_estimate(bps, now),
-                Event::Disconnected { .. } | Event::Closed { .. } => {}
-            }
+            self.with_peer(session, now, |peer, engine, waker| {
+                peer_event(peer, event, engine, waker, now);
+            });
         }
     }
 
@@ -320,9 +369,7 @@ impl Loop {
                 }
             }
             PeerCommand::Send { peer, sends } => {
-                if let Some(peer) = self.peers.get_mut(&session_of(peer)) {
-                    peer.add_sends(sends);
-                }
+                self.with_peer(session_of(peer), now, |peer, _, _| peer.add_sends(sends));
             }
             PeerCommand::Candidate { peer, candidate } => {
                 if let Err(error) = self.engine.add_remote_candidate(now, session_of(peer), &candidate) {
@@ -330,22 +377,20 @@ impl Loop {
                 }
             }
             PeerCommand::Receive { peer, on } => {
-                if let Some(peer) = self.peers.get_mut(&session_of(peer)) {
-                    peer.set_receiving(on, &self.waker);
-                }
+                self.with_peer(session_of(peer), now, |peer, _, waker| peer.set_receiving(on, waker));
             }
             PeerCommand::Pause { peer, tracks } => {
-                if let Some(peer) = self.peers.get_mut(&session_of(peer)) {
-                    peer.set_unwanted(tracks, &self.waker);
-                }
+                self.with_peer(session_of(peer), now, |peer, _, waker| peer.set_unwanted(tracks, waker));
             }
             PeerCommand::RequestKeyframe { peer, slot } => {
                 let id = session_of(peer);
-                if let Some(mid) = self.peers.get(&id).and_then(|peer| peer.video_mid(slot))
-                    && let Err(error) = self.engine.request_keyframe(now, id, mid, None)
-                {
-                    tracing::debug!(peer = peer.0, %error, "keyframe request");
-                }
+                self.with_peer(id, now, |peer, engine, _| {
+                    if let Some(mid) = peer.video_mid(slot)
+                        && let Err(error) = engine.request_keyframe(now, id, mid, None)
+                    {
+                        tracing::debug!(peer = id.0, %error, "keyframe request");
+                    }
+                });
             }
             PeerCommand::Limit {
                 peer,
@@ -353,15 +398,13 @@ impl Loop {
                 max_bitrate,
             } => {
                 let id = session_of(peer);
-                if let Some(peer) = self.peers.get_mut(&id) {
+                self.with_peer(id, now, |peer, engine, _| {
                     peer.limit(slot, max_bitrate);
-                    peer.repeat_limit(&mut self.engine, id, now);
-                }
+                    peer.repeat_limit(engine, id, now);
+                });
             }
             PeerCommand::Update { peer } => {
-                if let Some(peer) = self.peers.get_mut(&session_of(peer)) {
-                    peer.update(&self.waker);
-                }
+                self.with_peer(session_of(peer), now, |peer, _, waker| peer.update(waker));
             }
             PeerCommand::Close { peer } => self.close(peer, now),
         }
@@ -376,7 +419,7 @@ impl Loop {
         now: Instant,
     ) -> Result<String, Refused> {
         let session = session_of(id);
-        let mut peer = match (self.peers.remove(&session), context) {
+        let peer = match (self.peers.remove(&session), context) {
             (Some(peer), _) => peer,
             (None, Some(context)) => Peer::new(*context),
             (None, None) => {
@@ -387,15 +430,16 @@ impl Loop {
                 });
             }
         };
+        let streams = catch_unwind(AssertUnwindSafe(|| peer.streams(sdp))).unwrap_or_default();
         let policy = OfferPolicy {
             max_video_bps: Some(u64::from(peer.max_video_bitrate())),
-            streams: peer.streams(sdp),
+            streams,
             ..OfferPolicy::default()
         };
         let answer = self.engine.accept_offer(now, session, sdp, &policy);
         if self.engine.contains(session) {
-            peer.add_sends(sends);
             self.peers.insert(session, peer);
+            self.with_peer(session, now, |peer, _, _| peer.add_sends(sends));
         }
         self.events(now);
         answer.map_err(|error| Refused {
@@ -410,6 +454,36 @@ impl Loop {
         if self.peers.remove(&session).is_some() {
             self.engine.close(now, session);
         }
+    }
+}
+
+/// What a session's event means for its peer.
+fn peer_event(peer: &mut Peer, event: Event, engine: &mut Engine, waker: &Arc<Notify>, now: Instant) {
+    let room_now = peer.room_now(now);
+    match event {
+        Event::Connected { protocol, .. } => peer.connected(protocol == Protocol::Tcp, waker),
+        Event::Negotiated { lines, .. } => peer.negotiated(&lines, waker),
+        Event::Rtp { mid, meta, payload, .. } => peer.packet(mid, &meta, payload, now, room_now),
+        Event::KeyframeRequest { mid, .. } => peer.viewer_wants_keyframe(mid, room_now),
+        Event::Nack { session, mid, seqs } => {
+            for packet in peer.repeat(mid, &seqs, now) {
+                write_rtx(engine, session, mid, &packet, now);
+            }
+        }
+        Event::ReceiverReport {
+            mid,
+            fraction_lost,
+            rtt,
+            ..
+        } => {
+            peer.set_loss(mid, fraction_lost);
+            if let Some(rtt) = rtt {
+                peer.set_rtt(rtt);
+            }
+        }
+        Event::SenderReport { mid, time, .. } => peer.sender_report(mid, time, room_now),
+        Event::Estimate { bps, .. } => peer.set_estimate(bps, now),
+        Event::Disconnected { .. } | Event::Closed { .. } => {}
     }
 }
 
