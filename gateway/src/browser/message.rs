@@ -14,8 +14,11 @@ use crate::room::uplink::{UplinkState, UplinkStatus};
 pub const VERSION: u32 = 2;
 /// The WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "wzp.v2";
-/// Largest text message, bytes.
+/// Largest text message but an offer, bytes.
 pub const MAX_TEXT: usize = 65_536;
+/// Largest `offer`, bytes. Each source takes an m-line for sound and one for pictures, 3 to 4 kB together in Chromium, and
+/// our own client has at most 64 receiving ones.
+pub const MAX_OFFER_TEXT: usize = 262_144;
 /// Largest binary message, bytes.
 pub const MAX_BINARY: usize = 16_384;
 /// Longest name, characters.

@@ -22,8 +22,8 @@ use crate::auth::Auth;
 use crate::browser::egress::Egress;
 use crate::browser::ingress::Ingress;
 use crate::browser::message::{
-    FromClient, JoinMessage, JoinedMessage, Limits, MAX_NAME, MAX_TEXT, MAX_TRACKS, Member, PauseReason, ReceiveMid,
-    SendMid, ToClient, VERSION,
+    FromClient, JoinMessage, JoinedMessage, Limits, MAX_NAME, MAX_OFFER_TEXT, MAX_TEXT, MAX_TRACKS, Member, PauseReason,
+    ReceiveMid, SendMid, ToClient, VERSION,
 };
 use crate::browser::window::Window;
 use crate::media::frame::{Kind, TrackId};
@@ -316,12 +316,19 @@ fn check_join(join: &JoinMessage) -> Result<Join, Fatal> {
 }
 
 fn parse_text(text: &str) -> Result<FromClient, End> {
-    if text.len() > MAX_TEXT {
-        let message = format!("a text message of {} bytes is larger than {MAX_TEXT}", text.len());
-        return Err(End::Fatal(Fatal::new(4413, "too_large", message)));
+    let too_large = |limit: usize| {
+        let message = format!("a text message of {} bytes is larger than {limit}", text.len());
+        End::Fatal(Fatal::new(4413, "too_large", message))
+    };
+    if text.len() > MAX_OFFER_TEXT {
+        return Err(too_large(MAX_OFFER_TEXT));
     }
-    serde_json::from_str(text)
-        .map_err(|error| End::Fatal(Fatal::bad_message(format!("not a control message: {error}"))))
+    let message = serde_json::from_str(text)
+        .map_err(|error| End::Fatal(Fatal::bad_message(format!("not a control message: {error}"))))?;
+    if text.len() > MAX_TEXT && !matches!(message, FromClient::Offer { .. }) {
+        return Err(too_large(MAX_TEXT));
+    }
+    Ok(message)
 }
 
 fn broken(error: &axum::Error) -> End {
@@ -607,4 +614,31 @@ enum Request {
     Tracks(Tracks),
     Muted(Muted),
     Door(Door),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(bytes: usize) -> String {
+        let sdp = "a".repeat(bytes);
+        serde_json::json!({"type": "offer", "sdp": sdp}).to_string()
+    }
+
+    fn close_code(text: &str) -> Option<u16> {
+        match parse_text(text) {
+            Err(End::Fatal(fatal)) => Some(fatal.close),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn only_an_offer_may_be_long() {
+        assert!(matches!(parse_text(&offer(3_400 * 40)), Ok(FromClient::Offer { .. })));
+        assert_eq!(close_code(&offer(MAX_OFFER_TEXT)), Some(4413));
+        let bye = |bytes: usize| serde_json::json!({"type": "bye", "reason": "a".repeat(bytes)}).to_string();
+        assert!(matches!(parse_text(&bye(1_000)), Ok(FromClient::Bye { .. })));
+        assert_eq!(close_code(&bye(MAX_TEXT)), Some(4413));
+        assert_eq!(close_code(&"[".repeat(MAX_OFFER_TEXT)), Some(4400));
+    }
 }
