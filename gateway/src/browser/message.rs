@@ -5,6 +5,7 @@ use wzp_proto::codec::Codec;
 use wzp_proto::header::{HeaderError, MediaHeader, MediaType};
 use wzp_proto::video::FrameSize;
 
+use crate::config::ice::IceServer;
 use crate::media::frame::{Kind, MESSAGE_HEADER, MESSAGE_MEDIA, ParticipantId, TrackId};
 use crate::room::member::{Door, LeaveReason, LimitReason, Muted, Origin, Presence, TrackInfo};
 use crate::room::snapshot::MemberView;
@@ -358,6 +359,9 @@ pub struct JoinedMessage {
     pub limits: Limits,
     /// This server offers WebRTC media.
     pub webrtc: bool,
+    /// STUN and TURN servers for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ice_servers: Vec<IceServer>,
 }
 
 /// What a client may do.

@@ -26,6 +26,7 @@ use crate::browser::message::{
     ReceiveMid, SendMid, ToClient, VERSION,
 };
 use crate::browser::window::Window;
+use crate::config::ice::IceServer;
 use crate::media::frame::{Kind, TrackId};
 use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, Muted, ResumeToken, TrackInfo};
 use crate::room::peer::{PeerCommand, PeerEvent, PeerId, Peers, Sending};
@@ -61,6 +62,8 @@ pub struct Config {
     pub max_frame_bytes: usize,
     /// Who carries media over RTP; `None`: nobody.
     pub peers: Option<Peers>,
+    /// STUN and TURN servers that clients are told of.
+    pub ice_servers: Vec<IceServer>,
 }
 
 /// Why a session ended from this side: close code, error code, sentence.
@@ -403,6 +406,7 @@ async fn converse(
             resume_ms: RESUME_GRACE / 1000,
         },
         webrtc: config.peers.is_some(),
+        ice_servers: config.ice_servers.clone(),
     }));
     if let Err(end) = send_now(sink, &joined).await {
         return end;

@@ -61,6 +61,7 @@ pub fn rtp_codec(codec: WzpCodec) -> Option<Codec> {
     match codec {
         WzpCodec::H264Baseline => Some(Codec::H264),
         WzpCodec::Av1Main => Some(Codec::Av1),
+        WzpCodec::H265Main => Some(Codec::H265),
         other if other.is_opus() => Some(Codec::Opus),
         _ => None,
     }
@@ -128,7 +129,8 @@ impl Incoming {
             self.depacketizer = match meta.codec {
                 Codec::Av1 => Depacketizer::av1(),
                 Codec::Opus => Depacketizer::opus(),
-                Codec::H264 | Codec::H265 => Depacketizer::h264(),
+                Codec::H264 => Depacketizer::h264(),
+                Codec::H265 => Depacketizer::h265(),
             };
         }
         if meta.audio_level.is_some() {

@@ -54,7 +54,7 @@ class FakeConnection {
   }
 
   getStats(): Promise<Map<string, unknown>> {
-    return Promise.resolve(new Map());
+    return Promise.resolve(new Map<string, unknown>());
   }
 
   close(): void {
@@ -73,7 +73,7 @@ function room(senders: number, mode: "auto" | "webrtc" = "auto"): { road: WebRtc
   } as unknown as RoadHost;
   const tracks = Array.from({ length: 2 * senders }, (_, i) => ({ kind: i % 2 ? "audio" : "video" }));
   const turns = new Turns();
-  const road = new WebRtcRoad(mode, host, { tracks } as unknown as Roster, {} as Playback, turns);
+  const road = new WebRtcRoad(mode, host, { tracks } as unknown as Roster, undefined as unknown as Playback, turns);
   return { road, turns, sent, transports };
 }
 
