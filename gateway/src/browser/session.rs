@@ -1,5 +1,6 @@
 //! One browser: its control channel, from the upgrade to the close.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -489,6 +490,8 @@ struct Rtp {
     connected: bool,
     /// Named in an offer, and not handed to the worker yet.
     pending: Vec<SendMid>,
+    /// Videos that the client was told are held back for the sake of bandwidth.
+    paused: BTreeSet<TrackId>,
 }
 
 /// Hands the tracks that offers have named to the worker, once RTP can carry them.
@@ -575,8 +578,10 @@ fn peer_changed(
         PeerEvent::Bandwidth { track, paused } => {
             let (source, slot, reason) = (track.source, track.slot, PauseReason::Bandwidth);
             let message = if paused {
+                lock(&shared.rtp).paused.insert(track);
                 ToClient::VideoPaused { source, slot, reason }
             } else {
+                lock(&shared.rtp).paused.remove(&track);
                 ToClient::VideoResumed { source, slot, reason }
             };
             post(outbox, message);
@@ -584,7 +589,11 @@ fn peer_changed(
         }
         PeerEvent::Closed(message) => {
             *lock(&shared.peer) = None;
-            *lock(&shared.rtp) = Rtp::default();
+            let rtp = std::mem::take(&mut *lock(&shared.rtp));
+            for track in rtp.paused {
+                let (source, slot, reason) = (track.source, track.slot, PauseReason::Bandwidth);
+                post(outbox, ToClient::VideoResumed { source, slot, reason });
+            }
             elsewhere(Vec::new());
             post(
                 outbox,

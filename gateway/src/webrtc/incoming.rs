@@ -105,7 +105,7 @@ impl Incoming {
         &self.writer
     }
 
-    /// The loudness that came last, −dBov; taken once.
+    /// The greatest loudness since this was asked last, −dBov: 0 is the loudest.
     pub fn take_level(&mut self) -> Option<u8> {
         self.level.take()
     }
@@ -133,8 +133,8 @@ impl Incoming {
                 Codec::H265 => Depacketizer::h265(),
             };
         }
-        if meta.audio_level.is_some() {
-            self.level = meta.audio_level;
+        if let Some(level) = meta.audio_level {
+            self.level = Some(self.level.map_or(level, |loudest| loudest.min(level)));
         }
         if let Some((ntp_us, media_us)) = self.report {
             let media = self.media_us(self.extend.peek(meta.timestamp));

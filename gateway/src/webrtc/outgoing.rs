@@ -163,6 +163,16 @@ impl Outgoing {
         feed.paused = paused;
     }
 
+    /// Stopped for the sake of bandwidth.
+    pub fn is_paused(&self) -> bool {
+        self.feed.as_ref().is_some_and(|feed| feed.paused)
+    }
+
+    /// What the viewer lost lately, in 1/256.
+    pub fn loss(&self) -> u8 {
+        self.loss
+    }
+
     /// Hands every packet that is due to `write`.
     pub fn feed(
         &mut self,

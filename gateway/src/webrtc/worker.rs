@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::media::frame::RoomTime;
 use crate::net;
-use crate::room::peer::{PeerCommand, PeerContext, PeerEvent, PeerId, Peers, Refused, Sending};
+use crate::room::peer::{PeerCommand, PeerContext, PeerId, Peers, Refused, Sending};
 use crate::webrtc::engine::{self, Engine, Event, OfferError, OfferPolicy, OutgoingRtp, Protocol, SessionId};
 use crate::webrtc::net::{BindError, Config as NetConfig, Sockets};
 use crate::webrtc::peer::Peer;
@@ -254,7 +254,7 @@ impl Loop {
             if let Event::Closed { session, reason } = event {
                 if let Some(peer) = self.peers.remove(&session) {
                     tracing::debug!(peer = session.0, %reason, "WebRTC session ended");
-                    peer.tell(PeerEvent::Closed(reason.to_string()));
+                    peer.close(reason.to_string());
                 }
                 continue;
             }
