@@ -23,8 +23,8 @@ use crate::auth::Auth;
 use crate::browser::egress::Egress;
 use crate::browser::ingress::Ingress;
 use crate::browser::message::{
-    FromClient, JoinMessage, JoinedMessage, Limits, MAX_NAME, MAX_OFFER_TEXT, MAX_TEXT, MAX_TRACKS, Member, PauseReason,
-    ReceiveMid, SendMid, ToClient, VERSION,
+    FromClient, JoinMessage, JoinedMessage, Limits, MAX_NAME, MAX_OFFER_TEXT, MAX_TEXT, MAX_TRACKS, Member,
+    PauseReason, ReceiveMid, SendMid, ToClient, VERSION,
 };
 use crate::browser::window::Window;
 use crate::config::ice::IceServer;

@@ -120,14 +120,16 @@ mod tests {
     fn servers_are_told_as_link_and_as_json() {
         let stun = IceServer::parse("stun:stun.example.net").unwrap();
         assert_eq!(stun.link(), "<stun:stun.example.net>; rel=\"ice-server\"");
-        assert_eq!(serde_json::to_string(&stun).unwrap(), r#"{"urls":"stun:stun.example.net"}"#);
+        assert_eq!(
+            serde_json::to_string(&stun).unwrap(),
+            r#"{"urls":"stun:stun.example.net"}"#
+        );
         let turn = IceServer::parse(r#"turns:[2001:db8::1]:5349?transport=tcp  user pa"ss\"#).unwrap();
         assert_eq!(
             turn.link(),
             r#"<turns:[2001:db8::1]:5349?transport=tcp>; rel="ice-server"; username="user"; credential="pa\"ss\\"; credential-type="password""#
         );
-        let expected =
-            r#"{"urls":"turns:[2001:db8::1]:5349?transport=tcp","username":"user","credential":"pa\"ss\\"}"#;
+        let expected = r#"{"urls":"turns:[2001:db8::1]:5349?transport=tcp","username":"user","credential":"pa\"ss\\"}"#;
         assert_eq!(serde_json::to_string(&turn).unwrap(), expected);
     }
 

@@ -267,7 +267,11 @@ mod tests {
     fn a_path_that_stays_slow_is_tried_less_and_less_often() {
         let mut viewer = Viewer::new();
         viewer.run(200, |_, _| (Some(400_000), 0));
-        let tried: Vec<u128> = viewer.changes.chunks_exact(2).map(|pair| pair[1].0 - pair[0].0).collect();
+        let tried: Vec<u128> = viewer
+            .changes
+            .chunks_exact(2)
+            .map(|pair| pair[1].0 - pair[0].0)
+            .collect();
         assert_eq!(tried[..4], [5_000, 10_000, 20_000, 40_000]);
         // Each trial costs two seconds, and one until the rate counts.
         let trials = viewer.changes.windows(2).filter(|pair| pair[1].1);

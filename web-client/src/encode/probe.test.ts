@@ -85,6 +85,11 @@ describe("the probe of an encoder", () => {
     expect(await verdict()).toBe(true);
   });
 
+  it("measures anew after a machine's hiccup", async () => {
+    encoder(0, (inside, now) => (now > 80 && now < 400 ? 0 : inside));
+    expect(await verdict()).toBe(true);
+  });
+
   it("refuses one that never gives anything", async () => {
     encoder(0, () => 0);
     expect(await verdict()).toBe(false);

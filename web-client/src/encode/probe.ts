@@ -10,8 +10,10 @@ const MAX_LATENCY_MS = 100;
 /** The encoder's start (loading, threads, a busy machine) is not its latency: its first pictures are not measured, and get this time, ms. */
 const START_MS = 1000;
 const UNMEASURED = 2;
-/** Pictures whose way is measured after that. */
+/** Pictures whose way is measured after that … */
 const MEASURED = 4;
+/** … and so often anew, because they may be late through this machine's doing. */
+const ROUNDS = 3;
 const WIDTH = 640;
 const HEIGHT = 360;
 
@@ -56,7 +58,7 @@ export async function isPrompt(codec: VideoCodec): Promise<boolean> {
     let index = 0;
     let inside = 0;
     let measuring = false;
-    let [prompt, late] = [0, 0];
+    let [prompt, late, round] = [0, 0, 0];
     /** When each measured picture went in, by its timestamp. */
     const since = new Map<number, number>();
     const finish = (result: boolean): void => {
@@ -66,9 +68,13 @@ export async function isPrompt(codec: VideoCodec): Promise<boolean> {
       resolve(result);
     };
     const judge = (): void => {
-      // One that is late may be this machine's doing.
-      if (late > 1) finish(false);
-      else if (prompt + late >= MEASURED) finish(true);
+      if (late > 1) {
+        // The next round begins when all that is inside has come out: the last of a burst are no measure.
+        measuring = false;
+        prompt = late = 0;
+        since.clear();
+        if (++round >= ROUNDS) finish(false);
+      } else if (prompt + late >= MEASURED) finish(true);
     };
     const encoder = new VideoEncoder({
       output: ({ timestamp }) => {
@@ -107,7 +113,8 @@ export async function isPrompt(codec: VideoCodec): Promise<boolean> {
       timer = setInterval(feed, 33);
       // Who holds pictures back never comes to the measured ones, or is late with them.
       deadline = setTimeout(() => {
-        if (!measuring) finish(false);
+        if (!measuring && round === 0) finish(false);
+        else deadline = setTimeout(() => finish(false), START_MS);
       }, START_MS);
     } catch {
       finish(false);

@@ -259,7 +259,13 @@ mod tests {
 
     #[test]
     fn a_lost_packet_costs_all_up_to_the_next_keyframe() {
-        let sent = [keyframe(&[3_000]), delta(&[50]), delta(&[50]), keyframe(&[40]), delta(&[50])];
+        let sent = [
+            keyframe(&[3_000]),
+            delta(&[50]),
+            delta(&[50]),
+            keyframe(&[40]),
+            delta(&[50]),
+        ];
         let outputs = run(&sent, 1_200, Some(1));
         let good: Vec<_> = [(sent[3].clone(), true), (sent[4].clone(), false)].into();
         assert_eq!(frames(&outputs), good);
