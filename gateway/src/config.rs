@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+pub mod ice;
 pub mod uplink;
 
+use ice::IceServer;
 use uplink::{Names, UplinkRule};
 
 use crate::room::track::Bounds;
@@ -46,6 +48,9 @@ pub struct Settings {
     /// Answer WebRTC offers as an ICE-lite agent
     #[arg(long, env = "WZP_ICE_LITE", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub ice_lite: Option<bool>,
+    /// STUN or TURN server that WebRTC clients are told of: URL, for TURN "URL USERNAME CREDENTIAL"; may be repeated
+    #[arg(long, env = "WZP_ICE_SERVER", value_name = "SERVER", value_delimiter = ',')]
+    pub ice_server: Option<Vec<String>>,
     /// Existing WZP relay that is joined for every room that no [[uplink]] of the file is for
     #[arg(long, env = "WZP_RELAY", value_name = "HOST:PORT")]
     pub relay: Option<String>,
@@ -125,6 +130,8 @@ pub struct Config {
     pub public_ip: Vec<std::net::IpAddr>,
     /// See [`Settings::ice_lite`].
     pub ice_lite: bool,
+    /// See [`Settings::ice_server`].
+    pub ice_servers: Vec<IceServer>,
     /// See [`Settings::uplink`] and [`Settings::relay`], which comes last.
     pub uplinks: Vec<UplinkRule>,
     /// See [`Settings::static_dir`].
@@ -202,13 +209,17 @@ pub enum ConfigError {
     /// An uplink that cannot be.
     #[error("{0}")]
     Uplink(String),
+    /// An ICE server that cannot be.
+    #[error("{0}")]
+    IceServer(String),
 }
 
 /// All keys of the file, for messages and for tests of the documentation.
-pub const KEYS: [&str; 29] = [
+pub const KEYS: [&str; 30] = [
     "allow_origin",
     "http",
     "ice_lite",
+    "ice_server",
     "log",
     "log_json",
     "max_connections",
@@ -284,6 +295,7 @@ impl Settings {
             tls_key: self.tls_key.or(below.tls_key),
             public_ip: self.public_ip.or(below.public_ip),
             ice_lite: self.ice_lite.or(below.ice_lite),
+            ice_server: self.ice_server.or(below.ice_server),
             relay: self.relay.or(below.relay),
             relay_token: self.relay_token.or(below.relay_token),
             relay_names: self.relay_names.or(below.relay_names),
@@ -344,6 +356,10 @@ impl Settings {
             .map(UplinkRule::checked)
             .collect::<Result<_, _>>()
             .map_err(ConfigError::Uplink)?;
+        let ice_servers = (self.ice_server.iter().flatten())
+            .map(|text| IceServer::parse(text))
+            .collect::<Result<_, _>>()
+            .map_err(ConfigError::IceServer)?;
         Ok(Config {
             replay,
             http: self.http.unwrap_or(any(8443)),
@@ -354,6 +370,7 @@ impl Settings {
             tls,
             public_ip: self.public_ip.unwrap_or_default(),
             ice_lite: self.ice_lite.unwrap_or(false),
+            ice_servers,
             uplinks,
             static_dir: self.static_dir,
             tokens: self.token.unwrap_or_default(),
@@ -425,6 +442,7 @@ mod tests {
             allow_origin = ["https://a.example"]
             http = "127.0.0.1:1"
             ice_lite = false
+            ice_server = ["stun:stun.example"]
             log = "debug"
             log_json = true
             max_connections = 1
@@ -518,6 +536,8 @@ mod tests {
         );
         assert!(flags(&["--tls-cert", "a"]).resolve().is_err());
         assert!(flags(&["--max-rooms", "0"]).resolve().is_err());
+        assert!(flags(&["--ice-server", "turn:turn.example"]).resolve().is_err());
+        assert!(flags(&["--ice-server", "stun:a,turn:b u c"]).resolve().is_ok());
         assert!(
             flags(&["--replay-soft-ms", "2000", "--replay-hard-ms", "1999"])
                 .resolve()

@@ -10,7 +10,9 @@ use clap::Parser;
 use rtc::interceptor::{Attribute, Interceptor, Packet, Registry, Slot, StreamInfo, TaggedPacket};
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::interceptor_registry::register_default_interceptors;
-use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_OPUS, MIME_TYPE_RTX, MediaEngine};
+use rtc::peer_connection::configuration::media_engine::{
+    MIME_TYPE_H264, MIME_TYPE_HEVC, MIME_TYPE_OPUS, MIME_TYPE_RTX, MediaEngine,
+};
 use rtc::peer_connection::sdp::RTCSessionDescription;
 use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
 use rtc::rtcp::sender_report::SenderReport;
@@ -32,7 +34,9 @@ use wzp_gateway::config::Settings;
 use wzp_gateway::join;
 use wzp_gateway::media::frame::{Kind, TrackId};
 use wzp_gateway::media::h264::nal_units;
+use wzp_gateway::media::h265;
 use wzp_gateway::media::rtp::depacketize::{Depacketizer, Output};
+use wzp_gateway::media::rtp::h265 as rtp_h265;
 use wzp_gateway::media::rtp::packetize;
 use wzp_gateway::media::rtp::sequence::SequenceExtender;
 use wzp_gateway::room::member::{Door, Join};
@@ -145,13 +149,27 @@ struct Peer {
     location: String,
 }
 
+fn h265() -> RTCRtpCodec {
+    codec(
+        MIME_TYPE_HEVC,
+        90_000,
+        0,
+        "level-id=93;profile-id=1;tier-flag=0;tx-mode=SRST",
+    )
+}
+
 impl Peer {
     async fn new() -> Self {
+        Self::with(h264()).await
+    }
+
+    /// One whose only codec for pictures is this.
+    async fn with(video: RTCRtpCodec) -> Self {
         let mut media = MediaEngine::default();
         let rtx = codec(MIME_TYPE_RTX, 90_000, 0, "apt=102");
         let codecs = [
             (opus(), OPUS, RtpCodecKind::Audio),
-            (h264(), H264, RtpCodecKind::Video),
+            (video, H264, RtpCodecKind::Video),
             (rtx, H264 + 1, RtpCodecKind::Video),
         ];
         for (rtp_codec, payload_type, kind) in codecs {
@@ -379,7 +397,10 @@ async fn start() -> (Gateway, String, tempfile::TempDir) {
 
 /// A peer that watches, sound and pictures.
 async fn viewer(url: &str, path: &str) -> Peer {
-    let mut viewer = Peer::new().await;
+    watching(Peer::new().await, url, path).await
+}
+
+async fn watching(mut viewer: Peer, url: &str, path: &str) -> Peer {
     for kind in [RtpCodecKind::Audio, RtpCodecKind::Video] {
         let init = RTCRtpTransceiverInit {
             direction: RTCRtpTransceiverDirection::Recvonly,
@@ -597,5 +618,94 @@ async fn flash_and_beep_of_a_native_leave_the_gateway_together() {
     // The session ends with its source, so the viewer goes first.
     viewer.leave().await;
     native.abort();
+    gateway.shutdown().await;
+}
+
+/// The access units of a byte stream in which each begins with a delimiter, which is left out.
+fn access_units(stream: &Bytes) -> Vec<Bytes> {
+    let mut units: Vec<BytesMut> = Vec::new();
+    for unit in nal_units(stream) {
+        if h265::nal_unit_type(&unit) == 35 {
+            units.push(BytesMut::new());
+        } else if let Some(last) = units.last_mut() {
+            last.extend_from_slice(&[0, 0, 0, 1]);
+            last.extend_from_slice(&unit);
+        }
+    }
+    units.into_iter().map(BytesMut::freeze).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h265_goes_from_one_peer_that_has_it_to_another_as_it_was_encoded() {
+    let (gateway, url, state) = start().await;
+    let line = "-f lavfi -i testsrc2=size=640x360:rate=25 -t 2 -c:v libx265 -preset ultrafast -tune zerolatency -pix_fmt yuv420p \
+                -x265-params aud=1:repeat-headers=1:keyint=25:min-keyint=25:scenecut=0:bframes=0:log-level=none -f hevc";
+    let clip = Bytes::from(std::fs::read(made(state.path(), "clip.h265", line)).unwrap());
+    let sent = access_units(&clip);
+    assert_eq!(sent.len(), 50);
+    let mut publisher = Peer::with(h265()).await;
+    let video = local_track("video", RtpCodecKind::Video, 8, h265());
+    publisher.pc.add_track(video.clone()).await.unwrap();
+    publisher.connect(&url, "/whip/hevc?name=Cam").await;
+    let frames = sent.clone();
+    let sending = tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(Duration::from_millis(40));
+        let mut sequence_number = 0u16;
+        for (number, frame) in (0u32..).zip(frames.iter().cycle()) {
+            ticks.tick().await;
+            for payload in rtp_h265::packetize(frame, 1_100).unwrap() {
+                sequence_number = sequence_number.wrapping_add(1);
+                let header = rtp::Header {
+                    version: 2,
+                    marker: payload.marker,
+                    payload_type: H264,
+                    sequence_number,
+                    timestamp: number * 3_600,
+                    ssrc: 8,
+                    ..Default::default()
+                };
+                let packet = rtp::Packet {
+                    header,
+                    payload: payload.bytes,
+                };
+                video.write_rtp(packet).await.unwrap();
+            }
+        }
+    });
+    let mut viewer = watching(Peer::with(h265()).await, &url, "/whep/hevc?source=Cam").await;
+    let track = timeout(DEADLINE, viewer.tracks.recv())
+        .await
+        .expect("no track")
+        .unwrap();
+    let watched = timeout(DEADLINE, async {
+        let (mut depacketizer, mut extender) = (Depacketizer::h265(), SequenceExtender::default());
+        let mut seen = Vec::new();
+        while seen.len() < 40 {
+            let Some(TrackRemoteEvent::OnRtpPacket(packet)) = track.poll().await else {
+                continue;
+            };
+            let header = packet.header;
+            let seq = extender.extend(header.sequence_number);
+            depacketizer.push(seq, header.timestamp, header.marker, &packet.payload);
+            while let Some(Output::Frame(unit)) = depacketizer.poll() {
+                seen.push((unit.data, unit.keyframe));
+            }
+        }
+        seen
+    });
+    let seen = watched.await.expect("too little came");
+    let first = sent.iter().position(|frame| *frame == seen[0].0);
+    let first = first.expect("the first picture was never sent");
+    assert!(seen[0].1 && first.is_multiple_of(25), "picture {first} is no keyframe");
+    for (number, (data, keyframe)) in (first..).zip(&seen) {
+        assert!(
+            *data == sent[number % sent.len()],
+            "picture {number} is not what was sent"
+        );
+        assert_eq!(*keyframe, number.is_multiple_of(25));
+    }
+    sending.abort();
+    viewer.leave().await;
+    publisher.leave().await;
     gateway.shutdown().await;
 }

@@ -87,11 +87,7 @@ impl Server {
             };
             Answer {
                 status: response.status().as_u16(),
-                headers: response
-                    .headers()
-                    .iter()
-                    .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
-                    .collect(),
+                headers: joined(response.headers()),
                 body: response.body_mut().read_to_string().unwrap(),
             }
         })
@@ -107,8 +103,21 @@ impl Server {
     }
 }
 
+fn joined(headers: &http::HeaderMap) -> BTreeMap<String, String> {
+    let mut joined: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in headers {
+        let value = value.to_str().unwrap();
+        joined
+            .entry(name.to_string())
+            .and_modify(|known| *known += &format!(", {value}"))
+            .or_insert_with(|| value.to_owned());
+    }
+    joined
+}
+
 struct Answer {
     status: u16,
+    /// Lines of the same name are joined by commas.
     headers: BTreeMap<String, String>,
     body: String,
 }
@@ -597,4 +606,22 @@ async fn shutdown_ends_every_session() {
         assert!(start.elapsed() < Duration::from_secs(5), "sessions outlive the gateway");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ice_servers_are_in_links() {
+    let turn = "turn:turn.example:3478?transport=udp user secret";
+    let server = start(&["--ice-server", "stun:stun.example", "--ice-server", turn]).await;
+    for (path, offer) in [("/whip/ice", publishing()), ("/whep/ice", watching())] {
+        let answer = server.send("POST", path, &[SDP], offer).await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        let expected = "<stun:stun.example>; rel=\"ice-server\", \
+             <turn:turn.example:3478?transport=udp>; rel=\"ice-server\"; username=\"user\"; credential=\"secret\"; \
+             credential-type=\"password\"";
+        assert_eq!(answer.header("link"), expected);
+        assert!(answer.header("access-control-expose-headers").contains("Link"));
+    }
+    let plain = start(&[]).await;
+    let answer = plain.send("POST", "/whip/ice", &[SDP], publishing()).await;
+    assert_eq!((answer.status, answer.header("link")), (201, ""));
 }

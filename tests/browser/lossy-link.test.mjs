@@ -86,6 +86,37 @@ test('5 % loss at 150 ms: the picture keeps moving', async (t) => {
   await link.stop();
 });
 
+test('a path below the rate of the picture: it pauses and says why, sound goes on; it comes back with a keyframe', async (t) => {
+  const link = await lossyLink(t, '--delay', '10');
+  const gateway = await startGateway(t, { host: link.host, tls: true, wrap: link.near });
+  publisher(t, link, gateway);
+  const page = await viewerBehind(t, link, gateway, { transport: 'webrtc' });
+  const open = await received(page, 'Bo', 'video', (source) => source.framesDecoded > 60 && source.bitrate > 400_000);
+  const reason = () => page.evaluate(() => {
+    const other = [...globalThis.wzp.room.participants.values()].find((participant) => participant.alias === 'Bo');
+    return other?.tracks.find((track) => track.kind === 'video')?.pausedReason ?? '';
+  });
+  assert.equal(await reason(), '');
+  link.set(`rate=${Math.round(open.bitrate / 2000)}`);
+  const slow = Date.now();
+  await until('the picture is paused', async () => (await reason()) === 'bandwidth', { timeout: 12_000 });
+  const pausedAfter = Date.now() - slow;
+  const [sound, pictures] = [await received(page, 'Bo', 'audio'), await inbound(page)];
+  await pass(2000);
+  const packets = (await received(page, 'Bo', 'audio')).packets - sound.packets;
+  link.set('rate=0');
+  const good = Date.now();
+  await until('the picture is there again', async () => (await reason()) === '', { timeout: 12_000 });
+  const resumedAfter = Date.now() - good;
+  const back = await until('pictures from a keyframe on', async () => {
+    const now = await inbound(page);
+    return now.keyFramesDecoded > pictures.keyFramesDecoded && now.framesDecoded > pictures.framesDecoded + 30 && now;
+  }, { timeout: 10_000 });
+  t.diagnostic(`paused after ${pausedAfter} ms, ${packets} packets of sound in 2 s, resumed after ${resumedAfter} ms, ${back.keyFramesDecoded - pictures.keyFramesDecoded} keyframes`);
+  assert.ok(packets > 80, `${packets} packets of sound in 2 s`);
+  await link.stop();
+});
+
 test('UDP blocked: a picture within 4 s, without a click', async (t) => {
   const link = await lossyLink(t, '--delay', '10', '--block-udp');
   const gateway = await startGateway(t, { host: link.host, tls: true, wrap: link.near });

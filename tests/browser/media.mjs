@@ -30,8 +30,8 @@ export const tone = (hz) =>
   made(`tone-${hz}.wav`, '-f', 'lavfi', '-i', `sine=frequency=${hz}:sample_rate=48000`, '-t', '20', '-af', 'volume=2', '-ac', '1', '-c:a', 'pcm_s16le');
 
 /** An Annex B file for a native sender; `gop` frames from keyframe to keyframe. */
-export const h264 = (gop = 30, size = '640x360', bitrate = '800k') =>
-  made(`native-${size}-${gop}-${bitrate}.h264`, '-f', 'lavfi', '-i', `testsrc2=size=${size}:rate=30`, '-t', '20', '-c:v', 'libx264', '-profile:v', 'baseline',
+export const h264 = (gop = 30, size = '640x360', bitrate = '800k', profile = 'baseline') =>
+  made(`native-${size}-${gop}-${bitrate}${profile === 'baseline' ? '' : `-${profile}`}.h264`, '-f', 'lavfi', '-i', `testsrc2=size=${size}:rate=30`, '-t', '20', '-c:v', 'libx264', '-profile:v', profile, ...(profile === 'baseline' ? [] : ['-x264-params', '8x8dct=1:cabac=1']),
     '-preset', 'veryfast', '-tune', 'zerolatency', '-b:v', bitrate, '-maxrate', bitrate, '-bufsize', bitrate, '-g', String(gop), '-keyint_min', String(gop), '-sc_threshold', '0', '-bf', '0', '-f', 'h264');
 
 /** Fields at the top of a {@link numbered} picture: its number, lowest bit first, and the parity. */

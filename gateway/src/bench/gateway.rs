@@ -83,7 +83,7 @@ impl Side {
                 max_video_bitrate: 10_000_000,
                 shutdown: stop,
             },
-            sessions: Sessions::new(MOST),
+            sessions: Sessions::new(MOST, &[]),
             room,
             asks: Vec::new(),
             tasks,

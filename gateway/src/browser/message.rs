@@ -5,6 +5,7 @@ use wzp_proto::codec::Codec;
 use wzp_proto::header::{HeaderError, MediaHeader, MediaType};
 use wzp_proto::video::FrameSize;
 
+use crate::config::ice::IceServer;
 use crate::media::frame::{Kind, MESSAGE_HEADER, MESSAGE_MEDIA, ParticipantId, TrackId};
 use crate::room::member::{Door, LeaveReason, LimitReason, Muted, Origin, Presence, TrackInfo};
 use crate::room::snapshot::MemberView;
@@ -14,8 +15,11 @@ use crate::room::uplink::{UplinkState, UplinkStatus};
 pub const VERSION: u32 = 2;
 /// The WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "wzp.v2";
-/// Largest text message, bytes.
+/// Largest text message but an offer, bytes.
 pub const MAX_TEXT: usize = 65_536;
+/// Largest `offer`, bytes. Each source takes an m-line for sound and one for pictures, 3 to 4 kB together in Chromium, and
+/// our own client has at most 64 receiving ones.
+pub const MAX_OFFER_TEXT: usize = 262_144;
 /// Largest binary message, bytes.
 pub const MAX_BINARY: usize = 16_384;
 /// Longest name, characters.
@@ -355,6 +359,9 @@ pub struct JoinedMessage {
     pub limits: Limits,
     /// This server offers WebRTC media.
     pub webrtc: bool,
+    /// STUN and TURN servers for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ice_servers: Vec<IceServer>,
 }
 
 /// What a client may do.

@@ -1,5 +1,6 @@
 //! One browser: its control channel, from the upgrade to the close.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,10 +23,11 @@ use crate::auth::Auth;
 use crate::browser::egress::Egress;
 use crate::browser::ingress::Ingress;
 use crate::browser::message::{
-    FromClient, JoinMessage, JoinedMessage, Limits, MAX_NAME, MAX_TEXT, MAX_TRACKS, Member, PauseReason, ReceiveMid,
-    SendMid, ToClient, VERSION,
+    FromClient, JoinMessage, JoinedMessage, Limits, MAX_NAME, MAX_OFFER_TEXT, MAX_TEXT, MAX_TRACKS, Member,
+    PauseReason, ReceiveMid, SendMid, ToClient, VERSION,
 };
 use crate::browser::window::Window;
+use crate::config::ice::IceServer;
 use crate::media::frame::{Kind, TrackId};
 use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, Muted, ResumeToken, TrackInfo};
 use crate::room::peer::{PeerCommand, PeerEvent, PeerId, Peers, Sending};
@@ -61,6 +63,8 @@ pub struct Config {
     pub max_frame_bytes: usize,
     /// Who carries media over RTP; `None`: nobody.
     pub peers: Option<Peers>,
+    /// STUN and TURN servers that clients are told of.
+    pub ice_servers: Vec<IceServer>,
 }
 
 /// Why a session ended from this side: close code, error code, sentence.
@@ -316,12 +320,19 @@ fn check_join(join: &JoinMessage) -> Result<Join, Fatal> {
 }
 
 fn parse_text(text: &str) -> Result<FromClient, End> {
-    if text.len() > MAX_TEXT {
-        let message = format!("a text message of {} bytes is larger than {MAX_TEXT}", text.len());
-        return Err(End::Fatal(Fatal::new(4413, "too_large", message)));
+    let too_large = |limit: usize| {
+        let message = format!("a text message of {} bytes is larger than {limit}", text.len());
+        End::Fatal(Fatal::new(4413, "too_large", message))
+    };
+    if text.len() > MAX_OFFER_TEXT {
+        return Err(too_large(MAX_OFFER_TEXT));
     }
-    serde_json::from_str(text)
-        .map_err(|error| End::Fatal(Fatal::bad_message(format!("not a control message: {error}"))))
+    let message = serde_json::from_str(text)
+        .map_err(|error| End::Fatal(Fatal::bad_message(format!("not a control message: {error}"))))?;
+    if text.len() > MAX_TEXT && !matches!(message, FromClient::Offer { .. }) {
+        return Err(too_large(MAX_TEXT));
+    }
+    Ok(message)
 }
 
 fn broken(error: &axum::Error) -> End {
@@ -396,6 +407,7 @@ async fn converse(
             resume_ms: RESUME_GRACE / 1000,
         },
         webrtc: config.peers.is_some(),
+        ice_servers: config.ice_servers.clone(),
     }));
     if let Err(end) = send_now(sink, &joined).await {
         return end;
@@ -478,6 +490,8 @@ struct Rtp {
     connected: bool,
     /// Named in an offer, and not handed to the worker yet.
     pending: Vec<SendMid>,
+    /// Videos that the client was told are held back for the sake of bandwidth.
+    paused: BTreeSet<TrackId>,
 }
 
 /// Hands the tracks that offers have named to the worker, once RTP can carry them.
@@ -564,8 +578,10 @@ fn peer_changed(
         PeerEvent::Bandwidth { track, paused } => {
             let (source, slot, reason) = (track.source, track.slot, PauseReason::Bandwidth);
             let message = if paused {
+                lock(&shared.rtp).paused.insert(track);
                 ToClient::VideoPaused { source, slot, reason }
             } else {
+                lock(&shared.rtp).paused.remove(&track);
                 ToClient::VideoResumed { source, slot, reason }
             };
             post(outbox, message);
@@ -573,7 +589,11 @@ fn peer_changed(
         }
         PeerEvent::Closed(message) => {
             *lock(&shared.peer) = None;
-            *lock(&shared.rtp) = Rtp::default();
+            let rtp = std::mem::take(&mut *lock(&shared.rtp));
+            for track in rtp.paused {
+                let (source, slot, reason) = (track.source, track.slot, PauseReason::Bandwidth);
+                post(outbox, ToClient::VideoResumed { source, slot, reason });
+            }
             elsewhere(Vec::new());
             post(
                 outbox,
@@ -607,4 +627,31 @@ enum Request {
     Tracks(Tracks),
     Muted(Muted),
     Door(Door),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(bytes: usize) -> String {
+        let sdp = "a".repeat(bytes);
+        serde_json::json!({"type": "offer", "sdp": sdp}).to_string()
+    }
+
+    fn close_code(text: &str) -> Option<u16> {
+        match parse_text(text) {
+            Err(End::Fatal(fatal)) => Some(fatal.close),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn only_an_offer_may_be_long() {
+        assert!(matches!(parse_text(&offer(3_400 * 40)), Ok(FromClient::Offer { .. })));
+        assert_eq!(close_code(&offer(MAX_OFFER_TEXT)), Some(4413));
+        let bye = |bytes: usize| serde_json::json!({"type": "bye", "reason": "a".repeat(bytes)}).to_string();
+        assert!(matches!(parse_text(&bye(1_000)), Ok(FromClient::Bye { .. })));
+        assert_eq!(close_code(&bye(MAX_TEXT)), Some(4413));
+        assert_eq!(close_code(&"[".repeat(MAX_OFFER_TEXT)), Some(4400));
+    }
 }

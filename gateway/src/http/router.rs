@@ -14,7 +14,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use wzp_proto::room_name::RoomName;
 
-use crate::browser::message::{MAX_TEXT, SUBPROTOCOL};
+use crate::browser::message::{MAX_OFFER_TEXT, MAX_TEXT, SUBPROTOCOL};
 use crate::browser::session;
 use crate::http::pages::Pages;
 use crate::http::problem::Problem;
@@ -109,12 +109,12 @@ fn accept(app: App, room: &str, headers: &HeaderMap, upgrade: Upgrade) -> Result
         let message = format!("the WebSocket subprotocol must be {SUBPROTOCOL}, or none for bare samples");
         return Err(Problem::new(StatusCode::BAD_REQUEST, "subprotocol_required", message));
     }
-    // One byte over our own bound: the session then names the cause instead of the library's bare close.
-    let limit = MAX_TEXT + 1;
+    // More than our own bound: the session then names the cause instead of the library's bare close.
+    let limit = MAX_OFFER_TEXT + MAX_TEXT;
     Ok(upgrade
         .protocols([SUBPROTOCOL])
-        .max_message_size(limit * 2)
-        .max_frame_size(limit * 2)
+        .max_message_size(limit)
+        .max_frame_size(limit)
         .write_buffer_size(0)
         .max_write_buffer_size(1 << 20)
         .on_upgrade(move |socket| session::run(socket, room, app.session, app.shutdown)))

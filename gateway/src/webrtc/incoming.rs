@@ -78,6 +78,7 @@ pub fn rtp_codec(codec: WzpCodec) -> Option<Codec> {
     match codec {
         WzpCodec::H264Baseline => Some(Codec::H264),
         WzpCodec::Av1Main => Some(Codec::Av1),
+        WzpCodec::H265Main => Some(Codec::H265),
         other if other.is_opus() => Some(Codec::Opus),
         _ => None,
     }
@@ -125,7 +126,7 @@ impl Incoming {
         &self.writer
     }
 
-    /// The loudness that came last, −dBov; taken once.
+    /// The greatest loudness since this was asked last, −dBov: 0 is the loudest.
     pub fn take_level(&mut self) -> Option<u8> {
         self.level.take()
     }
@@ -151,8 +152,8 @@ impl Incoming {
             self.codec = Some(meta.codec);
             self.depacketizer = depacketizer(meta.codec);
         }
-        if meta.audio_level.is_some() {
-            self.level = meta.audio_level;
+        if let Some(level) = meta.audio_level {
+            self.level = Some(self.level.map_or(level, |loudest| loudest.min(level)));
         }
         if let Some((ntp_us, media_us)) = self.report {
             let media = self.media_us(self.ticks_of(meta.timestamp));
@@ -292,7 +293,8 @@ fn depacketizer(codec: Codec) -> Depacketizer {
     match codec {
         Codec::Av1 => Depacketizer::av1(),
         Codec::Opus => Depacketizer::opus(),
-        Codec::H264 | Codec::H265 => Depacketizer::h264(),
+        Codec::H264 => Depacketizer::h264(),
+        Codec::H265 => Depacketizer::h265(),
     }
 }
 

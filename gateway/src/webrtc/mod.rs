@@ -10,4 +10,6 @@ pub mod incoming;
 pub mod net;
 pub mod outgoing;
 pub mod peer;
+pub mod shortage;
+pub mod tell;
 pub mod worker;

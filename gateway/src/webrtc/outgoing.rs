@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::media::frame::{Frame, Kind, RoomTime, RtpPayload, TrackId};
+use crate::media::rtp::h265;
 use crate::media::rtp::history::{self, History};
 use crate::media::rtp::packetize;
 use crate::media::rtp::rewrite::Rewriter;
@@ -153,6 +154,16 @@ impl Outgoing {
             feed.start(room);
         }
         feed.paused = paused;
+    }
+
+    /// Stopped for the sake of bandwidth.
+    pub fn is_paused(&self) -> bool {
+        self.feed.as_ref().is_some_and(|feed| feed.paused)
+    }
+
+    /// What the viewer lost lately, in 1/256.
+    pub fn loss(&self) -> u8 {
+        self.loss
     }
 
     /// Hands every packet that is due to `write`.
@@ -317,7 +328,7 @@ fn packetize(frame: &Frame, codec: Codec) -> Arc<[RtpPayload]> {
         Codec::H264 => packetize::h264(&frame.payload, MAX_PAYLOAD),
         Codec::Av1 => packetize::av1(&frame.payload, MAX_PAYLOAD),
         Codec::Opus => packetize::opus(&frame.payload, MAX_PAYLOAD).map(|payload| vec![payload]),
-        Codec::H265 => return Arc::default(),
+        Codec::H265 => h265::packetize(&frame.payload, MAX_PAYLOAD),
     };
     match made {
         Ok(payloads) => payloads.into(),

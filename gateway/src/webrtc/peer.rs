@@ -18,19 +18,14 @@ use crate::webrtc::engine::{self, Codec, Engine, MediaLine, Mid, OutgoingRtp, Re
 use crate::webrtc::follow::{self, Chosen};
 use crate::webrtc::incoming::{Incoming, Outcome, rtp_codec};
 use crate::webrtc::outgoing::{Fed, Outgoing, carried};
+use crate::webrtc::shortage::{Measured, Shortage, Verdict};
+use crate::webrtc::tell::Teller;
 use crate::webrtc::worker::room_time;
 
-#[cfg(test)]
-mod tests;
-
-/// A path that carries less than a video for this long loses it for a while.
-const BANDWIDTH_PATIENCE: Duration = Duration::from_secs(2);
-/// Below this, bit/s, a video costs too little to be worth judging.
-const LOW_RATE: u64 = 150_000;
+/// The room is told how loud a peer is this often.
+const LEVEL_INTERVAL: Duration = Duration::from_millis(200);
 /// What is left to a publisher's sound beside a bound on its video, bit/s.
 const SOUND_RATE: u64 = 64_000;
-/// A paused video is tried again after this.
-const BANDWIDTH_RETRY: Duration = Duration::from_secs(5);
 
 /// See the module's text.
 pub struct Peer {
@@ -54,8 +49,9 @@ pub struct Peer {
     /// The clock that all streams of this peer have in common, on its NTP time.
     clock: SourceClock,
     estimate: Option<u64>,
-    short_since: Option<Instant>,
-    paused: Option<(TrackId, Instant)>,
+    shortage: Shortage,
+    teller: Teller,
+    levels_at: Option<Instant>,
     /// Payload bytes sent so far, on m-lines that are gone, too.
     sent: u64,
     sent_before: u64,
@@ -67,6 +63,7 @@ impl Peer {
     pub fn new(context: PeerContext) -> Self {
         let receiving = context.follow != Follow::Everyone;
         Self {
+            teller: Teller::new(context.events.clone()),
             context,
             connected: false,
             receiving,
@@ -82,8 +79,8 @@ impl Peer {
             told_need: (0, 0),
             clock: SourceClock::default(),
             estimate: None,
-            short_since: None,
-            paused: None,
+            shortage: Shortage::default(),
+            levels_at: None,
             sent: 0,
             sent_before: 0,
             judged_at: None,
@@ -95,11 +92,9 @@ impl Peer {
         self.context.max_video_bitrate
     }
 
-    /// Tells the session, which may have gone.
-    pub fn tell(&self, event: PeerEvent) {
-        if self.context.events.try_send(event).is_err() {
-            tracing::debug!(viewer = %self.context.viewer, "a session does not take its WebRTC events");
-        }
+    /// Tells the session that it is over.
+    pub fn close(self, reason: String) {
+        self.teller.close(reason);
     }
 
     /// The room's clock.
@@ -203,7 +198,7 @@ impl Peer {
     pub fn connected(&mut self, tcp: bool, waker: &Arc<Notify>) {
         if !self.connected {
             self.connected = true;
-            self.tell(PeerEvent::Connected { tcp });
+            self.teller.tell(PeerEvent::Connected { tcp });
             self.update(waker);
         }
     }
@@ -257,6 +252,7 @@ impl Peer {
                 leg.assign(track, waker, &self.context.room);
             }
         }
+        self.forget_pauses();
         if self.context.follow == Follow::Everyone {
             self.tell_changes(&plan);
         }
@@ -268,19 +264,19 @@ impl Peer {
             .collect();
         if mids != self.told_mids {
             self.told_mids.clone_from(&mids);
-            self.tell(PeerEvent::Mids(mids));
+            self.teller.tell(PeerEvent::Mids(mids));
         }
         let carried: Vec<TrackId> = self.outgoing.iter().filter_map(carried).collect();
         if carried != self.told_carried {
             self.told_carried.clone_from(&carried);
-            self.tell(PeerEvent::Carried(carried));
+            self.teller.tell(PeerEvent::Carried(carried));
         }
         if plan.short != (0, 0) {
             let count = |kind| self.outgoing.iter().filter(|leg| leg.line().kind == kind).count();
             let need = (count(Kind::Audio) + plan.short.0, count(Kind::Video) + plan.short.1);
             if need != self.told_need {
                 self.told_need = need;
-                self.tell(PeerEvent::Need {
+                self.teller.tell(PeerEvent::Need {
                     audio: need.0,
                     video: need.1,
                 });
@@ -319,6 +315,7 @@ impl Peer {
                 }
             }
         }
+        self.report_levels(now);
         let room_now = self.room_now(now);
         let mut outcomes = Vec::new();
         for (mid, incoming) in &mut self.incoming {
@@ -343,7 +340,7 @@ impl Peer {
             return;
         };
         if let Some((codec, size)) = outcome.described {
-            self.tell(PeerEvent::Described {
+            self.teller.tell(PeerEvent::Described {
                 kind: incoming.kind(),
                 slot: incoming.slot(),
                 codec,
@@ -447,8 +444,23 @@ impl Peer {
         self.estimate = Some(bps);
     }
 
+    /// Who sends nothing is reported no more, which the room understands.
+    fn report_levels(&mut self, now: Instant) {
+        if self.levels_at.is_some_and(|at| now < at + LEVEL_INTERVAL) {
+            return;
+        }
+        self.levels_at = Some(now);
+        for incoming in self.incoming.values_mut() {
+            if let Some(level) = incoming.take_level() {
+                let source = incoming.writer().track().id().source;
+                self.context.room.report_level(source, level);
+            }
+        }
+    }
+
     /// Reports, twice a second, and a judgement of the path.
     pub fn slow_tick(&mut self, engine: &mut Engine, id: SessionId, now: Instant) {
+        self.teller.retry();
         if !self.connected {
             return;
         }
@@ -465,13 +477,6 @@ impl Peer {
         }
         self.judge(now);
         self.repeat_limit(engine, id, now);
-        for incoming in self.incoming.values_mut() {
-            if let Some(level) = incoming.take_level() {
-                self.context
-                    .room
-                    .report_level(incoming.writer().track().id().source, level);
-            }
-        }
     }
 
     /// A path that cannot carry the video gives it up for a while, so that the sound goes on.
@@ -483,49 +488,40 @@ impl Peer {
             .filter(|ms| *ms > 0)
             .map(|ms| self.sent.saturating_sub(self.sent_before) * 8 * 1000 / ms);
         (self.sent_before, self.judged_at) = (self.sent, Some(now));
-        if let Some((track, since)) = self.paused {
-            if now.saturating_duration_since(since) >= BANDWIDTH_RETRY {
-                self.paused = None;
-                self.set_paused(track, false);
+        let Some(rate) = rate else { return };
+        let videos: Vec<&Outgoing> = (self.outgoing.iter())
+            .filter(|leg| leg.line().kind == Kind::Video && leg.track().is_some() && !leg.is_paused())
+            .collect();
+        let measured = Measured {
+            rate,
+            estimate: self.estimate,
+            loss: videos.iter().map(|leg| leg.loss()).max().unwrap_or(0),
+            videos: videos.len(),
+        };
+        // The publishers are asked for less at once; the video is given up when that does not help.
+        let tracks: Vec<TrackId> = videos.iter().filter_map(|leg| carried(leg)).collect();
+        if let Some(estimate) = self.estimate {
+            let share = if measured.is_short() {
+                u32::try_from(estimate * 19 / 20 / tracks.len().max(1) as u64).unwrap_or(u32::MAX)
+            } else {
+                u32::MAX
+            };
+            for track in &tracks {
+                let (viewer, epoch) = (self.context.viewer, self.context.epoch);
+                self.context.room.report_capacity(viewer, epoch, *track, share);
             }
-            return;
         }
-        let (Some(rate), Some(estimate)) = (rate, self.estimate) else {
-            return;
-        };
-        // A receiver's estimate follows what it receives and dips with every hiccup: its publisher is asked for less when
-        // it lies below the rate, and the video is given up only when it is far below.
-        let videos = self
-            .outgoing
-            .iter()
-            .filter(|leg| leg.line().kind == Kind::Video && leg.track().is_some())
-            .count();
-        let share = if estimate * 20 < rate * 17 && rate >= LOW_RATE {
-            u32::try_from(estimate * 19 / 20 / videos.max(1) as u64).unwrap_or(u32::MAX)
-        } else {
-            u32::MAX
-        };
-        for track in self
-            .outgoing
-            .iter()
-            .filter_map(carried)
-            .filter(|track| track.kind == Kind::Video)
-        {
-            self.context
-                .room
-                .report_capacity(self.context.viewer, self.context.epoch, track, share);
-        }
-        if rate < LOW_RATE || estimate * 5 >= rate * 3 {
-            self.short_since = None;
-            return;
-        }
-        let since = *self.short_since.get_or_insert(now);
-        if now.saturating_duration_since(since) >= BANDWIDTH_PATIENCE {
-            self.short_since = None;
-            let video = |leg: &&Outgoing| leg.line().kind == Kind::Video && leg.track().is_some();
-            if let Some(track) = self.outgoing.iter().rfind(video).and_then(carried) {
-                self.paused = Some((track, now));
-                self.set_paused(track, true);
+        match self.shortage.judge(now, measured) {
+            Verdict::Stay => {}
+            Verdict::Pause => {
+                if let Some(track) = tracks.last() {
+                    self.shortage.pause(now, *track, measured);
+                    self.set_paused(*track, true);
+                }
+            }
+            Verdict::Resume(track) => {
+                self.shortage.resume(now, track);
+                self.set_paused(track, false);
             }
         }
     }
@@ -533,7 +529,19 @@ impl Peer {
     fn set_paused(&mut self, track: TrackId, paused: bool) {
         if let Some(leg) = self.outgoing.iter_mut().find(|leg| carried(leg) == Some(track)) {
             leg.set_paused(paused, &self.context.room);
-            self.tell(PeerEvent::Bandwidth { track, paused });
+        }
+        self.teller.tell(PeerEvent::Bandwidth { track, paused });
+    }
+
+    /// A track that no leg holds back any more, because it is not wanted or has gone elsewhere, is not paused by us.
+    fn forget_pauses(&mut self) {
+        let holds = |track: TrackId| move |leg: &Outgoing| leg.is_paused() && carried(leg) == Some(track);
+        let forgotten: Vec<TrackId> = (self.shortage.paused())
+            .filter(|track| !self.outgoing.iter().any(holds(*track)))
+            .collect();
+        for track in forgotten {
+            self.shortage.resume(Instant::now(), track);
+            self.teller.tell(PeerEvent::Bandwidth { track, paused: false });
         }
     }
 }
@@ -582,3 +590,6 @@ fn receiving_mids(sdp: &str) -> Vec<(Mid, Kind)> {
     finish(section);
     found
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::media::frame::RoomTime;
 use crate::net;
-use crate::room::peer::{PeerCommand, PeerContext, PeerEvent, PeerId, Peers, Refused, Sending};
+use crate::room::peer::{PeerCommand, PeerContext, PeerId, Peers, Refused, Sending};
 use crate::webrtc::engine::{self, Engine, Event, OfferError, OfferPolicy, OutgoingRtp, Protocol, Reason, SessionId};
 use crate::webrtc::net::{BindError, Config as NetConfig, Sockets};
 use crate::webrtc::peer::Peer;
@@ -314,8 +314,7 @@ impl Loop {
             "a WebRTC session broke and was ended: this is a defect of the gateway"
         );
         if let Some(peer) = self.peers.remove(&id) {
-            peer.tell(PeerEvent::Closed(Reason::Internal.to_string()));
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(peer)));
+            let _ = catch_unwind(AssertUnwindSafe(|| peer.close(Reason::Internal.to_string())));
         }
         self.engine.abandon(now, id);
     }
@@ -331,7 +330,7 @@ impl Loop {
             if let Event::Closed { session, reason } = event {
                 if let Some(peer) = self.peers.remove(&session) {
                     tracing::debug!(peer = session.0, %reason, "WebRTC session ended");
-                    peer.tell(PeerEvent::Closed(reason.to_string()));
+                    peer.close(reason.to_string());
                 }
                 continue;
             }

@@ -17,6 +17,12 @@ describe("parsing of server messages", () => {
     expect(message).toMatchObject({ participant: 7, webrtc: true, limits: { max_frame_bytes: 1_048_576, resume_ms: 10_000 }, members: [{ id: 7, muted: { audio: true } }] });
   });
 
+  it("reads the ICE servers of joined and leaves out what a browser would choke on", () => {
+    const servers = [{ urls: "stun:s.example" }, { urls: "turn:t.example?transport=udp", username: "u", credential: "c" }, { urls: "http://x" }, { username: "u" }, 7];
+    expect(parse({ type: "joined", participant: 7, resume: "t", ice_servers: servers })).toMatchObject({ ice_servers: servers.slice(0, 2) });
+    expect(parse({ type: "joined", participant: 7, resume: "t" })).toMatchObject({ ice_servers: [] });
+  });
+
   it("refuses a message without what it is about", () => {
     expect(parse({ type: "joined", room: "r" })).toBeUndefined();
     expect(parse({ type: "member_left" })).toBeUndefined();

@@ -55,6 +55,13 @@ export interface MidInfo {
   slot: number;
 }
 
+/** A STUN or TURN server, as `RTCPeerConnection` takes it. */
+export interface IceServer {
+  urls: string;
+  username?: string;
+  credential?: string;
+}
+
 export interface Joined {
   type: "joined";
   participant: number;
@@ -66,6 +73,7 @@ export interface Joined {
   members: MemberInfo[];
   limits: Limits;
   webrtc: boolean;
+  ice_servers: IceServer[];
 }
 
 export type ServerMessage =
@@ -200,7 +208,17 @@ function joined(json: Json): Joined | undefined {
       resume_ms: number(limits.resume_ms) ?? 10_000,
     },
     webrtc: flag(json.webrtc),
+    ice_servers: list(json.ice_servers, iceServer),
   };
+}
+
+function iceServer(value: unknown): IceServer | undefined {
+  const json = object(value);
+  const urls = text(json?.urls);
+  // A browser makes no connection at all if it is given something else.
+  if (!json || urls === undefined || !/^(stuns?|turns?):/.test(urls)) return undefined;
+  const [username, credential] = [text(json.username), text(json.credential)];
+  return username === undefined || credential === undefined ? { urls } : { urls, username, credential };
 }
 
 function member(value: unknown): MemberInfo | undefined {

@@ -7,6 +7,13 @@ export type VideoCodec = "h264" | "av1";
 const AV1 = "av01.0.04M.08";
 /** A codec whose pictures come out later than this is no good for talking, ms. */
 const MAX_LATENCY_MS = 100;
+/** The encoder's start (loading, threads, a busy machine) is not its latency: its first pictures are not measured, and get this time, ms. */
+const START_MS = 1000;
+const UNMEASURED = 2;
+/** Pictures whose way is measured after that … */
+const MEASURED = 4;
+/** … and so often anew, because they may be late through this machine's doing. */
+const ROUNDS = 3;
 const WIDTH = 640;
 const HEIGHT = 360;
 
@@ -42,43 +49,73 @@ async function isSupported(codec: VideoCodec): Promise<boolean> {
   }
 }
 
-async function isPrompt(codec: VideoCodec): Promise<boolean> {
+/** Whether pictures come out of the encoder at most {@link MAX_LATENCY_MS} after they went in. */
+export async function isPrompt(codec: VideoCodec): Promise<boolean> {
   if (!(await isSupported(codec))) return false;
   return new Promise((resolve) => {
-    let waiting = 0;
     let timer: ReturnType<typeof setInterval> | undefined;
     let deadline: ReturnType<typeof setTimeout> | undefined;
-    const finish = (prompt: boolean): void => {
+    let index = 0;
+    let inside = 0;
+    let measuring = false;
+    let [prompt, late, round] = [0, 0, 0];
+    /** When each measured picture went in, by its timestamp. */
+    const since = new Map<number, number>();
+    const finish = (result: boolean): void => {
       clearInterval(timer);
       clearTimeout(deadline);
       if (encoder.state !== "closed") encoder.close();
-      resolve(prompt);
+      resolve(result);
+    };
+    const judge = (): void => {
+      if (late > 1) {
+        // The next round begins when all that is inside has come out: the last of a burst are no measure.
+        measuring = false;
+        prompt = late = 0;
+        since.clear();
+        if (++round >= ROUNDS) finish(false);
+      } else if (prompt + late >= MEASURED) finish(true);
     };
     const encoder = new VideoEncoder({
-      output: () => {
-        waiting--;
-        // Two pictures out, and no more than one still inside: it does not hold back.
-        if (++count >= 2 && waiting <= 1) finish(true);
+      output: ({ timestamp }) => {
+        inside--;
+        const at = since.get(timestamp);
+        if (at !== undefined) {
+          since.delete(timestamp);
+          if (performance.now() - at <= MAX_LATENCY_MS) prompt++;
+          else late++;
+          judge();
+        } else if (index >= UNMEASURED && inside <= 1) measuring = true;
       },
       error: () => finish(false),
     });
-    let count = 0;
-    let index = 0;
     const feed = (): void => {
+      const now = performance.now();
+      for (const [timestamp, at] of since) {
+        if (now - at <= MAX_LATENCY_MS) continue;
+        since.delete(timestamp);
+        late++;
+      }
+      judge();
+      if (encoder.state === "closed") return;
+      const timestamp = index * 33_333;
       const frame = new VideoFrame(new Uint8Array((WIDTH * HEIGHT * 3) / 2).fill(96 + index), {
-        format: "I420", codedWidth: WIDTH, codedHeight: HEIGHT, timestamp: index++ * 33_333,
+        format: "I420", codedWidth: WIDTH, codedHeight: HEIGHT, timestamp,
       });
-      waiting++;
-      encoder.encode(frame, { keyFrame: index === 1 });
+      if (measuring) since.set(timestamp, now);
+      inside++;
+      encoder.encode(frame, { keyFrame: index++ === 0 });
       frame.close();
     };
     try {
       encoder.configure(encoderConfig(codec, WIDTH, HEIGHT, 30, 1_000_000));
       feed();
       timer = setInterval(feed, 33);
-      // The encoder's start (loading, threads, a busy machine) is not its latency, so the first pictures get time of their own. Who holds pictures
-      // back gives none in this time either.
-      deadline = setTimeout(() => finish(false), 10 * MAX_LATENCY_MS);
+      // Who holds pictures back never comes to the measured ones, or is late with them.
+      deadline = setTimeout(() => {
+        if (!measuring && round === 0) finish(false);
+        else deadline = setTimeout(() => finish(false), START_MS);
+      }, START_MS);
     } catch {
       finish(false);
     }

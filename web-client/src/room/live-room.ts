@@ -281,6 +281,9 @@ export class LiveRoom extends Room implements PublicationOwner {
       case "notice":
         this.emit("notice", { code: message.code, message: message.message });
         break;
+      case "video-codec":
+        this.#road.prefer(message.codec);
+        break;
       case "local-level":
         this.#hear([[this.#roster.local?.id ?? 0, message.level]]);
         break;

@@ -1,7 +1,7 @@
-import type { ClientMessage } from "../control/messages.js";
+import type { ClientMessage, IceServer } from "../control/messages.js";
 import type { Turns } from "../room/turns.js";
 import type { TrackKind } from "../types.js";
-import { codecOfMime, preferVideo } from "./codecs.js";
+import { codecOfMime, preferAudio, preferSending, preferVideo } from "./codecs.js";
 import { RepairDelay } from "./repair-delay.js";
 import { RtpStats } from "./rtp-stats.js";
 import { SendWatch } from "./send-watch.js";
@@ -16,6 +16,13 @@ export interface Outbound {
   source: string;
   /** The server has been told of it by `publish`. */
   announced: boolean;
+}
+
+/** What a peer connection is made with. */
+export interface PeerSettings {
+  iceServers: IceServer[];
+  /** The codec that this browser encodes video promptly with, once that is known. */
+  videoCodec: string | undefined;
 }
 
 export interface PeerEvents {
@@ -38,12 +45,18 @@ export class Peer {
   /** Figures are read this often: loss is to be noticed before it freezes the picture, ms. */
   static readonly STATS_MS = 500;
 
+  /** Receiving m-lines of one kind. What the gateway has beyond them comes over the WebSocket: an offer must not grow without bound. */
+  static readonly MAX_RECEIVING = 32;
+  /** The gateway takes offers of at most this many bytes, less what the message adds. */
+  static readonly MAX_OFFER = 240_000;
+
   readonly stats = new RtpStats();
   readonly #repairDelay = new RepairDelay();
   #holdTarget: number | null = null;
   #held: number | null = null;
   #holdTimer: ReturnType<typeof setTimeout> | undefined;
-  readonly #pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+  readonly #pc: RTCPeerConnection;
+  #videoCodec: string | undefined;
   readonly #senders = new Map<number, { outbound: Outbound; transceiver: RTCRtpTransceiver; watch: SendWatch }>();
   /** The server's bounds by video slot, bit/s. */
   readonly #limits = new Map<number, number>();
@@ -59,7 +72,10 @@ export class Peer {
   constructor(
     readonly events: PeerEvents,
     readonly turns: Turns,
+    { iceServers, videoCodec }: PeerSettings,
   ) {
+    this.#videoCodec = videoCodec;
+    this.#pc = new RTCPeerConnection({ bundlePolicy: "max-bundle", iceServers });
     this.#pc.onicecandidate = ({ candidate }) => {
       if (candidate?.candidate) events.send({ type: "candidate", candidate: candidate.candidate });
     };
@@ -74,13 +90,22 @@ export class Peer {
 
   /** Makes the first offer, with room for so many tracks. */
   start(audio: number, video: number, outbound: readonly Outbound[]): void {
-    for (let i = 1; i <= audio; i++) this.turns.add(() => this.#grow("audio", i));
-    for (let i = 1; i <= video; i++) this.turns.add(() => this.#grow("video", i));
+    for (let i = 1; i <= Math.min(audio, Peer.MAX_RECEIVING); i++) this.turns.add(() => this.#grow("audio", i));
+    for (let i = 1; i <= Math.min(video, Peer.MAX_RECEIVING); i++) this.turns.add(() => this.#grow("video", i));
     for (const one of outbound) this.#addSender(one);
     this.turns.add(() => {
       this.#negotiating = false;
       void this.#negotiate();
     });
+  }
+
+  /** The codec that this browser encodes video promptly with has been found out. */
+  prefer(videoCodec: string): void {
+    if (this.#closed || this.#videoCodec === videoCodec) return;
+    this.#videoCodec = videoCodec;
+    const videos = [...this.#senders.values()].filter(({ outbound }) => outbound.kind === "video");
+    for (const { transceiver } of videos) this.#preferCodecs(transceiver, "video", "send");
+    if (videos.length > 0) void this.#negotiate();
   }
 
   publish(outbound: Outbound): void {
@@ -174,7 +199,7 @@ export class Peer {
   #addSender(outbound: Outbound): void {
     // Without a track, nothing is sent before the other road has stopped sending.
     const transceiver = this.#pc.addTransceiver(outbound.kind, { direction: "sendonly" });
-    preferCodecs(transceiver, outbound.kind, "send");
+    this.#preferCodecs(transceiver, outbound.kind, "send");
     this.#senders.set(outbound.number, { outbound, transceiver, watch: new SendWatch() });
   }
 
@@ -182,8 +207,9 @@ export class Peer {
   #grow(kind: TrackKind, count: number): number {
     if (this.#closed) return 0;
     const have = this.#pc.getTransceivers().filter((transceiver) => transceiver.direction === "recvonly" && transceiver.receiver.track.kind === kind).length;
-    for (let i = have; i < count; i++) preferCodecs(this.#pc.addTransceiver(kind, { direction: "recvonly" }), kind, "receive");
-    return Math.max(0, count - have);
+    const wanted = Math.min(count, Peer.MAX_RECEIVING);
+    for (let i = have; i < wanted; i++) this.#preferCodecs(this.#pc.addTransceiver(kind, { direction: "recvonly" }), kind, "receive");
+    return Math.max(0, wanted - have);
   }
 
   async #negotiate(): Promise<void> {
@@ -203,6 +229,8 @@ export class Peer {
       return;
     }
     const sdp = this.#pc.localDescription?.sdp ?? "";
+    // The gateway would end the whole session over it.
+    if (sdp.length > Peer.MAX_OFFER) return this.#fail("the offer is too large for the gateway");
     const send = [...this.#senders.values()].flatMap(({ outbound, transceiver }) =>
       transceiver.mid === null || !outbound.announced ? [] : [{ mid: transceiver.mid, kind: outbound.kind, slot: outbound.slot }],
     );
@@ -285,21 +313,20 @@ export class Peer {
     if (this.#held !== this.#holdTarget) this.#holdTimer = setTimeout(() => this.#hold(), RepairDelay.STEP_EVERY_MS);
   }
 
+  #preferCodecs(transceiver: RTCRtpTransceiver, kind: TrackKind, direction: "send" | "receive"): void {
+    const codecs = (direction === "send" ? RTCRtpSender : RTCRtpReceiver).getCapabilities(kind)?.codecs ?? [];
+    const preferred = kind === "audio" ? preferAudio(codecs) : direction === "send" ? preferSending(codecs, this.#videoCodec) : preferVideo(codecs);
+    if (preferred.length === 0) return;
+    try {
+      transceiver.setCodecPreferences(preferred);
+    } catch {
+      // Then the browser's own order it is; the gateway takes what it knows.
+    }
+  }
+
   #fail(reason: string): void {
     if (this.#closed) return;
     this.close();
     this.events.failed(reason);
-  }
-}
-
-function preferCodecs(transceiver: RTCRtpTransceiver, kind: TrackKind, direction: "send" | "receive"): void {
-  if (kind !== "video") return;
-  const capabilities = direction === "send" ? RTCRtpSender.getCapabilities("video") : RTCRtpReceiver.getCapabilities("video");
-  const preferred = preferVideo(capabilities?.codecs ?? []);
-  if (preferred.length === 0) return;
-  try {
-    transceiver.setCodecPreferences(preferred);
-  } catch {
-    // Then the browser's own order it is; the gateway takes what it knows.
   }
 }

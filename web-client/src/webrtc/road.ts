@@ -1,4 +1,4 @@
-import type { ClientMessage, Joined, ServerMessage } from "../control/messages.js";
+import type { ClientMessage, IceServer, Joined, ServerMessage } from "../control/messages.js";
 import type { Playback } from "../playout/playback.js";
 import type { LivePublication } from "../room/publication.js";
 import type { LiveTrack } from "../room/remote-track.js";
@@ -36,6 +36,8 @@ export class WebRtcRoad {
 
   #peer: Peer | undefined;
   #remote: RemoteMedia | undefined;
+  #iceServers: IceServer[] = [];
+  #videoCodec: string | undefined;
   #active = false;
   /** Counts joins, so that what was put off for one that is over is not done. */
   #stay = 0;
@@ -58,6 +60,7 @@ export class WebRtcRoad {
     if (!joined.webrtc) return this.host.transport("websocket", "this gateway offers no WebRTC");
     if (typeof RTCPeerConnection === "undefined") return this.host.transport("websocket", "this browser has no WebRTC");
     this.host.transport("websocket", "until WebRTC is connected");
+    this.#iceServers = joined.ice_servers;
     const stay = ++this.#stay;
     // The page has enough to do at this moment.
     this.turns.add(() => {
@@ -110,6 +113,12 @@ export class WebRtcRoad {
   /** The track or its mute changed. */
   changed(publication: LivePublication): void {
     if (this.carries(publication)) void this.#peer?.feed(publication.number, publication.muted ? null : publication.track).catch(() => undefined);
+  }
+
+  /** The codec that this browser encodes video promptly with. */
+  prefer(videoCodec: string): void {
+    this.#videoCodec = videoCodec;
+    this.#peer?.prefer(videoCodec);
   }
 
   networkChanged(): void {
@@ -168,6 +177,7 @@ export class WebRtcRoad {
         },
       },
       this.turns,
+      { iceServers: this.#iceServers, videoCodec: this.#videoCodec },
     );
     this.#peer = peer;
     this.#remote = new RemoteMedia(this.playback, this.turns, (mid) => peer.track(mid), (id, kind, slot) => this.roster.track(id, kind, slot), (track) => this.host.released(track));

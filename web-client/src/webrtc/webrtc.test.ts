@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { codecOfMime, preferVideo } from "./codecs.js";
+import { codecOfMime, preferAudio, preferSending, preferVideo } from "./codecs.js";
 import { RtpStats } from "./rtp-stats.js";
 
 const codec = (mimeType: string, sdpFmtpLine?: string): { mimeType: string; clockRate: number; sdpFmtpLine?: string } => ({
@@ -22,6 +22,24 @@ describe("codec preferences", () => {
 
   it("are AV1 for a browser without H.264", () => {
     expect(preferVideo([codec("video/VP8"), codec("video/AV1")]).map((entry) => entry.mimeType)).toEqual(["video/AV1"]);
+  });
+
+  it("put H.265 last, in its main profile", () => {
+    const preferred = preferVideo([codec("video/H265", "level-id=93;profile-id=2"), codec("video/H265", "level-id=93;profile-id=1"), codec("video/rtx"), codec("video/AV1")]);
+    expect(preferred.map((entry) => `${entry.mimeType} ${entry.sdpFmtpLine ?? ""}`)).toEqual(["video/AV1 ", "video/H265 level-id=93;profile-id=1", "video/rtx "]);
+  });
+
+  it("leave H.264 out for a browser that is prompt only with AV1", () => {
+    const codecs = [codec("video/H264", "packetization-mode=1;profile-level-id=42e01f"), codec("video/AV1"), codec("video/rtx")];
+    const names = (own: string | undefined): string[] => preferSending(codecs, own).map((entry) => entry.mimeType);
+    expect(names("av1")).toEqual(["video/AV1", "video/rtx"]);
+    expect(names("h264")).toEqual(["video/H264", "video/AV1", "video/rtx"]);
+    expect(names(undefined)).toEqual(["video/H264", "video/AV1", "video/rtx"]);
+    expect(preferSending(codecs.slice(0, 1), "av1")).toHaveLength(1);
+  });
+
+  it("are Opus alone for sound", () => {
+    expect(preferAudio([codec("audio/red"), codec("audio/opus"), codec("audio/PCMU")]).map((entry) => entry.mimeType)).toEqual(["audio/opus"]);
   });
 
   it("have the protocol's names", () => {

@@ -101,6 +101,8 @@ export type FromSession =
   /** The worker can be given tracks, but cannot read them. */
   | { type: "unreadable"; publication: number }
   | { type: "notice"; code: string; message: string }
+  /** The codec that this browser encodes video promptly with. */
+  | { type: "video-codec"; codec: string }
   /** Linear RMS over the last 100 ms: of the microphone, and of what was played of each source. */
   | { type: "local-level"; level: number }
   | { type: "levels"; levels: [participant: number, level: number][] }

@@ -41,7 +41,7 @@ function start({ url, name, id, token, videoPort }: ToSession & { type: "start" 
         announce();
         if (paused.length > 0) newSession.send({ type: "pause", tracks: paused });
         // Before a camera is there, so that publishing need not wait for it; but not while the first pictures are decoded.
-        setTimeout(() => void chooseVideoCodec(), PROBE_AFTER_MS);
+        setTimeout(() => void tellVideoCodec(), PROBE_AFTER_MS);
       },
       reconnecting: () => toPage({ type: "reconnecting" }),
       message: fromServer,
@@ -61,6 +61,11 @@ function start({ url, name, id, token, videoPort }: ToSession & { type: "start" 
   // Pieces of a large picture that waited for room also go when no acknowledgement comes.
   setInterval(() => sender?.uplink.pump(), 20);
   newSession.start();
+}
+
+async function tellVideoCodec(): Promise<void> {
+  const codec = await chooseVideoCodec();
+  if (codec !== undefined) toPage({ type: "video-codec", codec });
 }
 
 function decodable(): string[] {

@@ -79,8 +79,9 @@ impl Reader<'_> {
     }
 
     async fn text(&mut self, text: &str, now: Instant) -> Result<(), End> {
-        if !self.limits.texts.take(1.0, now) {
-            let message = "more than 200 control messages a second";
+        // Offers may be long, so their bytes count too.
+        if !self.limits.texts.take(1.0, now) || !self.limits.bytes.take(text.len() as f64, now) {
+            let message = "more than 200 control messages or 20 Mbit a second";
             return Err(End::Fatal(Fatal::new(4429, "rate_limited", message)));
         }
         match parse_text(text)? {

@@ -9,6 +9,7 @@ use dashmap::DashMap;
 use tokio::sync::mpsc;
 use wzp_proto::room_name::RoomKey;
 
+use crate::config::ice::IceServer;
 use crate::http::whip::rate::Rates;
 use crate::http::whip::session::{Ask, Role};
 
@@ -43,15 +44,15 @@ pub struct Place {
 }
 
 impl Sessions {
-    /// At most `most` at once.
-    pub fn new(most: usize) -> Self {
+    /// At most `most` at once, whose clients are told of these servers.
+    pub fn new(most: usize, ice_servers: &[IceServer]) -> Self {
         Self {
             inner: Arc::new(Inner {
                 entries: DashMap::new(),
                 count: AtomicUsize::new(0),
                 most,
                 rates: Mutex::default(),
-                ice_servers: Vec::new(),
+                ice_servers: ice_servers.iter().map(IceServer::link).collect(),
             }),
         }
     }

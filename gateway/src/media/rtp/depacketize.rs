@@ -10,6 +10,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::av1::{self, Obu};
 use super::h264::{self, NalUnits};
+use super::h265;
 
 /// Largest access unit, in bytes.
 pub const MAX_ACCESS_UNIT: usize = 4 << 20;
@@ -22,7 +23,7 @@ const START_CODE: [u8; 4] = [0, 0, 0, 1];
 pub struct AccessUnit {
     /// RTP timestamp.
     pub timestamp: u32,
-    /// H.264: Annex B with 4-byte start codes, parameter sets before every IDR picture. AV1: OBUs with size fields,
+    /// H.264 and H.265: Annex B with 4-byte start codes, parameter sets before every keyframe. AV1: OBUs with size fields,
     /// sequence header before every keyframe, no temporal delimiter. Opus: the packet.
     pub data: Bytes,
     /// Decoding can start here. Always true for Opus.
@@ -67,6 +68,7 @@ pub enum Output {
 /// The payload format.
 enum Format {
     H264(H264),
+    H265(h265::Assembler),
     Av1(Av1),
     Opus,
 }
@@ -93,6 +95,12 @@ impl Depacketizer {
     #[must_use]
     pub fn h264() -> Self {
         Self::new(Format::H264(H264::default()), true)
+    }
+
+    /// For H.265 (RFC 7798).
+    #[must_use]
+    pub fn h265() -> Self {
+        Self::new(Format::H265(h265::Assembler::default()), true)
     }
 
     /// For AV1 (AV1 RTP payload format 1.0).
@@ -163,6 +171,10 @@ impl Depacketizer {
                     format.fragment = false;
                     H264::is_start(payload)
                 }
+                Format::H265(format) => {
+                    format.start();
+                    h265::Assembler::is_start(payload)
+                }
                 Format::Av1(format) => {
                     format.start();
                     Av1::is_start(payload)
@@ -182,6 +194,7 @@ impl Depacketizer {
             if current.broken.is_none() {
                 let appended = match &mut self.format {
                     Format::H264(format) => format.append(payload, &mut current.data),
+                    Format::H265(format) => format.append(payload, &mut current.data),
                     Format::Av1(format) => format.append(payload, &mut current.data),
                     Format::Opus => Ok(()),
                 };
@@ -222,6 +235,10 @@ impl Depacketizer {
         let finished = match (broken, &mut self.format) {
             (Some(cause), _) => Err(cause),
             (None, Format::H264(format)) => format.finish(data.freeze()),
+            (None, Format::H265(format)) => {
+                let finished = format.finish(&data.freeze());
+                finished.map(|frame| frame.map(|(data, keyframe)| (data, keyframe, None)))
+            }
             (None, Format::Av1(format)) => format.finish(data),
             (None, Format::Opus) => return,
         };

@@ -7,6 +7,7 @@
 pub mod av1;
 pub mod depacketize;
 pub mod h264;
+pub mod h265;
 pub mod history;
 pub mod packetize;
 pub mod reorder;

@@ -210,7 +210,7 @@ pub fn opus(packet: &Bytes, mtu: usize) -> Result<RtpPayload, PacketizeError> {
     }
 }
 
-fn with_marker(payloads: Vec<Bytes>) -> Result<Vec<RtpPayload>, PacketizeError> {
+pub(super) fn with_marker(payloads: Vec<Bytes>) -> Result<Vec<RtpPayload>, PacketizeError> {
     let last = payloads.len().checked_sub(1).ok_or(PacketizeError::Empty)?;
     Ok(payloads
         .into_iter()

@@ -154,7 +154,7 @@ pub struct OfferPolicy {
 
 impl Default for OfferPolicy {
     fn default() -> Self {
-        let codecs = vec![Codec::Opus, Codec::H264, Codec::Av1];
+        let codecs = vec![Codec::Opus, Codec::H264, Codec::Av1, Codec::H265];
         Self {
             codecs,
             receive: true,

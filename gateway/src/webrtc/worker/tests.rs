@@ -5,7 +5,7 @@ use wzp_proto::room_name::RoomName;
 
 use super::*;
 use crate::room::member::{Door, Join};
-use crate::room::peer::Follow;
+use crate::room::peer::{Follow, PeerEvent};
 use crate::room::registry::{Membership, Registry, RoomLimits};
 use crate::webrtc::engine::tests::{OFFER, simulcast_offer};
 

@@ -1,0 +1,168 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import type { ClientMessage, Joined } from "../control/messages.js";
+import type { Playback } from "../playout/playback.js";
+import type { Roster } from "../room/roster.js";
+import { Turns } from "../room/turns.js";
+import { Peer } from "./peer.js";
+import { WebRtcRoad, type RoadHost } from "./road.js";
+
+const joined: Joined = {
+  type: "joined", participant: 1, room: "r", fingerprint: "f", resume: "t", resumed: false, time_ms: 0, members: [], webrtc: true,
+  limits: { max_video_bitrate: 1, max_frame_bytes: 1, ack_ms: 1, resume_ms: 1 }, ice_servers: [{ urls: "stun:s.example" }],
+};
+
+/** As much of a peer connection as offers are made of; each m-line takes `lineBytes` in its SDP. */
+class FakeConnection {
+  static made: FakeConnection[] = [];
+  static lineBytes = 1700;
+  connectionState = "new";
+  iceConnectionState = "new";
+  signalingState = "stable";
+  localDescription: { sdp: string } | undefined;
+  onconnectionstatechange: (() => void) | null = null;
+  onicecandidate = null;
+  oniceconnectionstatechange = null;
+  readonly transceivers: { direction: string; mid: string; receiver: { track: { kind: string } } }[] = [];
+
+  constructor(readonly configuration: RTCConfiguration) {
+    FakeConnection.made.push(this);
+  }
+
+  addTransceiver(kind: string, { direction }: { direction: string }): unknown {
+    const transceiver = { direction, mid: String(this.transceivers.length), receiver: { track: { kind } }, setCodecPreferences: () => undefined };
+    this.transceivers.push(transceiver);
+    return transceiver;
+  }
+
+  getTransceivers(): unknown {
+    return this.transceivers;
+  }
+
+  createOffer(): Promise<unknown> {
+    return Promise.resolve({ type: "offer", sdp: "x".repeat(FakeConnection.lineBytes * this.transceivers.length) });
+  }
+
+  setLocalDescription(description: { sdp: string }): Promise<void> {
+    this.localDescription = description;
+    this.signalingState = "have-local-offer";
+    return Promise.resolve();
+  }
+
+  setRemoteDescription(): Promise<void> {
+    this.signalingState = "stable";
+    return Promise.resolve();
+  }
+
+  getStats(): Promise<Map<string, unknown>> {
+    return Promise.resolve(new Map<string, unknown>());
+  }
+
+  close(): void {
+    this.connectionState = "closed";
+  }
+}
+
+function room(senders: number, mode: "auto" | "webrtc" = "auto"): { road: WebRtcRoad; turns: Turns; sent: ClientMessage[]; transports: string[] } {
+  const sent: ClientMessage[] = [];
+  const transports: string[] = [];
+  const host = {
+    send: (message: ClientMessage) => sent.push(message),
+    publications: () => [],
+    transport: (media: string, reason: string) => transports.push(`${media}: ${reason}`),
+    levels: () => undefined,
+  } as unknown as RoadHost;
+  const tracks = Array.from({ length: 2 * senders }, (_, i) => ({ kind: i % 2 ? "audio" : "video" }));
+  const turns = new Turns();
+  const road = new WebRtcRoad(mode, host, { tracks } as unknown as Roster, undefined as unknown as Playback, turns);
+  return { road, turns, sent, transports };
+}
+
+const offers = (sent: ClientMessage[]): string[] => sent.flatMap((message) => (message.type === "offer" ? [message.sdp] : []));
+const kinds = (connection: FakeConnection | undefined, kind: string): number => (connection?.transceivers ?? []).filter((one) => one.receiver.track.kind === kind).length;
+
+beforeEach(() => {
+  FakeConnection.made = [];
+  FakeConnection.lineBytes = 1700;
+  vi.stubGlobal("RTCPeerConnection", FakeConnection);
+  const capabilities = { getCapabilities: () => ({ codecs: [] }) };
+  vi.stubGlobal("RTCRtpSender", capabilities);
+  vi.stubGlobal("RTCRtpReceiver", capabilities);
+});
+
+afterEach(() => {
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+});
+
+describe("the pool of receiving m-lines", () => {
+  it("has room for 30 senders and more, and an end", async () => {
+    const { road, sent } = room(30);
+    road.begin(joined);
+    await vi.waitFor(() => expect(offers(sent)).toHaveLength(1));
+    const [connection] = FakeConnection.made;
+    expect([kinds(connection, "audio"), kinds(connection, "video")]).toEqual([31, 31]);
+    road.message({ type: "answer", sdp: "v=0" });
+    road.message({ type: "need_mids", audio: 99, video: 99 });
+    await vi.waitFor(() => expect(offers(sent)).toHaveLength(2));
+    expect([kinds(connection, "audio"), kinds(connection, "video")]).toEqual([Peer.MAX_RECEIVING, Peer.MAX_RECEIVING]);
+    // All that there is to have: no further offers.
+    road.message({ type: "answer", sdp: "v=0" });
+    road.message({ type: "need_mids", audio: 100, video: 100 });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(offers(sent)).toHaveLength(2);
+    road.close();
+  });
+
+  it("begins within its bounds in a full room", async () => {
+    const { road, sent } = room(99);
+    road.begin(joined);
+    await vi.waitFor(() => expect(offers(sent)).toHaveLength(1));
+    expect(kinds(FakeConnection.made[0], "video")).toBe(Peer.MAX_RECEIVING);
+    road.close();
+  });
+
+  it("gives way to the WebSocket rather than send an offer that would end the session", async () => {
+    FakeConnection.lineBytes = 5000;
+    const { road, sent, transports } = room(30);
+    road.begin(joined);
+    await vi.waitFor(() => expect(transports.at(-1)).toMatch(/too large/));
+    expect(offers(sent)).toEqual([]);
+  });
+});
+
+describe("the road by WebRTC", () => {
+  it("uses the ICE servers of the gateway", async () => {
+    const { road } = room(0);
+    road.begin(joined);
+    await vi.waitFor(() => expect(FakeConnection.made).toHaveLength(1));
+    expect(FakeConnection.made[0]?.configuration.iceServers).toEqual(joined.ice_servers);
+    road.close();
+  });
+
+  for (const [mode, after] of [["auto", 3000], ["webrtc", 10_000]] as const) {
+    it(`gives way to the WebSocket after ${after} ms without a connection (${mode})`, async () => {
+      vi.useFakeTimers();
+      const { road, transports } = room(1, mode);
+      road.begin(joined);
+      await vi.advanceTimersByTimeAsync(after - 1);
+      expect(transports).toEqual(["websocket: until WebRTC is connected"]);
+      await vi.advanceTimersByTimeAsync(1);
+      expect(transports.at(-1)).toMatch(/^websocket: WebRTC did not connect in time/);
+    });
+  }
+
+  it("stays when it is connected in time", async () => {
+    const { road, transports } = room(0);
+    road.begin(joined);
+    await vi.waitFor(() => expect(FakeConnection.made).toHaveLength(1));
+    vi.useFakeTimers();
+    const [connection] = FakeConnection.made;
+    if (connection) {
+      connection.connectionState = connection.iceConnectionState = "connected";
+      connection.onconnectionstatechange?.();
+    }
+    await vi.advanceTimersByTimeAsync(20_000);
+    expect(transports.at(-1)).toBe("webrtc: connected");
+    road.close();
+  });
+});
