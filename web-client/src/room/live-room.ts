@@ -213,7 +213,8 @@ export class LiveRoom extends Room implements PublicationOwner {
     }
     try {
       const capture = await openCapture(publication.track, this.#playback.context);
-      if (turn !== entry.pending || !this.#publications.has(publication.number)) {
+      // A capture that comes when all is over belongs to nobody.
+      if (this.#isClosed() || turn !== entry.pending || !this.#publications.has(publication.number)) {
         capture.stop();
         return;
       }
@@ -367,7 +368,11 @@ export class LiveRoom extends Room implements PublicationOwner {
       case "first":
         if (track && this.#shows(track)) track.emit("firstframe");
         break;
+      case "supported":
+        if (track && this.#shows(track)) track.setUndecodable(false);
+        break;
       case "unsupported":
+        if (track && this.#shows(track)) track.setUndecodable(true);
         this.emit("notice", { code: "codec_unsupported", message: `Somebody sends ${message.codec} video, which this browser cannot show.` });
         break;
     }
@@ -466,6 +471,10 @@ export class LiveRoom extends Room implements PublicationOwner {
       }, LiveRoom.CHANGES_MS);
     }
     this.#changed.add(participant);
+  }
+
+  #isClosed(): boolean {
+    return this.state === "closed";
   }
 
   #setState(state: RoomState): void {
