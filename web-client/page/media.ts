@@ -235,10 +235,10 @@ export class LocalMedia {
   /** A track ended without our doing: unplugged, or taken back by the browser. */
   private async lost(device: Device, track: MediaStreamTrack): Promise<void> {
     if (this.tracks[device] !== track) return;
-    let told = false;
+    const loss = { real: false };
     await this.inTurn(async (stale) => {
       if (this.tracks[device] !== track) return;
-      told = true;
+      loss.real = true;
       this.tracks[device] = undefined;
       this.trouble[device] = "lost";
       await this.refreshDevices();
@@ -248,7 +248,7 @@ export class LocalMedia {
       if (!this.track(device)) this.trouble[device] = "lost";
     });
     // It was replaced meanwhile, or everything was closed.
-    if (!told || !this.wanted) return;
+    if (!loss.real || !this.wanted) return;
     this.changed();
     const replacement = this.track(device)?.label;
     for (const listener of [...this.lossListeners]) listener(device, track.label, replacement);

@@ -2,7 +2,7 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { claimedCodecs, decodableCodecs } from "./decodable.js";
 
 function browser(supported: (codec: string) => boolean | Promise<never>): void {
-  vi.stubGlobal("AudioDecoder", class {});
+  vi.stubGlobal("AudioDecoder", () => undefined);
   vi.stubGlobal("VideoDecoder", {
     isConfigSupported: async ({ codec }: VideoDecoderConfig) => ({ supported: await supported(codec) }),
   });
