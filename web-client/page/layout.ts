@@ -132,10 +132,15 @@ export function speakerRects(others: number, width: number, height: number, gap:
   return {
     main: at(0, 0, span),
     others: Array.from({ length: others }, (_, index) => {
-      if (index < beside) return at(span + (index % (columns - span)), Math.floor(index / (columns - span)), 1);
+      // A row that is not full stands in the middle.
+      if (index < beside) {
+        const side = columns - span;
+        const row = Math.floor(index / side);
+        const inRow = Math.min(side, others - row * side);
+        return at(span + (side - inRow) / 2 + (index % side), row, 1);
+      }
       const below = index - beside;
       const row = Math.floor(below / columns);
-      // A row that is not full stands in the middle.
       const inRow = Math.min(columns, others - beside - row * columns);
       return at((columns - inRow) / 2 + (below % columns), span + row, 1);
     }),

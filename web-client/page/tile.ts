@@ -274,7 +274,8 @@ export class Tile {
     if (text === this.overlayText) return;
     this.overlayText = text;
     this.overlay.hidden = !text;
-    this.overlay.replaceChildren(...(text ? [icon(this.participant.state === "reconnecting" ? "again" : "freeze"), make("p", "", text)] : []));
+    const symbol = this.participant.state === "reconnecting" ? "again" : this.track?.pausedReason === "codec" ? "warning" : "freeze";
+    this.overlay.replaceChildren(...(text ? [icon(symbol), make("p", "", text)] : []));
   }
 }
 

@@ -138,7 +138,7 @@ export class FakeRoom extends Room {
   readonly participants = new Map<number, Participant>();
   readonly local: LocalParticipant;
   readonly url = "wss://example.invalid";
-  readonly audio: RoomAudio & { blocked: boolean; volume: number };
+  readonly audio: RoomAudio & { blocked: boolean; volume: number; sink: string };
   /** The one who talks; `undefined`: they take turns, `0`: nobody. */
   talker: number | undefined;
   private readonly publications: FakePublication[] = [];
@@ -159,7 +159,11 @@ export class FakeRoom extends Room {
         this.emit("audioblocked", false);
         return Promise.resolve();
       },
-      setSink: () => Promise.resolve(),
+      sink: "",
+      setSink: (deviceId: string) => {
+        audio.sink = deviceId;
+        return Promise.resolve();
+      },
       volume: 1,
       setVolume: (volume: number) => {
         audio.volume = volume;
