@@ -23,7 +23,9 @@ function watchDevices(slow) {
   let open = () => undefined;
   let gate = slow ? new Promise((resolve) => (open = resolve)) : Promise.resolve();
   globalThis.grant = () => open();
-  globalThis.hold = () => (gate = new Promise((resolve) => (open = resolve)));
+  globalThis.hold = () => {
+    gate = new Promise((resolve) => (open = resolve));
+  };
   navigator.mediaDevices.getUserMedia = async (constraints) => {
     globalThis.asks += 1;
     const missing = globalThis.unplugged;
@@ -129,7 +131,7 @@ describe("devices", () => {
     const { context, page, errors } = await open(browser);
     await watched(false)(page);
     await page.goto(`${base}/standup?name=Mia`);
-    const list = page.getByLabel("Microphone").and(page.locator("select"));
+    const list = page.locator("#lobby-audioinput");
     await list.locator("option", { hasText: "Fake Audio Input 2" }).waitFor({ state: "attached" });
     await list.selectOption({ label: "Fake Audio Input 2" });
     const chosen = () => page.waitForFunction(() => globalThis.given.some(({ label, readyState }) => label === "Fake Audio Input 2" && readyState === "live"));
