@@ -164,7 +164,7 @@ describe("in the call", () => {
     }));
 
   test("“Show me” makes a tile large, and again gives the grid back", () =>
-    inCall(5, {}, async (page) => {
+    inCall(5, { more: "&quiet=1" }, async (page) => {
       const tile = page.locator('.tile[data-participant="4"]');
       const width = () => tile.evaluate((element) => element.getBoundingClientRect().width);
       const before = await width();
@@ -180,7 +180,7 @@ describe("in the call", () => {
 
   test("tiles never overlap, stay inside and use the space, from 1 to 25, on both sizes", async () => {
     for (const size of ["desktop", "phone"]) {
-      await inCall(1, { size }, async (page) => {
+      await inCall(1, { size, more: "&quiet=1" }, async (page) => {
         for (let people = 2; people <= 25; people += 1) {
           await page.evaluate((id) => globalThis.room.add(id, { video: false }), people);
           if (people < 3) continue;
@@ -218,9 +218,11 @@ describe("in the call", () => {
     inCall(2, {}, async (page) => {
       await press(page, "show-people");
       await page.locator("#panel").getByRole("button", { name: "Copy link" }).click();
+      await page.locator("#panel [data-copied]").getByText("Link copied").waitFor();
       assert.equal(await page.evaluate(() => navigator.clipboard.readText()), `${base}/standup`);
       await press(page, "show-stats");
       await page.getByRole("button", { name: "Copy as JSON" }).click();
+      await page.locator("#copy-stats[data-copied]").getByText("Copied").waitFor();
       const report = JSON.parse(await page.evaluate(() => navigator.clipboard.readText()));
       assert.equal(report.transport, "websocket");
       assert.equal(report.sources.length, 2);

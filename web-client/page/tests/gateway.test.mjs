@@ -35,6 +35,20 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     await ben.context.close();
   });
 
+  test("a tab that crashes is marked as reconnecting on its tile and in the list", async () => {
+    const ana = await enter("Ana", "crashing");
+    const ben = await enter("Ben", "crashing");
+    await ana.page.locator(".tile:not([data-local])").waitFor();
+    await ana.page.getByRole("button", { name: "People" }).click();
+    // Without a goodbye, as a phone in a tunnel.
+    await ben.page.goto("chrome://crash").catch(() => undefined);
+    await ana.page.locator(".tile:not([data-local])[data-reconnecting] .overlay").getByText("Reconnecting…").waitFor();
+    await ana.page.locator("#people-list").getByText("Reconnecting…").waitFor();
+    assert.deepEqual(ana.errors, []);
+    await ben.context.close();
+    await ana.context.close();
+  });
+
   test("the lobby tells who is in the room", async () => {
     const ana = await enter("Ana", "peek");
     const visit = await open(browser);

@@ -34,6 +34,9 @@ export class LiveRoom extends Room implements PublicationOwner {
   /** Changes of a participant within so long are told as one, ms. */
   static readonly CHANGES_MS = 50;
 
+  /** WebRTC, which has decoders of its own, is there after so long or not at all, ms. */
+  static readonly DEAF_AFTER_MS = 3500;
+
   state: RoomState = "connecting";
   closeReason: RoomError | undefined;
   uplink: Uplink | undefined;
@@ -56,6 +59,7 @@ export class LiveRoom extends Room implements PublicationOwner {
   #joinedAt = 0;
   #counter = 0;
   #speakers: number[] = [];
+  #deafTimer: ReturnType<typeof setTimeout> | undefined;
   #settle: { resolve: (room: LiveRoom) => void; reject: (error: RoomError) => void } | undefined;
 
   constructor(readonly options: LiveRoomOptions) {
@@ -324,6 +328,13 @@ export class LiveRoom extends Room implements PublicationOwner {
     if (media === this.#transport.media && reason === this.#transport.reason) return;
     this.#transport = { media, reason };
     this.emit("transport", this.#transport);
+    clearTimeout(this.#deafTimer);
+    // The gateway sends no sound to whom it knows to be deaf, so that nothing else would ever tell.
+    if (media === "websocket" && typeof AudioDecoder === "undefined") {
+      this.#deafTimer = setTimeout(() => {
+        this.emit("notice", { code: "codec_unsupported", message: "This browser cannot decode Opus sound; you will hear nobody." });
+      }, LiveRoom.DEAF_AFTER_MS);
+    }
   }
 
   #fromServer(message: ServerMessage): void {
@@ -488,6 +499,7 @@ export class LiveRoom extends Room implements PublicationOwner {
     this.closeReason = error;
     this.state = "closed";
     this.#changed.clear();
+    clearTimeout(this.#deafTimer);
     this.#abort.abort();
     this.#road.close();
     this.#turns.close();
