@@ -334,7 +334,7 @@ describe("when things go wrong", () => {
     inCall(3, {}, async (page) => {
       await page.evaluate(() => globalThis.room.setState("reconnecting"));
       await inState(page, "reconnecting");
-      await page.getByText("Connection lost.").waitFor();
+      await page.locator("#banner").getByText("Connection lost.").waitFor();
       await page.evaluate(() => globalThis.room.setState("connected"));
       await inState(page, "call");
       assert.equal(await page.locator("#banner").isVisible(), false);

@@ -166,9 +166,9 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     const { context, page } = await enter("Ana", "mortal", "", {}, mortal);
     mortal.kill();
     await inState(page, "reconnecting");
-    await page.getByText("Connection lost.").waitFor();
+    await page.locator("#banner").getByText("Connection lost.").waitFor();
     await shot(page, "gateway-reconnecting-desktop-light");
-    await page.getByText("Still no connection.").waitFor({ timeout: 15_000 });
+    await page.locator("#banner").getByText("Still no connection.").waitFor({ timeout: 15_000 });
     const risen = await startGateway("--http", new URL(mortal.base).host);
     await page.waitForFunction(() => document.body.dataset.state === "call", undefined, { timeout: 30_000 });
     assert.equal(await page.locator("#banner").isVisible(), false);
