@@ -1,3 +1,3 @@
 import { defineConfig } from "vitest/config";
 
-export default defineConfig({ test: { testTimeout: 30_000, include: ["src/**/*.test.ts"], environment: "node" } });
+export default defineConfig({ test: { testTimeout: 30_000, include: ["src/**/*.test.ts", "page/*.test.ts"], environment: "node" } });

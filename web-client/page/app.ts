@@ -3,8 +3,9 @@ import { RoomError } from "@wzp/client";
 import { Banner } from "./banner.js";
 import { Call } from "./call.js";
 import { Closed } from "./closed.js";
-import { announce, byId } from "./dom.js";
+import { byId } from "./dom.js";
 import { DeviceLists } from "./devices.js";
+import { wireKeySwitch } from "./keys.js";
 import { Lobby, type Entry } from "./lobby.js";
 import { LocalMedia } from "./media.js";
 import { Panels } from "./panels.js";
@@ -41,11 +42,13 @@ export class Page {
     this.closed = new Closed(
       (token) => void this.join({ ...this.entry, token: token ?? this.entry.token }),
       () => this.toLobby(),
+      () => void this.retry(),
     );
     this.panels = new Panels(
       () => this.call?.panelOpened(),
       (open) => this.call?.setSettingsOpen(open),
     );
+    wireKeySwitch();
     new DeviceLists("call", this.media, (deviceId) => this.call?.setSpeaker(deviceId));
     wireCopyButtons(
       () => this.entry.room,
@@ -55,7 +58,7 @@ export class Page {
     byId("cancel").addEventListener("click", () => this.attempt?.abort());
     byId("leave").addEventListener("click", () => void this.room?.disconnect("left"));
     this.entry = { name: parameters.name ?? recall("name"), room: parameters.room, token: parameters.token };
-    this.lobby.fill({ ...this.entry, token: parameters.token ?? "" });
+    this.lobby.fill(this.entry);
   }
 
   start(): void {
@@ -75,8 +78,10 @@ export class Page {
   }
 
   private toLobby(): void {
+    this.attempt?.abort();
+    this.attempt = undefined;
     this.setState("lobby");
-    this.lobby.fill({ name: this.entry.name, room: this.entry.room });
+    this.lobby.fill(this.entry);
     this.title();
     this.lobby.show();
   }
@@ -93,25 +98,52 @@ export class Page {
     byId("connecting-title").focus({ preventScroll: true });
     this.showAddress(entry.room);
     // Devices and connection start side by side; the call takes up each device when it is there.
-    const wanted = (["microphone", "camera"] as const).filter((device) => (device === "camera" ? this.media.on.camera : this.parameters.microphone));
-    void this.media.open(...wanted);
+    this.openDevices();
     try {
-      const room = await this.connect(`${window.location.origin}/${encodeURIComponent(entry.room.trim())}`, {
-        alias: entry.name,
-        transport: this.parameters.transport,
-        signal: attempt.signal,
-        ...(entry.token === undefined ? {} : { token: entry.token }),
-      });
-      if (attempt.signal.aborted) {
-        await room.disconnect("cancelled");
-        return;
-      }
-      this.enter(room);
+      const room = await this.dial(attempt.signal);
+      if (this.attempt === attempt && !attempt.signal.aborted) this.enter(room);
+      else await room.disconnect("cancelled");
     } catch (error) {
       if (this.attempt !== attempt) return;
       if (attempt.signal.aborted) this.toLobby();
       else this.close(asRoomError(error), false);
     }
+  }
+
+  /** Tries again from the page that says why it did not work, which stays as it is meanwhile: nothing moves under a reader's hands. */
+  private async retry(): Promise<void> {
+    const attempt = new AbortController();
+    this.attempt = attempt;
+    try {
+      const room = await this.dial(attempt.signal);
+      if (this.attempt !== attempt) {
+        await room.disconnect("cancelled");
+        return;
+      }
+      // Only now: a light that goes on and off every few seconds frightens people.
+      this.openDevices();
+      this.closed.hide();
+      this.enter(room);
+    } catch (error) {
+      if (this.attempt !== attempt) return;
+      const reason = asRoomError(error);
+      if (!this.closed.countAgain(reason.code)) this.close(reason, false);
+    }
+  }
+
+  private openDevices(): void {
+    const wanted = (["microphone", "camera"] as const).filter((device) => (device === "camera" ? this.media.on.camera : this.parameters.microphone));
+    void this.media.open(...wanted);
+  }
+
+  private dial(signal: AbortSignal): Promise<Room> {
+    const { name, room, token } = this.entry;
+    return this.connect(`${window.location.origin}/${encodeURIComponent(room.trim())}`, {
+      alias: name,
+      transport: this.parameters.transport,
+      signal,
+      ...(token === undefined ? {} : { token }),
+    });
   }
 
   private enter(room: Room): void {
@@ -138,7 +170,6 @@ export class Page {
         if (this.banner.shown) {
           this.banner.hide();
           toast("You are back in the call.");
-          announce("You are back in the call.");
         }
         this.setState("call");
     }
@@ -150,7 +181,8 @@ export class Page {
     this.call?.dispose();
     this.call = undefined;
     this.media.closeAll();
-    const closing = closingWords(this.entry.room, error, this.entry.token !== undefined, wasIn);
+    if (error?.code === "unauthorized") this.lobby.askToken();
+    const closing = closingWords(this.entry.room, error, this.entry.token !== undefined, wasIn, window.isSecureContext);
     this.setState(closing.state);
     this.title();
     this.closed.show(closing, error?.code);

@@ -1,4 +1,4 @@
-import { byId } from "./dom.js";
+import { announce, byId } from "./dom.js";
 
 /** So long the gateway keeps one's place; after that the others see that one has left. */
 const KEPT_MS = 10_000;
@@ -14,17 +14,22 @@ export class Banner {
 
   show(): void {
     if (this.shown) return;
-    byId("banner-title").textContent = "Connection lost.";
-    byId("banner-words").textContent = "Coming back by itself as soon as the network does. The others see that you are away.";
     this.element.hidden = false;
-    this.timer = setTimeout(() => {
-      byId("banner-title").textContent = "Still no connection.";
-      byId("banner-words").textContent = "This page goes on trying and brings you back into the room. Look after your network, or leave.";
-    }, KEPT_MS);
+    this.say("Connection lost.", "Coming back by itself as soon as the network does. The others see that you are away.");
+    this.timer = setTimeout(
+      () => this.say("Still no connection.", "This page goes on trying and brings you back into the room. Look after your network, or leave."),
+      KEPT_MS,
+    );
   }
 
   hide(): void {
     clearTimeout(this.timer);
     this.element.hidden = true;
+  }
+
+  private say(title: string, words: string): void {
+    byId("banner-title").textContent = title;
+    byId("banner-words").textContent = words;
+    announce(`${title} ${words}`);
   }
 }

@@ -1,5 +1,5 @@
 import type { LeaveReason, Participant, Publication, Room, RoomStats } from "@wzp/client";
-import { announce, byId, flag } from "./dom.js";
+import { announce, byId, flag, hide } from "./dom.js";
 import { listenToKeys } from "./keys.js";
 import { meterScale, showLevel } from "./level.js";
 import type { LocalMedia } from "./media.js";
@@ -52,9 +52,7 @@ export class Call {
       media.onChange(() => this.update()),
       media.onLoss((device, label, replacement) => {
         const what = label || (device === "camera" ? "Your camera" : "Your microphone");
-        const words = replacement ? `${what} was unplugged. Now using ${replacement}.` : troubleWords(device, "lost");
-        toast(words, { seconds: 8 });
-        announce(words);
+        toast(replacement ? `${what} was unplugged. Now using ${replacement}.` : troubleWords(device, "lost"), { seconds: 8 });
       }),
       listenToKeys({
         mute: () => void this.toggleMute(),
@@ -70,6 +68,7 @@ export class Call {
     this.undo.push(() => clearInterval(second), () => clearInterval(quick));
     const speaker = recall("audiooutput");
     if (speaker) this.setSpeaker(speaker, true);
+    this.setVolume(byId("volume", HTMLInputElement).valueAsNumber / 100);
     const troubles = troublesWords({ microphone: media.trouble.microphone, camera: media.on.camera ? media.trouble.camera : undefined });
     if (troubles) toast(troubles, { seconds: 8 });
     void this.stayAwake();
@@ -82,8 +81,8 @@ export class Call {
 
   panelOpened(): void {
     if (this.panels.current === "people") void showLink(this.room.roomName);
+    this.stats.setOpen(this.panels.current === "stats");
     this.updatePeople();
-    void this.sample();
   }
 
   setSettingsOpen(open: boolean): void {
@@ -108,9 +107,7 @@ export class Call {
     this.stage.dispose();
     this.panels.closeAll();
     clearToasts();
-    byId("alone").hidden = true;
-    byId("tap-to-hear").hidden = true;
-    byId("talking").hidden = true;
+    for (const id of ["alone", "tap-to-hear", "talking"]) byId(id).hidden = true;
     void this.wakeLock?.release().catch(() => undefined);
     if (document.fullscreenElement) void document.exitFullscreen().catch(() => undefined);
   }
@@ -120,25 +117,22 @@ export class Call {
     this.undo.push(
       room.on("participantjoined", (participant) => {
         this.syncSoon();
-        this.tell(`${participant.alias} joined`);
+        toast(`${participant.alias} joined`);
       }),
       room.on("participantleft", (participant, reason) => {
         this.quality.delete(participant.id);
         this.syncSoon();
-        if (!participant.isLocal) this.tell(leaveWords(participant, reason));
+        if (!participant.isLocal) toast(leaveWords(participant, reason));
       }),
       room.on("participantchanged", () => this.syncSoon()),
       room.on("trackadded", (track, participant) => {
         this.syncSoon();
-        if (track.source === "screen") this.tell(`${participant.alias} shares a screen`);
+        if (track.source === "screen") toast(`${participant.alias} shares a screen`);
       }),
       room.on("trackremoved", () => this.syncSoon()),
       room.on("audioblocked", () => this.showBlocked()),
       room.on("uplink", () => this.showUplink()),
-      room.on("notice", ({ message }) => {
-        toast(message, { seconds: 7 });
-        announce(message);
-      }),
+      room.on("notice", ({ message }) => void toast(message, { seconds: 7 })),
       room.on("error", (error) => {
         if (!error.fatal) toast(error.message, { seconds: 7 });
       }),
@@ -150,11 +144,15 @@ export class Call {
     this.listen("camera", () => void this.toggleCamera());
     this.listen("screen", () => void this.toggleScreen());
     this.listen("tap-to-hear", () => void this.room.audio.resume().then(() => this.showBlocked()));
+    const speakerView = (on: boolean): void => {
+      this.stage.setSpeakerView(on);
+      byId("speaker-view").setAttribute("aria-pressed", String(on));
+    };
+    speakerView(recall("speakerView") !== "off");
     this.listen("speaker-view", () => {
-      this.stage.setSpeakerView(!this.stage.speakerView);
-      byId("speaker-view").setAttribute("aria-pressed", String(this.stage.speakerView));
+      speakerView(!this.stage.speakerView);
+      remember("speakerView", this.stage.speakerView ? "on" : "off");
     });
-    byId("speaker-view").setAttribute("aria-pressed", "false");
     this.listen("copy-stats", () => void this.copyStats());
     const full = byId("full-screen");
     full.hidden = !document.fullscreenEnabled;
@@ -172,6 +170,10 @@ export class Call {
     });
     const devices = navigator.mediaDevices as MediaDevices | undefined;
     byId("screen").hidden = devices === undefined || !("getDisplayMedia" in devices);
+  }
+
+  private isOver(): boolean {
+    return this.done;
   }
 
   private listen(id: string, action: () => void): void {
@@ -196,12 +198,12 @@ export class Call {
   }
 
   private afterSwitch(device: "microphone" | "camera", on: boolean): void {
+    if (this.done) return;
     const trouble = this.media.trouble[device];
     const name = device === "camera" ? "Camera" : "Microphone";
     if (on && trouble && !this.media.track(device)) {
       void this.media.set(device, false);
       toast(troubleWords(device, trouble), { seconds: 8 });
-      announce(troubleWords(device, trouble));
     } else announce(`${name} ${on ? "on" : "off"}`);
   }
 
@@ -211,7 +213,7 @@ export class Call {
       else await this.publishing.share();
     } catch (error) {
       // Closing the browser's question is an answer, not an error.
-      if (error instanceof DOMException && error.name === "NotAllowedError") return;
+      if (this.isOver() || (error instanceof DOMException && error.name === "NotAllowedError")) return;
       toast(`Sharing the screen did not work: ${error instanceof Error ? error.message : String(error)}`, { seconds: 8 });
     }
     this.sync();
@@ -237,13 +239,14 @@ export class Call {
 
   /** The people have changed. */
   private sync(): void {
+    if (this.done) return;
     const { room } = this;
     this.stage.sync();
     const people = room.participants.size;
     byId("people-count").textContent = String(people);
     this.onTitle(people);
     clearTimeout(this.aloneTimer);
-    if (people > 1) byId("alone").hidden = true;
+    if (people > 1) hide(byId("alone"));
     else
       this.aloneTimer = setTimeout(() => {
         void showLink(room.roomName);
@@ -256,6 +259,8 @@ export class Call {
 
   /** The own switches or devices have changed. */
   private update(): void {
+    // Tiles made now would stand in the next call.
+    if (this.done) return;
     const { media } = this;
     byId("mute").setAttribute("aria-pressed", String(!media.on.microphone || !media.track("microphone")));
     byId("camera").setAttribute("aria-pressed", String(media.on.camera && media.track("camera") !== undefined));
@@ -278,7 +283,6 @@ export class Call {
       this.toldFailures.add(publication);
       const text = `The others do not get your ${publication.source}: ${publication.failure ?? "it could not be sent"} The call goes on without it.`;
       toast(text, { seconds: 10 });
-      announce(text);
     }
   }
 
@@ -286,13 +290,13 @@ export class Call {
     if (this.panels.current === "people") showPeople(this.room, this.quality);
   }
 
-  private tell(text: string): void {
-    toast(text);
-    announce(text);
-  }
-
   private showBlocked(): void {
-    byId("tap-to-hear").hidden = !this.room.audio.blocked;
+    const button = byId("tap-to-hear");
+    if (!this.room.audio.blocked) hide(button);
+    else if (button.hidden) {
+      button.hidden = false;
+      announce("The browser holds the sound back. Press “Tap to hear”.");
+    }
   }
 
   private showUplink(): void {
@@ -312,17 +316,19 @@ export class Call {
 
   private async everySecond(): Promise<void> {
     this.showFacts();
-    if (this.panels.current) await this.sample();
+    await this.sample();
   }
 
+  /** Once a second, also while nobody looks: the charts show the last minute when they are opened. */
   private async sample(): Promise<void> {
     if (this.sampling) return;
     this.sampling = true;
     try {
       const stats = await this.room.stats();
+      if (this.isOver()) return;
       for (const participant of this.room.participants.values()) this.quality.set(participant.id, qualityOf(participant.id, stats, this.lastStats));
       this.lastStats = stats;
-      if (this.panels.current === "stats") this.stats.add(stats);
+      this.stats.add(stats);
       this.updatePeople();
     } catch {
       // While the connection is being made anew there are no figures.
@@ -332,16 +338,18 @@ export class Call {
   }
 
   private async copyStats(): Promise<void> {
-    const stats = await this.room.stats();
-    const report = { taken: new Date().toISOString(), browser: navigator.userAgent, room: this.room.roomName, state: this.room.state, ...stats };
-    await copyWithEcho(byId("copy-stats", HTMLButtonElement), JSON.stringify(report, undefined, 2), "Copied", (text) => void toast(text));
+    const { roomName, state } = this.room;
+    const report = this.room.stats().then((stats) => JSON.stringify({ taken: new Date().toISOString(), browser: navigator.userAgent, room: roomName, state, ...stats }, undefined, 2));
+    await copyWithEcho(byId("copy-stats", HTMLButtonElement), report, "Copied", (text) => void toast(text));
   }
 
   /** A phone must not fall asleep in a call. */
   private async stayAwake(): Promise<void> {
     if (document.hidden || !("wakeLock" in navigator)) return;
     try {
-      this.wakeLock = await navigator.wakeLock.request("screen");
+      const lock = await navigator.wakeLock.request("screen");
+      if (this.isOver()) await lock.release();
+      else this.wakeLock = lock;
     } catch {
       // Low battery: the system decides.
     }

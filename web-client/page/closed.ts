@@ -5,10 +5,13 @@ import type { Closing } from "./words.js";
 export class Closed {
   private timer: ReturnType<typeof setInterval> | undefined;
   private action: Closing["action"] = "join";
+  private code: string | undefined;
+  private retryAfter: number | undefined;
 
   constructor(
     private readonly again: (token: string | undefined) => void,
     toLobby: () => void,
+    private readonly retry: () => void,
   ) {
     byId("again").addEventListener("click", () => this.go());
     byId("closed-token").addEventListener("submit", (event) => {
@@ -25,6 +28,9 @@ export class Closed {
     const { title, what, page, you, icon, action, retryAfter, askToken } = closing;
     this.hide();
     this.action = action;
+    this.code = code;
+    this.retryAfter = retryAfter;
+    byId("closed-page").removeAttribute("aria-live");
     byId("closed-title").textContent = title;
     for (const [id, text] of [["closed-what", what], ["closed-page", page], ["closed-you", you]] as const) {
       byId(id).textContent = text;
@@ -44,6 +50,13 @@ export class Closed {
   hide(): void {
     clearInterval(this.timer);
     this.timer = undefined;
+  }
+
+  /** After a try by itself that ended the same way as before: counts anew. @returns whether it did */
+  countAgain(code: string): boolean {
+    if (code !== this.code || this.retryAfter === undefined) return false;
+    this.countDown(this.retryAfter);
+    return true;
   }
 
   private go(): void {
@@ -70,8 +83,13 @@ export class Closed {
     say();
     this.timer = setInterval(() => {
       left -= 1;
-      if (left > 0) say();
-      else this.go();
+      if (left > 0) {
+        say();
+        return;
+      }
+      this.hide();
+      line.textContent = "Trying again …";
+      this.retry();
     }, 1000);
   }
 }

@@ -44,11 +44,26 @@ export class DeviceLists {
     byId(`${prefix}-audiooutput-field`).hidden = !canChooseSpeaker() || media.list("audiooutput").length === 0;
   }
 
+  /** Before the person has answered the browser's question, and after "no", nobody knows which devices there are. */
+  private noneWords(kind: "audioinput" | "videoinput"): string {
+    const { media } = this;
+    const trouble = media.trouble[DEVICE[kind]];
+    switch (trouble) {
+      case "denied":
+        return "Not allowed";
+      case "insecure":
+        return "Not available here";
+      default:
+        // Before the answer the browser tells that there are devices, but not which.
+        return trouble || (media.listed && !media.devices.some((device) => device.kind === kind)) ? "None found" : "Not known yet";
+    }
+  }
+
   private fill(kind: MediaDeviceKind, track: MediaStreamTrack | undefined): void {
     const list = this.lists[kind];
     const devices = this.media.list(kind);
     const wanted = devices.map((device, index) => ({ value: device.deviceId, text: device.label || `${NAMES[kind]} ${index + 1}` }));
-    if (!wanted.length) wanted.push({ value: "", text: kind === "audiooutput" ? "System default" : "None found" });
+    if (!wanted.length) wanted.push({ value: "", text: kind === "audiooutput" ? "System default" : this.noneWords(kind) });
     // An open list that is filled anew closes in the person's face: only when something changed.
     const same = list.options.length === wanted.length && wanted.every(({ value, text }, index) => list.options[index]?.value === value && list.options[index].text === text);
     if (!same) {

@@ -41,11 +41,21 @@ export function flag(element: HTMLElement, name: string, on: boolean): void {
   if (element.hasAttribute(`data-${name}`) !== on) element.toggleAttribute(`data-${name}`, on);
 }
 
-/** Says something to screen readers, politely. */
+/** So long a sentence stays in the region, ms: what reads it may be busy with another. */
+const ANNOUNCED_MS = 10_000;
+
+/** Says something to screen readers, politely. Sentences that come at once are lines of their own, so that each is read. */
 export function announce(text: string): void {
-  const region = byId("announcer");
-  // The same sentence twice has to be a change, or it is not read again.
-  region.textContent = region.textContent === text ? `${text}\u00a0` : text;
+  const line = make("p", "", text);
+  byId("announcer").append(line);
+  setTimeout(() => line.remove(), ANNOUNCED_MS);
+}
+
+/** Hides something; if the focus was in it, the call itself has it next, not the top of the page. */
+export function hide(element: HTMLElement): void {
+  const hadFocus = element.contains(document.activeElement);
+  element.hidden = true;
+  if (hadFocus) byId("call").focus({ preventScroll: true });
 }
 
 /** The letters that stand for a name: the first ones of its first and last word. */

@@ -1,3 +1,28 @@
+import { byId } from "./dom.js";
+import { recall, remember } from "./storage.js";
+
+/** Whether m and v do anything. Who speaks to the computer, or hits keys by accident, switches them off. */
+function singleKeys(): boolean {
+  return recall("keys") !== "off";
+}
+
+/** Makes the switch in the settings work. */
+export function wireKeySwitch(): void {
+  const box = byId("single-keys", HTMLInputElement);
+  const show = (): void => {
+    for (const [id, key] of [["mute", "m"], ["camera", "v"]] as const) {
+      if (box.checked) byId(id).setAttribute("aria-keyshortcuts", key);
+      else byId(id).removeAttribute("aria-keyshortcuts");
+    }
+  };
+  box.checked = singleKeys();
+  box.addEventListener("change", () => {
+    remember("keys", box.checked ? "on" : "off");
+    show();
+  });
+  show();
+}
+
 /** What the keys of the call do. */
 export interface KeyActions {
   mute(): void;
@@ -38,7 +63,7 @@ export function listenToKeys(actions: KeyActions): () => void {
       if (!event.repeat && !held) held = actions.talk(true);
       return;
     }
-    if (event.repeat) return;
+    if (event.repeat || !singleKeys()) return;
     const key = event.key.toLowerCase();
     if (key === "m") actions.mute();
     else if (key === "v") actions.camera();
@@ -52,7 +77,9 @@ export function listenToKeys(actions: KeyActions): () => void {
   const click = (event: MouseEvent): void => {
     if (event.detail === 0) return;
     const button = event.target instanceof Element ? event.target.closest<HTMLElement>("#call .bar button, #call .tile button") : null;
-    if (button && document.activeElement === button) button.blur();
+    // The button of the menu has the focus after one that was in the menu.
+    const focused = document.activeElement;
+    if (button && focused instanceof HTMLElement && (focused === button || focused.id === "more")) focused.blur();
   };
   document.addEventListener("keydown", down);
   document.addEventListener("keyup", up);

@@ -101,6 +101,52 @@ export function spotlightRects(others: number, width: number, height: number, ga
   };
 }
 
+/**
+ * Lays out whoever talks and `others` smaller ones so that all stay in sight: a grid in which the talker's tile, at the top on the left, is two or
+ * more cells wide and high. With more cells the talker is larger and the others are smaller; what counts is the room that is used, but beyond
+ * half of the stage a face gains nothing.
+ */
+export function speakerRects(others: number, width: number, height: number, gap: number): { main: Rect; others: Rect[] } {
+  const upright = width < height;
+  const least = upright ? PORTRAIT_LEAST : LANDSCAPE_LEAST;
+  let best = { worth: 0, span: 2, columns: 3, rows: 2, tile: { width: 0, height: 0 } };
+  for (let span = 2; span <= 5; span += 1) {
+    for (let columns = span; columns <= others + span; columns += 1) {
+      const rows = Math.max(span, Math.ceil((others + span * span) / columns));
+      const tile = shape((width - gap * (columns - 1)) / columns, (height - gap * (rows - 1)) / rows, least);
+      const main = span * span * tile.width * tile.height;
+      const worth = others * tile.width * tile.height * (tile.width < NAME_LEAST ? 0.5 : 1) + Math.min(main, (width * height) / 2);
+      if (worth > best.worth * 1.0001) best = { worth, span, columns, rows, tile };
+    }
+  }
+  const { span, columns, rows, tile } = best;
+  const step = { x: tile.width + gap, y: tile.height + gap };
+  const origin = { x: (width - columns * step.x + gap) / 2, y: (height - rows * step.y + gap) / 2 };
+  const at = (column: number, row: number, size: number): Rect => ({
+    x: Math.round(origin.x + column * step.x),
+    y: Math.round(origin.y + row * step.y),
+    width: Math.floor(size * step.x - gap),
+    height: Math.floor(size * step.y - gap),
+  });
+  const beside = span * (columns - span);
+  return {
+    main: at(0, 0, span),
+    others: Array.from({ length: others }, (_, index) => {
+      // A row that is not full stands in the middle.
+      if (index < beside) {
+        const side = columns - span;
+        const row = Math.floor(index / side);
+        const inRow = Math.min(side, others - row * side);
+        return at(span + (side - inRow) / 2 + (index % side), row, 1);
+      }
+      const below = index - beside;
+      const row = Math.floor(below / columns);
+      const inRow = Math.min(columns, others - beside - row * columns);
+      return at((columns - inRow) / 2 + (below % columns), span + row, 1);
+    }),
+  };
+}
+
 function centred(x: number, y: number, width: number, height: number, fill: boolean): Rect {
   const size = fill ? { width, height } : shape(width, height, width >= height ? LANDSCAPE_LEAST : PORTRAIT_LEAST);
   return {

@@ -57,14 +57,23 @@ export class Lobby {
       this.people.replaceChildren();
       this.look(500);
     });
+    this.tokenField.addEventListener("input", () => {
+      this.mayAsk = true;
+      this.look(500);
+    });
     this.wireSwitch("lobby-mic", "microphone");
     this.wireSwitch("lobby-camera", "camera");
   }
 
-  fill(entry: Partial<Entry>): void {
-    if (entry.name !== undefined) this.nameField.value = entry.name;
-    if (entry.room !== undefined) this.roomField.value = entry.room;
-    if (entry.token !== undefined) this.tokenField.value = entry.token;
+  fill({ name, room, token }: Entry): void {
+    this.nameField.value = name;
+    this.roomField.value = room;
+    this.tokenField.value = token ?? "";
+  }
+
+  /** Shows the field for a token, which most gateways do not want. */
+  askToken(): void {
+    byId("token-field").hidden = false;
   }
 
   /** Starts preview and meters. */
@@ -188,6 +197,7 @@ export class Lobby {
       const answer = await fetch(`/api/rooms/${encodeURIComponent(room)}`, { signal, headers });
       // A gateway with tokens tells only those who have one. Asking again would not change that.
       this.mayAsk = answer.status !== 401 && answer.status !== 403;
+      if (!this.mayAsk) this.askToken();
       if (answer.status === 404) {
         this.showPeople([]);
         return;

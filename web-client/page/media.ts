@@ -19,11 +19,19 @@ export class LocalMedia {
   readonly on: Record<Device, boolean>;
   readonly trouble: Record<Device, Trouble | undefined> = { microphone: undefined, camera: undefined };
   devices: MediaDeviceInfo[] = [];
+  /** Whether the browser has told which devices there are. */
+  listed = false;
 
   private readonly tracks: Record<Device, MediaStreamTrack | undefined> = { microphone: undefined, camera: undefined };
   private readonly listeners = new Set<() => void>();
   private readonly lossListeners = new Set<(device: Device, label: string, replacement: string | undefined) => void>();
+  /** Replaced tracks that go on for a moment. */
+  private readonly retiring = new Set<MediaStreamTrack>();
   private queue: Promise<void> = Promise.resolve();
+  /** Whether devices are wanted at all: between the first `open` and `closeAll`. */
+  private wanted = false;
+  /** How often everything was closed. A device that was asked for before the last time is not kept when it comes. */
+  private closings = 0;
 
   constructor(
     private readonly processing: boolean,
@@ -53,9 +61,10 @@ export class LocalMedia {
 
   /** Opens devices that are not open. Never rejects: `trouble` says what went wrong. */
   open(...devices: Device[]): Promise<void> {
-    return this.inTurn(async () => {
-      const wanted = devices.filter((device) => !this.tracks[device]);
-      if (wanted.length) await this.acquire(wanted);
+    this.wanted = true;
+    return this.inTurn(async (stale) => {
+      const missing = devices.filter((device) => !this.tracks[device]);
+      if (missing.length) await this.acquire(missing, stale);
       this.changed();
     });
   }
@@ -63,20 +72,21 @@ export class LocalMedia {
   /** Goes on with another device and remembers it. */
   choose(device: Device, deviceId: string): Promise<void> {
     remember(KIND[device], deviceId);
-    return this.inTurn(async () => {
+    if (!this.wanted) return Promise.resolve();
+    return this.inTurn(async (stale) => {
       if (device === "camera" && !this.on.camera) return;
+      // The old track goes on until the new one has taken its place, so that the others see no gap …
       const before = this.tracks[device];
       if (before?.getSettings().deviceId === deviceId) return;
-      // The old track goes on until the new one has taken its place, so that the others see no gap …
-      this.tracks[device] = undefined;
-      await this.acquire([device]);
-      if (!this.track(device) && before) {
+      await this.acquire([device], stale);
+      if (before && this.tracks[device] === before && !stale()) {
         // … but some phones open only one camera at a time.
         before.stop();
-        await this.acquire([device]);
+        await this.acquire([device], stale);
+        if (this.tracks[device] === before) this.tracks[device] = undefined;
       }
+      if (before) this.retire(before);
       this.changed();
-      setTimeout(() => before?.stop(), RETIRE_MS);
     });
   }
 
@@ -95,7 +105,12 @@ export class LocalMedia {
     this.changed();
   }
 
+  /** Closes everything, also what the browser is still asking the person about. */
   closeAll(): void {
+    this.wanted = false;
+    this.closings += 1;
+    for (const track of this.retiring) track.stop();
+    this.retiring.clear();
     this.close("microphone");
     this.close("camera");
   }
@@ -105,9 +120,23 @@ export class LocalMedia {
     return this.devices.filter((device) => device.kind === kind && device.deviceId !== "");
   }
 
-  private inTurn(work: () => Promise<void>): Promise<void> {
-    this.queue = this.queue.then(work, work);
+  /** One thing after the other; `stale` tells the work whether everything was closed since it was asked for. */
+  private inTurn(work: (stale: () => boolean) => Promise<void>): Promise<void> {
+    const { closings } = this;
+    const stale = (): boolean => closings !== this.closings;
+    const turn = async (): Promise<void> => {
+      if (!stale()) await work(stale);
+    };
+    this.queue = this.queue.then(turn, turn);
     return this.queue;
+  }
+
+  private retire(track: MediaStreamTrack): void {
+    this.retiring.add(track);
+    setTimeout(() => {
+      track.stop();
+      this.retiring.delete(track);
+    }, RETIRE_MS);
   }
 
   private changed(): void {
@@ -116,22 +145,22 @@ export class LocalMedia {
     for (const listener of [...this.listeners]) listener();
   }
 
-  private async acquire(devices: Device[]): Promise<void> {
+  private async acquire(devices: Device[], stale: () => boolean): Promise<void> {
     const mediaDevices = navigator.mediaDevices as MediaDevices | undefined;
     if (!mediaDevices) {
       for (const device of devices) this.trouble[device] = "insecure";
       return;
     }
     try {
-      this.keep(await mediaDevices.getUserMedia(this.constraints(devices, true)), devices);
+      this.keep(await mediaDevices.getUserMedia(this.constraints(devices, true)), devices, stale);
     } catch (error) {
-      await this.acquireOneByOne(mediaDevices, devices, error);
+      if (!stale()) await this.acquireOneByOne(mediaDevices, devices, error, stale);
     }
     await this.refreshDevices();
   }
 
   /** Both at once means one question to the person; if that fails, one of the two may still do. */
-  private async acquireOneByOne(mediaDevices: MediaDevices, devices: Device[], first: unknown): Promise<void> {
+  private async acquireOneByOne(mediaDevices: MediaDevices, devices: Device[], first: unknown, stale: () => boolean): Promise<void> {
     let candidates = devices;
     if (troubleOf(first) === "denied") {
       const states = await Promise.all(devices.map(permission));
@@ -143,8 +172,9 @@ export class LocalMedia {
     for (const device of candidates) {
       let failure: unknown = first;
       for (const exact of devices.length > 1 ? [true, false] : [false]) {
+        if (stale()) return;
         try {
-          this.keep(await mediaDevices.getUserMedia(this.constraints([device], exact)), [device]);
+          this.keep(await mediaDevices.getUserMedia(this.constraints([device], exact)), [device], stale);
           failure = undefined;
           break;
         } catch (error) {
@@ -156,7 +186,12 @@ export class LocalMedia {
     }
   }
 
-  private keep(stream: MediaStream, devices: Device[]): void {
+  private keep(stream: MediaStream, devices: Device[], stale: () => boolean): void {
+    if (stale()) {
+      // Nobody wants it any more: its light goes out at once.
+      for (const track of stream.getTracks()) track.stop();
+      return;
+    }
     for (const device of devices) {
       const track = device === "microphone" ? stream.getAudioTracks()[0] : stream.getVideoTracks()[0];
       if (!track) {
@@ -200,23 +235,30 @@ export class LocalMedia {
   /** A track ended without our doing: unplugged, or taken back by the browser. */
   private async lost(device: Device, track: MediaStreamTrack): Promise<void> {
     if (this.tracks[device] !== track) return;
-    await this.inTurn(async () => {
+    const loss = { real: false };
+    await this.inTurn(async (stale) => {
       if (this.tracks[device] !== track) return;
+      loss.real = true;
       this.tracks[device] = undefined;
       this.trouble[device] = "lost";
       await this.refreshDevices();
       if (!this.list(KIND[device]).length) return;
-      await this.acquire([device]);
+      await this.acquire([device], stale);
       // Whatever keeps the replacement from working: what matters to the person is that this device went away.
       if (!this.track(device)) this.trouble[device] = "lost";
     });
+    // It was replaced meanwhile, or everything was closed.
+    if (!loss.real || !this.wanted) return;
     this.changed();
     const replacement = this.track(device)?.label;
     for (const listener of [...this.lossListeners]) listener(device, track.label, replacement);
   }
 
   private async deviceChange(): Promise<void> {
+    if (!this.wanted) return;
     await this.refreshDevices();
+    // While the browser told us of its devices, everything may have been closed.
+    if (!this.isWanted()) return;
     const back = (["microphone", "camera"] as const).filter(
       (device) => this.on[device] && (this.trouble[device] === "missing" || this.trouble[device] === "lost") && this.list(KIND[device]).length > 0,
     );
@@ -224,8 +266,13 @@ export class LocalMedia {
     this.changed();
   }
 
+  private isWanted(): boolean {
+    return this.wanted;
+  }
+
   private async refreshDevices(): Promise<void> {
     this.devices = await navigator.mediaDevices.enumerateDevices().catch(() => []);
+    this.listed = true;
   }
 }
 

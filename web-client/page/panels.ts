@@ -40,7 +40,12 @@ export class Panels {
       const target = event.target as Node;
       if (!this.extras.contains(target) && !this.more.contains(target)) this.closeMenu();
     });
-    this.extras.addEventListener("click", () => this.closeMenu());
+    this.extras.addEventListener("click", () => {
+      const focused = document.activeElement;
+      this.closeMenu();
+      // What was pressed is hidden now; the button of the menu is where it was found.
+      if (focused instanceof HTMLElement && this.extras.contains(focused)) this.focusable(focused).focus({ preventScroll: true });
+    });
   }
 
   toggle(name: PanelName, opener: HTMLElement): void {

@@ -1,3 +1,5 @@
+import { roomNameProblem } from "../src/room/name.js";
+
 /** What the address of the page asks for. */
 export interface PageParameters {
   /** Empty if the address names none. */
@@ -44,13 +46,7 @@ function roomFromPath(path: string): string {
 
 /** Why a room cannot be called that; `undefined` if it can. The gateway has the last word. */
 export function roomProblem(room: string): string | undefined {
-  const name = room.trim().toLowerCase();
-  if (!name) return "Give the room a name. Everybody who uses the same name meets there.";
-  if (Array.from(name).length > 64) return "A room name has at most 64 characters.";
-  if (["ping", "version", "ws", "api", "assets"].includes(name) || name.startsWith("_") || name.startsWith("call-"))
-    return `“${name}” is reserved. Choose another name.`;
-  if (name.includes("/")) return "A room name has no slash.";
-  return undefined;
+  return room.trim() ? roomNameProblem(room) : "Give the room a name. Everybody who uses the same name meets there.";
 }
 
 /** The link that brings somebody to a room. */

@@ -9,6 +9,8 @@ export class Publishing {
   private readonly publications: Record<Device, Publication | undefined> = { microphone: undefined, camera: undefined };
   private screen: Publication | undefined;
   private queue: Promise<void> = Promise.resolve();
+  /** The browser is asking which screen, or the room is taking it. */
+  private sharingSoon = false;
   private readonly unsubscribe: () => void;
   private done = false;
 
@@ -32,7 +34,7 @@ export class Publishing {
   }
 
   setTalking(on: boolean): void {
-    if (this.talking === on) return;
+    if (this.done || this.talking === on) return;
     this.talking = on;
     this.sync();
   }
@@ -46,22 +48,21 @@ export class Publishing {
       .catch((error: unknown) => {
         if (!this.done) this.failed(error instanceof Error ? error.message : String(error));
       })
-      .then(() => this.changed());
+      .then(() => this.tell());
   }
 
+  /** Asks which screen to share and shares it. A second call while the first is being answered does nothing. */
   async share(): Promise<void> {
-    const stream = await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: { ideal: 15, max: 30 } }, audio: false });
-    const track = stream.getVideoTracks()[0];
-    if (!track) return;
-    track.contentHint = "detail";
-    track.addEventListener("ended", () => void this.unshare());
+    if (this.sharingSoon || this.screen) return;
+    this.sharingSoon = true;
     try {
-      this.screen = await this.room.publish(track, { source: "screen" });
-    } catch (error) {
-      track.stop();
-      throw error;
+      const stream = await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: { ideal: 15, max: 30 } }, audio: false });
+      const track = stream.getVideoTracks()[0];
+      if (track) await this.publishScreen(track);
+    } finally {
+      this.sharingSoon = false;
     }
-    this.changed();
+    this.tell();
   }
 
   async unshare(): Promise<void> {
@@ -69,13 +70,42 @@ export class Publishing {
     this.screen = undefined;
     screen?.track.stop();
     await screen?.stop().catch(() => undefined);
-    this.changed();
+    this.tell();
   }
 
   dispose(): void {
     this.done = true;
     this.unsubscribe();
     this.screen?.track.stop();
+  }
+
+  /** A call that is over is told nothing any more. */
+  private tell(): void {
+    if (!this.done) this.changed();
+  }
+
+  private async publishScreen(track: MediaStreamTrack): Promise<void> {
+    if (this.done) {
+      track.stop();
+      return;
+    }
+    track.contentHint = "detail";
+    track.addEventListener("ended", () => {
+      if (this.screen?.track === track) void this.unshare();
+    });
+    try {
+      this.screen = await this.room.publish(track, { source: "screen" });
+    } catch (error) {
+      track.stop();
+      throw error;
+    }
+    // Meanwhile the call was left, or the browser's own button pressed.
+    if (this.isOver()) track.stop();
+    if (track.readyState === "ended") await this.unshare();
+  }
+
+  private isOver(): boolean {
+    return this.done;
   }
 
   private async follow(device: Device, on: boolean): Promise<void> {

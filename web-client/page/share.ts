@@ -7,8 +7,18 @@ let shown = "";
 export async function showLink(room: string): Promise<void> {
   const link = roomLink(room);
   if (link === shown) return;
-  shown = link;
   for (const place of document.querySelectorAll<HTMLElement>("[data-link]")) place.textContent = link.replace(/^https?:\/\//u, "");
+  for (const place of document.querySelectorAll<HTMLElement>("[data-qr]")) place.replaceChildren();
+  try {
+    await drawCode(link);
+    shown = link;
+  } catch {
+    // The link itself is there to be copied; the code is tried again when it is next to be seen.
+    shown = "";
+  }
+}
+
+async function drawCode(link: string): Promise<void> {
   // Only a call needs the encoder; the first load does without.
   const { encode } = await import("uqr");
   const { data, size } = encode(link, { border: 0, ecc: "M" });
@@ -29,13 +39,29 @@ export function wireCopyButtons(room: () => string, sorry: (text: string) => voi
   }
 }
 
+/**
+ * Copies a text, which may still be on its way: some browsers let a page copy only in the very moment of the click, and take a promise then.
+ */
+async function copy(text: Promise<string>): Promise<void> {
+  if ("ClipboardItem" in window && "write" in navigator.clipboard) {
+    try {
+      const blob = text.then((words) => new Blob([words], { type: "text/plain" }));
+      await navigator.clipboard.write([new ClipboardItem({ "text/plain": blob })]);
+      return;
+    } catch {
+      // Not every browser that has the interface takes promises.
+    }
+  }
+  await navigator.clipboard.writeText(await text);
+}
+
 /** Copies a text and says so on the button for a moment. */
-export async function copyWithEcho(button: HTMLButtonElement, text: string, done: string, sorry: (text: string) => void): Promise<void> {
+export async function copyWithEcho(button: HTMLButtonElement, text: string | Promise<string>, done: string, sorry: (text: string) => void): Promise<void> {
   const words = button.querySelector("span");
   const before = words?.textContent ?? "";
   if (button.dataset.copied !== undefined) return;
   try {
-    await navigator.clipboard.writeText(text);
+    await copy(Promise.resolve(text));
   } catch {
     sorry("The browser does not let this page copy. Select the text and copy it by hand.");
     return;

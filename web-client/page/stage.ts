@@ -1,16 +1,20 @@
 import type { Participant, RemoteTrack, Room } from "@wzp/client";
 import { byId, flag, make } from "./dom.js";
-import { gridRects, pairRects, spotlightRects } from "./layout.js";
+import { gridRects, pairRects, speakerRects, spotlightRects } from "./layout.js";
 import { Tile, type Picture } from "./tile.js";
 
 const TICK_MS = 120;
 /** A new talker takes the large place only when the last one has been silent for so long. */
 const HOLD_MS = 1500;
+/** … and has talked for so long: a cough moves nobody. */
+const SUSTAIN_MS = 500;
+/** From so many people on whoever talks is larger than the others. Of two, the other one is it anyway. */
+const SPEAKER_FROM = 3;
 
 /** All the tiles, and where each one stands. */
 export class Stage {
-  /** Whoever talks is shown large. */
-  speakerView = false;
+  /** Whoever talks is shown larger. */
+  speakerView = true;
 
   private readonly container = byId("tiles");
   private readonly rest = make("button", "rest");
@@ -26,6 +30,7 @@ export class Stage {
   private pinned: string | undefined;
   private speaker: number | undefined;
   private frame = 0;
+  private disposed = false;
   /** As the browser told it; asking would make it compute the whole page's layout on the spot. */
   private size = { width: 0, height: 0 };
 
@@ -62,11 +67,14 @@ export class Stage {
 
   /** Adds, changes and removes tiles until they are what the room has. */
   sync(): void {
+    if (this.disposed) return;
     const wanted = new Set<string>();
     for (const participant of this.room.participants.values()) {
       this.ensure(participant, "camera", wanted);
       if (sharedScreen(participant) ?? this.ownScreen(participant)) this.ensure(participant, "screen", wanted);
     }
+    const seats = this.seats();
+    const focused = seats.findIndex((tile) => tile.holds(document.activeElement));
     for (const [key, tile] of this.tiles) {
       if (wanted.has(key)) continue;
       this.views.unobserve(tile.element);
@@ -74,6 +82,7 @@ export class Stage {
       this.tiles.delete(key);
       if (this.pinned === key) this.setPinned(undefined);
     }
+    this.keepFocus(seats, focused);
     this.schedule();
   }
 
@@ -96,6 +105,7 @@ export class Stage {
   }
 
   dispose(): void {
+    this.disposed = true;
     clearInterval(this.timer);
     cancelAnimationFrame(this.frame);
     this.sizes.disconnect();
@@ -155,6 +165,7 @@ export class Stage {
       if (tile.picture === "camera" && !participant.isLocal && participant.speaking && participant.audioLevel > (loudest?.audioLevel ?? -1)) loudest = participant;
     }
     if (!loudest || loudest.id === this.speaker) return;
+    if (now - (this.tiles.get(`${loudest.id}:camera`)?.talkingSince ?? now) < SUSTAIN_MS) return;
     const current = this.speaker === undefined ? undefined : this.tiles.get(`${this.speaker}:camera`);
     if (current && now - current.spokeAt < HOLD_MS) return;
     this.speaker = loudest.id;
@@ -168,15 +179,18 @@ export class Stage {
     if (document.hidden) this.arrange();
   }
 
-  /** The tile that has the large place, if one has. */
+  /** The tile that has the large place beside a strip of the others, if one has. */
   private large(): string | undefined {
     if (this.pinned !== undefined && this.tiles.has(this.pinned)) return this.pinned;
     const screens = [...this.tiles].filter(([, tile]) => tile.picture === "screen" && !tile.participant.isLocal);
     const newest = screens[screens.length - 1];
-    if (newest) return newest[0];
-    if (!this.speakerView || this.tiles.size < 2) return undefined;
-    const speaker = `${this.speaker ?? 0}:camera`;
-    return this.tiles.has(speaker) ? speaker : [...this.tiles].find(([, tile]) => !tile.participant.isLocal)?.[0];
+    return newest?.[0];
+  }
+
+  /** The tile of who talks, or talked last. Before anybody did, all are equal. */
+  private talker(): Tile | undefined {
+    if (!this.speakerView || this.speaker === undefined || this.room.participants.size < SPEAKER_FROM) return undefined;
+    return this.tiles.get(`${this.speaker}:camera`);
   }
 
   private arrange(): void {
@@ -187,24 +201,33 @@ export class Stage {
     const all = [...this.tiles].sort(([, a], [, b]) => Number(a.participant.isLocal) - Number(b.participant.isLocal));
     const large = this.large();
     flag(this.container, "single", all.length < 2);
+    const held = all.find(([, tile]) => tile.holds(document.activeElement))?.[1];
     for (const [key, tile] of all) {
       flag(tile.element, "large", key === large);
       flag(tile.element, "floating", false);
     }
     this.rest.hidden = true;
     const main = large === undefined ? undefined : this.tiles.get(large);
+    const talker = main ? undefined : this.talker();
+    if (talker) flag(talker.element, "large", true);
     if (main) this.arrangeSpotlight(main, all.map(([, tile]) => tile).filter((tile) => tile !== main), width, height, gap);
     else if (all.length === 2 && all[1]?.[1].participant.isLocal && all[1][1].picture === "camera" && all[0]) {
       const { main: other, corner, floating } = pairRects(width, height, gap, all[0][1].aspect, all[1][1].aspect);
       this.put(all[0][1], other);
       this.put(all[1][1], corner);
       flag(all[1][1].element, "floating", floating);
+    } else if (talker) {
+      const { main: place, others } = speakerRects(all.length - 1, width, height, gap);
+      this.put(talker, place);
+      all.filter(([, tile]) => tile !== talker).forEach(([, tile], index) => this.put(tile, others[index]));
     } else {
       const rects = gridRects(all.length, width, height, gap);
       all.forEach(([, tile], index) => this.put(tile, rects[index]));
     }
     this.applyVisibility();
     this.setStop(this.stop);
+    // A tile that has lost its place cannot keep the focus.
+    if (held && !held.placed) this.stop?.focus();
   }
 
   /** The tiles that have a place, as they stand: row by row. */
@@ -216,6 +239,16 @@ export class Stage {
     const seats = this.seats();
     this.stop = tile && seats.includes(tile) ? tile : seats[0];
     for (const each of this.tiles.values()) each.setStop(each === this.stop);
+  }
+
+  /** When the tile that had the focus is gone, the one that stood next to it has it; the last one alone has no button. */
+  private keepFocus(seats: Tile[], focused: number): void {
+    const before = seats[focused];
+    if (!before || before.element.isConnected) return;
+    const left = seats.filter((tile) => tile.element.isConnected);
+    const next = this.tiles.size > 1 ? left[Math.min(focused, left.length - 1)] : undefined;
+    if (next) next.focus();
+    else byId("call").focus({ preventScroll: true });
   }
 
   /** The arrow keys go from tile to tile. */

@@ -8,6 +8,10 @@ export interface Memory {
   microphone: string;
   /** `off`: join without picture. */
   camera: string;
+  /** `off`: the keys m and v do nothing. */
+  keys: string;
+  /** `off`: all tiles are equally large. */
+  speakerView: string;
 }
 
 /** Reads something remembered; empty if there is nothing, or the browser keeps nothing. */

@@ -9,6 +9,8 @@ export class Tile {
   readonly element = make("div", "tile");
   /** When the participant last talked, ms of `performance.now()`. */
   spokeAt = 0;
+  /** Since when it has talked without a pause; `undefined` while it is silent. */
+  talkingSince: number | undefined;
   /** Whether the layout has a place for it. */
   placed = true;
   /** Whether the browser says that it can be seen. */
@@ -148,7 +150,7 @@ export class Tile {
           : paused === "bandwidth"
             ? "Picture paused: the connection is slow. Sound goes on."
             : paused === "codec"
-              ? `This browser cannot show this picture (${codecName(track?.codec)}).`
+              ? `This browser cannot show this picture (${codecName(track?.codec)}). Sound goes on.`
               : "",
     );
     const words = [muted && picture === "camera" ? "muted" : "", reconnecting ? "reconnecting" : ""].filter(Boolean).join(", ");
@@ -161,6 +163,7 @@ export class Tile {
     if (this.picture === "camera") {
       const speaking = participant.speaking && !silent(participant);
       flag(element, "speaking", speaking);
+      this.talkingSince = speaking ? (this.talkingSince ?? now) : undefined;
       if (speaking) {
         this.spokeAt = now;
         // In coarse steps and on the ring alone: every change costs the browser a new look at the styles below.
@@ -271,7 +274,8 @@ export class Tile {
     if (text === this.overlayText) return;
     this.overlayText = text;
     this.overlay.hidden = !text;
-    this.overlay.replaceChildren(...(text ? [icon(this.participant.state === "reconnecting" ? "again" : "freeze"), make("p", "", text)] : []));
+    const symbol = this.participant.state === "reconnecting" ? "again" : this.track?.pausedReason === "codec" ? "warning" : "freeze";
+    this.overlay.replaceChildren(...(text ? [icon(symbol), make("p", "", text)] : []));
   }
 }
 

@@ -1,8 +1,8 @@
-import { byId, make } from "./dom.js";
+import { announce, byId, make } from "./dom.js";
 
 const MOST = 3;
 
-/** Shows a short message over the tiles for a while, or until the returned function is called. */
+/** Shows a short message over the tiles for a while, or until the returned function is called, and has it read. */
 export function toast(text: string, options: { seconds?: number; action?: { label: string; run: () => void } } = {}): () => void {
   const list = byId("toasts");
   const item = make("div", "toast");
@@ -20,6 +20,7 @@ export function toast(text: string, options: { seconds?: number; action?: { labe
   }
   list.append(item);
   while (list.children.length > MOST) list.firstElementChild?.remove();
+  announce(text);
   setTimeout(close, (options.seconds ?? 4) * 1000);
   return close;
 }

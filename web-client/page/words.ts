@@ -1,6 +1,9 @@
 import type { Door, Uplink } from "@wzp/client";
 import type { Device, Trouble } from "./media.js";
 
+/** Sound cannot even be played there, so listening and watching alone are no way out. */
+const INSECURE = "Browsers allow calls only on pages opened by https:// (or on localhost). Put https:// before the address, or ask the host for such a link.";
+
 const NAME = { microphone: "microphone", camera: "camera" } as const;
 
 /** What is wrong with a device, and what the person can do. */
@@ -14,7 +17,7 @@ export function troubleWords(device: Device, trouble: Trouble): string {
     case "busy":
       return `Your ${it} is in use by another program. Close that one, or choose another ${it}.`;
     case "insecure":
-      return `Browsers give a ${it} only to pages opened by https:// or on localhost. You can still listen and watch.`;
+      return `This page was opened without encryption. ${INSECURE}`;
     case "lost":
       return `Your ${it} is gone. Plug it in again, or choose another one.`;
     case "failed":
@@ -32,7 +35,7 @@ export function troublesWords(trouble: Record<Device, Trouble | undefined>): str
       case "missing":
         return "No microphone and no camera found. Plug them in, or join without: you will hear and see the others.";
       case "insecure":
-        return "Browsers give microphone and camera only to pages opened by https:// or on localhost. You can join without: you will hear and see the others.";
+        return `This page was opened without encryption. ${INSECURE}`;
       default:
     }
   }
@@ -79,7 +82,7 @@ export interface Closing {
 }
 
 /** Words for an end. `code` and `message` are those of the RoomError; none means that the person left. */
-export function closingWords(room: string, error: { code: string; message: string } | undefined, hadToken: boolean, wasIn: boolean): Closing {
+export function closingWords(room: string, error: { code: string; message: string } | undefined, hadToken: boolean, wasIn: boolean, secure: boolean): Closing {
   const where = `“${room}”`;
   const released = wasIn ? "Your microphone and camera are off." : "";
   const refused = (part: Partial<Closing>): Closing => ({
@@ -139,6 +142,8 @@ export function closingWords(room: string, error: { code: string; message: strin
         action: "reload",
       });
     case "unsupported_browser":
+      if (!secure)
+        return refused({ icon: "lock", title: "This page cannot carry a call", what: "It was opened without encryption.", you: INSECURE });
       return refused({ title: "This browser cannot join", you: "Use a current version of Chrome, Edge, Firefox or Safari." });
     case "rate_limited":
     case "too_large":

@@ -11,9 +11,8 @@ export type TrackSource = "microphone" | "camera" | "screen";
 export type MediaTransport = "webrtc" | "websocket";
 /** Where a room's connection stands. */
 export type RoomState = "connecting" | "connected" | "reconnecting" | "closed";
-/** Why a remote track is not being sent to us at the moment. */
+/** Why a remote track is not shown at the moment; `codec`: this browser cannot decode it. */
 export type PausedReason = "bandwidth" | "codec" | "hidden";
-/** Why a participant left. */
 /** Where the room's uplink to another relay stands. */
 export type UplinkState = "connecting" | "connected" | "away" | "refused" | "stalled" | "unreadable";
 
@@ -26,6 +25,7 @@ export interface Uplink {
   message: string;
 }
 
+/** Why a participant left. */
 export type LeaveReason = "left" | "lost" | "replaced" | "removed";
 
 /** How to join; see {@link connect}. */

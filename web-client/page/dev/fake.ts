@@ -138,7 +138,9 @@ export class FakeRoom extends Room {
   readonly participants = new Map<number, Participant>();
   readonly local: LocalParticipant;
   readonly url = "wss://example.invalid";
-  readonly audio: RoomAudio & { blocked: boolean };
+  readonly audio: RoomAudio & { blocked: boolean; volume: number; sink: string };
+  /** The one who talks; `undefined`: they take turns, `0`: nobody. */
+  talker: number | undefined;
   private readonly publications: FakePublication[] = [];
   private readonly pictures: FakeTrack[] = [];
   private readonly started = performance.now();
@@ -157,13 +159,20 @@ export class FakeRoom extends Room {
         this.emit("audioblocked", false);
         return Promise.resolve();
       },
-      setSink: () => Promise.resolve(),
-      setVolume: () => undefined,
+      sink: "",
+      setSink: (deviceId: string) => {
+        audio.sink = deviceId;
+        return Promise.resolve();
+      },
+      volume: 1,
+      setVolume: (volume: number) => {
+        audio.volume = volume;
+      },
     };
     this.audio = audio;
     this.local = { ...this.person(1, name), isLocal: true, publications, tracks: [] };
     this.participants.set(1, this.local);
-    this.timer = setInterval(() => this.talk(), 400);
+    this.timer = setInterval(() => this.talk(), 200);
   }
 
   fire<K extends keyof RoomEvents>(type: K, ...args: RoomEvents[K]): void {
@@ -246,22 +255,25 @@ export class FakeRoom extends Room {
 
   private talk(): void {
     const people = [...this.participants.values()].filter(({ isLocal, muted }) => !isLocal && !muted.audio);
-    const talker = people[Math.floor(performance.now() / 3000) % Math.max(1, people.length)];
+    const talker = this.talker === undefined ? people[Math.floor(performance.now() / 3000) % Math.max(1, people.length)] : people.find(({ id }) => id === this.talker);
     for (const participant of this.participants.values()) Object.assign(participant, { speaking: participant === talker, audioLevel: participant === talker ? 0.1 + Math.random() * 0.15 : 0 });
     this.emit("speakers", talker ? [talker.id] : []);
   }
 }
 
-/** `?people=9&screen=1&upright=1&refuse=room_full&slow=1` */
+/** `?people=9&screen=1&upright=1&quiet=1&refuse=room_full&slow=1`; `window.refuse` changes the refusal, `window.asked` keeps what was asked for. */
 export function fakeConnect(query: URLSearchParams): Connect {
+  const door = Object.assign(window, { refuse: query.get("refuse"), asked: [] as { alias: string; token: string | undefined }[] });
   return async (url, options) => {
-    const refuse = query.get("refuse");
+    door.asked.push({ alias: options.alias, token: options.token });
     await new Promise((resolve, reject) => {
       setTimeout(resolve, query.has("slow") ? 60_000 : 60);
       options.signal?.addEventListener("abort", () => reject(new RoomError("aborted", "Cancelled.", true)));
     });
+    const { refuse } = door;
     if (refuse) throw new RoomError(refuse, `The gateway said ${refuse}.`, true);
     const room = new FakeRoom(decodeURIComponent(new URL(url).pathname.slice(1)), options.alias);
+    if (query.has("quiet")) room.talker = 0;
     const people = Number(query.get("people") ?? 1);
     for (let id = 2; id <= people; id += 1) room.add(id, { screen: query.has("screen") && id === 3, upright: query.has("upright") && id === 2 });
     Object.assign(window, { room });

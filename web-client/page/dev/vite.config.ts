@@ -5,7 +5,8 @@ import shared from "../../vite.config.js";
 /** The page with an invented room in place of a gateway, to look at states that are hard to reach. Never part of the build. */
 export default mergeConfig(shared({ mode: "page", command: "serve" }), {
   cacheDir: fileURLToPath(new URL("../../node_modules/.vite-dev-page", import.meta.url)),
-  server: { host: "127.0.0.1", hmr: false },
+  // Any name: a test opens the page by one that no browser trusts.
+  server: { host: "127.0.0.1", hmr: false, allowedHosts: true },
   plugins: [
     {
       name: "invented-room",

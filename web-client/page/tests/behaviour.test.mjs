@@ -2,34 +2,18 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { accessible, endAll, inState, launch, open, shot } from "./harness.mjs";
-import { call, press, serveInvented, settled } from "./states.mjs";
+import { call, inCallOf, press, settled, startInvented } from "./states.mjs";
 
 let browser;
 let base;
 
 before(async () => {
-  base = await serveInvented();
-  browser = await launch();
-  // The first visit makes Vite bundle what it has to; the page may be loaded twice then.
-  const { page, context } = await open(browser);
-  await page.goto(`${base}/warm?name=Mia&autojoin=1`);
-  await inState(page, "call");
-  await page.waitForSelector("#alone .qr svg");
-  await context.close();
+  ({ browser, base } = await startInvented());
 });
 
 after(endAll);
 
-/** Opens a page in a call with `people` members and runs a test in it; the console has to stay silent. */
-async function inCall(people, options, run) {
-  const { context, page, errors } = await open(browser, options);
-  await page.goto(base + call(`&people=${people}${options.more ?? ""}`));
-  await inState(page, "call");
-  await settled(page);
-  await run(page);
-  assert.deepEqual(errors, []);
-  await context.close();
-}
+const inCall = (people, options, run) => inCallOf({ base, browser }, people, options, run);
 
 describe("lobby", () => {
   test("the stable names are there, and joining leads into the call", async () => {
@@ -168,7 +152,7 @@ describe("in the call", () => {
 
   test("joins and leaves are announced and change the title", () =>
     inCall(2, {}, async (page) => {
-      const announced = (text) => page.waitForFunction((wanted) => document.querySelector("#announcer").textContent.trim() === wanted, text);
+      const announced = (text) => page.locator("#announcer").getByText(text, { exact: true }).waitFor({ state: "attached" });
       await page.evaluate(() => globalThis.room.add(3));
       await announced("Ben joined");
       assert.match(await page.title(), /\(3\)/u);
@@ -180,7 +164,7 @@ describe("in the call", () => {
     }));
 
   test("“Show me” makes a tile large, and again gives the grid back", () =>
-    inCall(5, {}, async (page) => {
+    inCall(5, { more: "&quiet=1" }, async (page) => {
       const tile = page.locator('.tile[data-participant="4"]');
       const width = () => tile.evaluate((element) => element.getBoundingClientRect().width);
       const before = await width();
@@ -194,9 +178,9 @@ describe("in the call", () => {
       assert.equal(await width(), before);
     }));
 
-  test("tiles never overlap and stay inside, from 1 to 25, on both sizes", async () => {
+  test("tiles never overlap, stay inside and use the space, from 1 to 25, on both sizes", async () => {
     for (const size of ["desktop", "phone"]) {
-      await inCall(1, { size }, async (page) => {
+      await inCall(1, { size, more: "&quiet=1" }, async (page) => {
         for (let people = 2; people <= 25; people += 1) {
           await page.evaluate((id) => globalThis.room.add(id, { video: false }), people);
           if (people < 3) continue;
@@ -204,7 +188,8 @@ describe("in the call", () => {
           const trouble = await page.evaluate(() => {
             const area = document.querySelector("#tiles").getBoundingClientRect();
             const boxes = [...document.querySelectorAll(".tile")].map((tile) => tile.getBoundingClientRect());
-            return boxes.some(
+            const used = boxes.reduce((sum, { width, height }) => sum + width * height, 0) / (area.width * area.height);
+            return used < 0.5 || boxes.some(
               (a, index) =>
                 a.left < area.left - 1 || a.right > area.right + 1 || a.top < area.top - 1 || a.bottom > area.bottom + 1 || a.width < 60 ||
                 boxes.some((b, other) => other > index && a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom),
@@ -218,7 +203,8 @@ describe("in the call", () => {
 
   test("tiles without a place are not asked for", () =>
     inCall(25, { size: "phone" }, async (page) => {
-      await press(page, "speaker-view");
+      await page.evaluate(() => document.querySelector('.tile[data-participant="4"] .pin').click());
+      await page.waitForSelector(".tile[data-out]", { state: "attached" });
       await settled(page);
       const { hidden, out } = await page.evaluate(() => ({
         hidden: [...globalThis.room.participants.values()].flatMap(({ tracks }) => tracks).filter(({ visible }) => visible === false).length,
@@ -232,9 +218,11 @@ describe("in the call", () => {
     inCall(2, {}, async (page) => {
       await press(page, "show-people");
       await page.locator("#panel").getByRole("button", { name: "Copy link" }).click();
+      await page.locator("#panel [data-copied]").getByText("Link copied").waitFor();
       assert.equal(await page.evaluate(() => navigator.clipboard.readText()), `${base}/standup`);
       await press(page, "show-stats");
       await page.getByRole("button", { name: "Copy as JSON" }).click();
+      await page.locator("#copy-stats[data-copied]").getByText("Copied").waitFor();
       const report = JSON.parse(await page.evaluate(() => navigator.clipboard.readText()));
       assert.equal(report.transport, "websocket");
       assert.equal(report.sources.length, 2);
@@ -305,16 +293,40 @@ describe("when things go wrong", () => {
       await page.waitForFunction(() => globalThis.room.local.publications.length === 2);
     }));
 
-  test("a full room is tried again by itself", async () => {
+  test("a full room is tried again by itself, in place, without a light that goes on; when there is room the call begins", async () => {
     const { context, page } = await open(browser);
+    await context.addInitScript(() => {
+      const original = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+      globalThis.opens = 0;
+      navigator.mediaDevices.getUserMedia = (constraints) => {
+        globalThis.opens += 1;
+        return original(constraints);
+      };
+    });
     await page.clock.install();
     await page.goto(base + call("&refuse=room_full"));
     await page.clock.runFor(500);
     await inState(page, "refused");
-    await page.getByText("This page tries again in 10 s.").waitFor();
-    await page.evaluate(() => history.replaceState(null, "", "/standup"));
-    await page.clock.runFor(4000);
-    await page.getByText("This page tries again in 6 s.").waitFor();
+    await page.getByText(/This page tries again in \d+ s\./u).waitFor();
+    const tries = () => page.evaluate(() => globalThis.asked.length);
+    assert.equal(await tries(), 1);
+    const opens = await page.evaluate(() => globalThis.opens);
+    await page.getByRole("button", { name: "Back to the start" }).focus();
+    await page.evaluate(() => {
+      globalThis.states = [];
+      new MutationObserver(() => globalThis.states.push(document.body.dataset.state)).observe(document.body, { attributeFilter: ["data-state"] });
+    });
+    await page.clock.runFor(10_500);
+    await page.getByText(/This page tries again in \d+ s\./u).waitFor();
+    assert.equal(await tries(), 2);
+    assert.equal(await page.evaluate(() => document.activeElement.id), "to-lobby", "the focus stays");
+    assert.deepEqual(await page.evaluate(() => globalThis.states), [], "no screen came and went");
+    assert.equal(await page.evaluate(() => globalThis.opens), opens, "no device was asked for");
+    await page.evaluate(() => (globalThis.refuse = null));
+    await page.clock.runFor(11_000);
+    await inState(page, "call");
+    assert.equal(await tries(), 3);
+    await page.waitForFunction(() => globalThis.room.local.publications.length === 2, undefined, { polling: 100 });
     await context.close();
   });
 
@@ -322,7 +334,7 @@ describe("when things go wrong", () => {
     inCall(3, {}, async (page) => {
       await page.evaluate(() => globalThis.room.setState("reconnecting"));
       await inState(page, "reconnecting");
-      await page.getByText("Connection lost.").waitFor();
+      await page.locator("#banner").getByText("Connection lost.").waitFor();
       await page.evaluate(() => globalThis.room.setState("connected"));
       await inState(page, "call");
       assert.equal(await page.locator("#banner").isVisible(), false);

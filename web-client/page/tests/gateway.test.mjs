@@ -35,6 +35,20 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     await ben.context.close();
   });
 
+  test("a tab that crashes is marked as reconnecting on its tile and in the list", async () => {
+    const ana = await enter("Ana", "crashing");
+    const ben = await enter("Ben", "crashing");
+    await ana.page.locator(".tile:not([data-local])").waitFor();
+    await ana.page.getByRole("button", { name: "People" }).click();
+    // Without a goodbye, as a phone in a tunnel.
+    await ben.page.goto("chrome://crash").catch(() => undefined);
+    await ana.page.locator(".tile:not([data-local])[data-reconnecting] .overlay").getByText("Reconnecting…").waitFor();
+    await ana.page.locator("#people-list").getByText("Reconnecting…").waitFor();
+    assert.deepEqual(ana.errors, []);
+    await ben.context.close();
+    await ana.context.close();
+  });
+
   test("the lobby tells who is in the room", async () => {
     const ana = await enter("Ana", "peek");
     const visit = await open(browser);
@@ -152,9 +166,9 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     const { context, page } = await enter("Ana", "mortal", "", {}, mortal);
     mortal.kill();
     await inState(page, "reconnecting");
-    await page.getByText("Connection lost.").waitFor();
+    await page.locator("#banner").getByText("Connection lost.").waitFor();
     await shot(page, "gateway-reconnecting-desktop-light");
-    await page.getByText("Still no connection.").waitFor({ timeout: 15_000 });
+    await page.locator("#banner").getByText("Still no connection.").waitFor({ timeout: 15_000 });
     const risen = await startGateway("--http", new URL(mortal.base).host);
     await page.waitForFunction(() => document.body.dataset.state === "call", undefined, { timeout: 30_000 });
     assert.equal(await page.locator("#banner").isVisible(), false);

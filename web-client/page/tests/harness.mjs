@@ -13,6 +13,8 @@ mkdirSync(ARTIFACTS, { recursive: true });
 export const SIZES = {
   desktop: { width: 1280, height: 800 },
   phone: { width: 390, height: 844 },
+  small: { width: 320, height: 568 },
+  lying: { width: 844, height: 390 },
 };
 
 const FLAGS = [
@@ -26,12 +28,17 @@ const FLAGS = [
   "--ignore-certificate-errors",
 ];
 
-/** Chromium. `devices: false` leaves the machine without microphone and camera; `gesture: true` blocks sound until a click. */
-export async function launch({ devices = true, gesture = false, cameras = 1 } = {}) {
+/**
+ * Chromium. `devices: false` leaves the machine without microphone and camera; `gesture: true` blocks sound until a click; `deny: true` answers every
+ * question of a page with "no".
+ */
+export async function launch({ devices = true, gesture = false, cameras = 1, deny = false, flags = [] } = {}) {
   const browser = await chromium.launch({
     executablePath: process.env.WZP_CHROMIUM ?? "/usr/bin/chromium",
     args: [
-      ...FLAGS,
+      ...FLAGS.filter((flag) => !deny || flag !== "--use-fake-ui-for-media-stream"),
+      ...(deny ? ["--deny-permission-prompts"] : []),
+      ...flags,
       ...(devices ? [`--use-fake-device-for-media-stream=device-count=${cameras}`] : []),
       `--autoplay-policy=${gesture ? "document-user-activation-required" : "no-user-gesture-required"}`,
     ],
@@ -58,8 +65,8 @@ export async function open(browser, { size = "desktop", scheme = "light", permis
     viewport: SIZES[size],
     colorScheme: scheme,
     ignoreHTTPSErrors: true,
-    hasTouch: size === "phone",
-    isMobile: size === "phone",
+    hasTouch: size !== "desktop",
+    isMobile: size !== "desktop",
     permissions,
   });
   await context.addInitScript((values) => {

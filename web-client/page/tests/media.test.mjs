@@ -188,10 +188,11 @@ describe("pictures and sound through a gateway", { skip: BINARY ? false : "WZP_G
     await untilStats(ana.page, `(s) => s.sources.some((x) => x.slot === 1 && x.width === 1280 && x.framesDecoded > 5)`);
     await ana.page.getByRole("button", { name: "People" }).click();
     await ana.page.getByText("shares the screen").first().waitFor({ state: "attached" });
-    await ana.page.waitForTimeout(2500);
+    // Joined and shared are told for some seconds; the picture is to show the call itself.
+    await ana.page.waitForFunction(() => document.querySelector("#toasts").childElementCount === 0);
     await shot(ana.page, "gateway-screen-desktop-light");
     await ana.page.getByRole("button", { name: "Stats" }).click();
-    await ana.page.waitForTimeout(5000);
+    await ana.page.waitForFunction(() => [...document.querySelectorAll(".chart polyline")].every((line) => line.getAttribute("points").split(" ").length > 4));
     await shot(ana.page, "gateway-stats-desktop-light");
     await ben.page.getByRole("button", { name: "Screen", exact: true }).click();
     await screen.waitFor({ state: "detached" });

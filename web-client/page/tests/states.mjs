@@ -1,9 +1,10 @@
 // The states of the page, and what leads to each. Written with what Playwright's and puppeteer's pages have in common (`evaluate`, `click` by selector,
 // `waitForFunction` without arguments, `waitForSelector`), so that Chromium and Firefox go the same way.
 
+import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { createServer } from "vite";
-import { onExit } from "./harness.mjs";
+import { inState, launch, onExit, open } from "./harness.mjs";
 
 /** Serves the page with its invented rooms. @returns its origin */
 export async function serveInvented() {
@@ -12,6 +13,31 @@ export async function serveInvented() {
   await server.listen();
   onExit(() => server.close());
   return `http://127.0.0.1:${server.httpServer.address().port}`;
+}
+
+/** Chromium and the page with its invented rooms, warmed up. */
+export async function startInvented() {
+  const base = await serveInvented();
+  const browser = await launch();
+  // The first visit makes Vite bundle what it has to; the page may be loaded twice then.
+  const { page, context } = await open(browser);
+  await page.goto(base + call());
+  await inState(page, "call");
+  await page.waitForSelector("#alone .qr svg");
+  await context.close();
+  return { base, browser };
+}
+
+/** Opens a page in a call with `people` members and runs a test in it; the console has to stay silent. `options.more` goes to the address. */
+export async function inCallOf({ base, browser }, people, options, run) {
+  const { context, page, errors } = await open(browser, options);
+  await options.before?.(page);
+  await page.goto(base + call(`&people=${people}${options.more ?? ""}`));
+  await inState(page, "call");
+  await settled(page);
+  await run(page);
+  assert.deepEqual(errors, []);
+  await context.close();
 }
 
 /** Resolves when the page has drawn what it was told, animations included. */
@@ -42,7 +68,8 @@ export const STATES = {
   "call-25": [call("&people=25"), "call"],
   "call-upright": [call("&people=2&upright=1"), "call"],
   "call-screen": [call("&people=6&screen=1"), "call"],
-  "speaker-view": [call("&people=14"), "call", (page) => press(page, "speaker-view")],
+  "speaker-view": [call("&people=14"), "call", (page) => page.waitForSelector(".tile[data-large]")],
+  "plain-grid": [call("&people=14"), "call", (page) => press(page, "speaker-view")],
   menu: [call("&people=4"), "call", openMenu],
   people: [call("&people=6"), "call", (page) => press(page, "show-people")],
   stats: [call("&people=3"), "call", (page) => press(page, "show-stats").then(() => page.waitForFunction(() => document.querySelectorAll(".chart polyline[points*=' ']").length > 3))],

@@ -2,21 +2,14 @@
 // stays silent; with a picture of each in light and dark, on a phone and on a desk.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { accessible, endAll, inState, launch, open, shot } from "./harness.mjs";
-import { serveInvented, settled, STATES } from "./states.mjs";
+import { accessible, endAll, inState, open, shot } from "./harness.mjs";
+import { settled, startInvented, STATES } from "./states.mjs";
 
 let browser;
 let base;
 
 before(async () => {
-  base = await serveInvented();
-  browser = await launch();
-  // The first visit makes Vite bundle what it has to; the page may be loaded twice then.
-  const { page, context } = await open(browser);
-  await page.goto(`${base}/warm?name=Mia&autojoin=1`);
-  await inState(page, "call");
-  await page.waitForSelector("#alone .qr svg");
-  await context.close();
+  ({ browser, base } = await startInvented());
 });
 
 after(endAll);

@@ -44,7 +44,7 @@ function setup(random = 0.5, backlog?: () => number): Setup {
     closed: (error) => log.push(["closed", error?.code]),
   };
   const session = new Session(
-    { name: "Ana", id: "0123456789abcdef", token: "secret", decode: ["opus"], random: () => random, openSocket: () => (sockets.push(new FakeSocket()), last()) },
+    { name: "Ana", id: "0123456789abcdef", token: "secret", decode: () => ["opus"], random: () => random, openSocket: () => (sockets.push(new FakeSocket()), last()) },
     events,
     backlog,
   );

@@ -17,7 +17,7 @@ export interface SessionOptions {
   name: string;
   id: string;
   token?: string | undefined;
-  decode: string[];
+  decode: () => string[];
   openSocket: () => Socket;
   now?: () => number;
   random?: () => number;
@@ -170,7 +170,7 @@ export class Session {
       name: this.options.name,
       id: this.options.id,
       ...(this.#resume === undefined ? {} : { resume: this.#resume }),
-      decode: this.options.decode,
+      decode: this.options.decode(),
       transport: "websocket",
     });
   }

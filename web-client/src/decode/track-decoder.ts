@@ -18,11 +18,17 @@ export interface TrackDecoderEvents {
   needKeyframe(): void;
   size(width: number, height: number): void;
   first(at: number): void;
+  /** This browser cannot decode what arrives. No keyframe is asked for any more; those that come are tried. */
   unsupported(codec: string): void;
+  /** After `unsupported`: a picture came out. */
+  supported(): void;
 }
 
 /** Decodes one remote video track and draws it. */
 export class TrackDecoder {
+  /** So many failures one after the other, without a picture, mean that the codec cannot be decoded here. */
+  static readonly HOPELESS = 3;
+
   readonly #presenter = new Presenter<VideoFrame>();
   readonly #freezes = new FreezeMeter();
   #decoder: VideoDecoder | undefined;
@@ -42,6 +48,9 @@ export class TrackDecoder {
   #delay = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #complained = false;
+  /** Failures since the last picture that came out. */
+  #failures = 0;
+  #codec = 0;
 
   constructor(
     readonly key: TrackKey,
@@ -101,10 +110,10 @@ export class TrackDecoder {
   #configure(picture: EncodedPicture): boolean {
     const found = picture.codec === CODEC_H264 ? h264CodecString(picture.data) : picture.codec === CODEC_AV1 ? av1CodecString(picture.data) : undefined;
     if (found === undefined) {
-      if (!this.#complained) this.events.unsupported(codecName(picture.codec));
-      this.#complained = true;
+      this.#complain(picture.codec);
       return false;
     }
+    this.#codec = picture.codec;
     if (this.#decoder?.state === "configured" && found === this.#codecString) return true;
     this.#codecString = found;
     this.#inside.clear();
@@ -116,8 +125,7 @@ export class TrackDecoder {
       return true;
     } catch {
       this.#decoder = undefined;
-      if (!this.#complained) this.events.unsupported(codecName(picture.codec));
-      this.#complained = true;
+      this.#complain(picture.codec);
       return false;
     }
   }
@@ -129,7 +137,15 @@ export class TrackDecoder {
     this.#inside.clear();
     if (this.#wantKeyframe) return;
     this.#wantKeyframe = true;
-    this.events.needKeyframe();
+    this.#failures++;
+    // Asking again would fail again, twice a second for as long as the call lasts.
+    if (this.#failures < TrackDecoder.HOPELESS) this.events.needKeyframe();
+    else this.#complain(this.#codec);
+  }
+
+  #complain(codec: number): void {
+    if (!this.#complained) this.events.unsupported(codecName(codec));
+    this.#complained = true;
   }
 
   #output(frame: VideoFrame): void {
@@ -138,6 +154,11 @@ export class TrackDecoder {
     // What went in before it will not come out any more.
     for (const timestamp of this.#inside.keys()) if (timestamp <= frame.timestamp) this.#inside.delete(timestamp);
     this.#decoded++;
+    this.#failures = 0;
+    if (this.#complained) {
+      this.#complained = false;
+      this.events.supported();
+    }
     this.#newestDecoded = frame.timestamp / 1000;
     this.#presenter.push({ timestamp: frame.timestamp / 1000, arrived, picture: frame }, now);
     this.#present();

@@ -1,4 +1,5 @@
 import { RoomError } from "../error.js";
+import { roomNameProblem } from "./name.js";
 
 /** Where a room is: the WebSocket to open, and the room's name. */
 export interface RoomAddress {
@@ -25,11 +26,8 @@ export function roomAddress(input: string, base: string): RoomAddress {
     throw new RoomError("bad_room", `"${input}" names no room; expected wss://host/ws/room, https://host/room or a room's name.`, true);
   }
   const room = decodeURIComponent(encoded);
-  const folded = room.trim().toLowerCase();
-  if (folded.length > 64) throw new RoomError("bad_room", "A room's name has at most 64 characters.", true);
-  if (folded === "ping" || folded === "version" || folded.startsWith("_") || folded.startsWith("call-")) {
-    throw new RoomError("bad_room", `The name "${room}" is reserved; choose another one.`, true);
-  }
+  const problem = roomNameProblem(room);
+  if (problem !== undefined) throw new RoomError("bad_room", problem, true);
   // A gateway may live under a path: what comes before the room is kept.
   const prefix = parts.slice(0, parts.at(-2) === "ws" ? -2 : -1).map((part) => `/${part}`).join("");
   const secure = url.protocol === "wss:" || url.protocol === "https:";

@@ -34,6 +34,9 @@ export class LiveRoom extends Room implements PublicationOwner {
   /** Changes of a participant within so long are told as one, ms. */
   static readonly CHANGES_MS = 50;
 
+  /** WebRTC, which has decoders of its own, is there after so long or not at all, ms. */
+  static readonly DEAF_AFTER_MS = 3500;
+
   state: RoomState = "connecting";
   closeReason: RoomError | undefined;
   uplink: Uplink | undefined;
@@ -56,6 +59,7 @@ export class LiveRoom extends Room implements PublicationOwner {
   #joinedAt = 0;
   #counter = 0;
   #speakers: number[] = [];
+  #deafTimer: ReturnType<typeof setTimeout> | undefined;
   #settle: { resolve: (room: LiveRoom) => void; reject: (error: RoomError) => void } | undefined;
 
   constructor(readonly options: LiveRoomOptions) {
@@ -213,7 +217,8 @@ export class LiveRoom extends Room implements PublicationOwner {
     }
     try {
       const capture = await openCapture(publication.track, this.#playback.context);
-      if (turn !== entry.pending || !this.#publications.has(publication.number)) {
+      // A capture that comes when all is over belongs to nobody.
+      if (this.#isClosed() || turn !== entry.pending || !this.#publications.has(publication.number)) {
         capture.stop();
         return;
       }
@@ -326,6 +331,13 @@ export class LiveRoom extends Room implements PublicationOwner {
     if (media === this.#transport.media && reason === this.#transport.reason) return;
     this.#transport = { media, reason };
     this.emit("transport", this.#transport);
+    clearTimeout(this.#deafTimer);
+    // The gateway sends no sound to whom it knows to be deaf, so that nothing else would ever tell.
+    if (media === "websocket" && typeof AudioDecoder === "undefined") {
+      this.#deafTimer = setTimeout(() => {
+        this.emit("notice", { code: "codec_unsupported", message: "This browser cannot decode Opus sound; you will hear nobody." });
+      }, LiveRoom.DEAF_AFTER_MS);
+    }
   }
 
   #fromServer(message: ServerMessage): void {
@@ -370,7 +382,11 @@ export class LiveRoom extends Room implements PublicationOwner {
       case "first":
         if (track && this.#shows(track)) track.emit("firstframe");
         break;
+      case "supported":
+        if (track && this.#shows(track)) track.setUndecodable(false);
+        break;
       case "unsupported":
+        if (track && this.#shows(track)) track.setUndecodable(true);
         this.emit("notice", { code: "codec_unsupported", message: `Somebody sends ${message.codec} video, which this browser cannot show.` });
         break;
     }
@@ -471,6 +487,10 @@ export class LiveRoom extends Room implements PublicationOwner {
     this.#changed.add(participant);
   }
 
+  #isClosed(): boolean {
+    return this.state === "closed";
+  }
+
   #setState(state: RoomState): void {
     if (state === this.state) return;
     this.state = state;
@@ -482,6 +502,7 @@ export class LiveRoom extends Room implements PublicationOwner {
     this.closeReason = error;
     this.state = "closed";
     this.#changed.clear();
+    clearTimeout(this.#deafTimer);
     this.#abort.abort();
     this.#road.close();
     this.#turns.close();

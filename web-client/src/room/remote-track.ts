@@ -13,6 +13,7 @@ export class LiveTrack extends Emitter<RemoteTrackEvents> implements RemoteTrack
   visible = true;
   #element: HTMLElement | null = null;
   #serverReason: PausedReason | undefined;
+  #undecodable = false;
 
   constructor(
     readonly participantId: number,
@@ -33,7 +34,7 @@ export class LiveTrack extends Emitter<RemoteTrackEvents> implements RemoteTrack
   }
 
   get pausedReason(): PausedReason | undefined {
-    return this.visible ? this.#serverReason : "hidden";
+    return this.visible ? (this.#serverReason ?? (this.#undecodable ? "codec" : undefined)) : "hidden";
   }
 
   setVisible(visible: boolean): void {
@@ -57,6 +58,8 @@ export class LiveTrack extends Emitter<RemoteTrackEvents> implements RemoteTrack
   setElement(element: HTMLElement): void {
     if (element === this.#element) return;
     this.#element = element;
+    // Whatever draws on the new one has its own decoder.
+    this.setUndecodable(false);
     this.emit("element", element);
   }
 
@@ -65,6 +68,13 @@ export class LiveTrack extends Emitter<RemoteTrackEvents> implements RemoteTrack
     this.width = width;
     this.height = height;
     this.emit("resize", width, height);
+  }
+
+  /** Whether what arrives cannot be decoded by this browser. */
+  setUndecodable(undecodable: boolean): void {
+    if (undecodable === this.#undecodable) return;
+    this.#undecodable = undecodable;
+    this.emit("paused", this.pausedReason);
   }
 
   setServerPause(reason: PausedReason | undefined): void {

@@ -144,7 +144,10 @@ export type PageToVideo =
 export type VideoToPage =
   | { type: "size"; key: TrackKey; width: number; height: number }
   | { type: "first"; key: TrackKey; at: number }
-  | { type: "unsupported"; key: TrackKey; codec: string };
+  /** Its pictures cannot be decoded here … */
+  | { type: "unsupported"; key: TrackKey; codec: string }
+  /** … and now they can, after all. */
+  | { type: "supported"; key: TrackKey };
 
 /** From session worker to playout worklet; `source` is participant and slot in one number. */
 export type ToPlayout =

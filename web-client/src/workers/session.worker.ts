@@ -1,5 +1,6 @@
 import { SUBPROTOCOL, type MemberInfo, type ServerMessage, type TrackRef } from "../control/messages.js";
 import { Session, type Socket } from "../control/session.js";
+import { claimedCodecs, decodableCodecs } from "../decode/decodable.js";
 import { chooseVideoCodec } from "../encode/probe.js";
 import { dominantHz, rms } from "../playout/spectrum.js";
 import { epochNow, type FromSession, type ToSession, type VideoToSession } from "./messages.js";
@@ -25,10 +26,13 @@ let paused: TrackRef[] = [];
 const members = new Map<number, MemberInfo>();
 const askedAt = new Map<string, number>();
 let lastAnnouncement = "";
+/** What is told at the join. The browser's answer is there before the socket is open; if not, what it claims has to do. */
+let decodable = claimedCodecs();
+void decodableCodecs().then((codecs) => (decodable = codecs));
 
 function start({ url, name, id, token, videoPort }: ToSession & { type: "start" }): void {
   const newSession = new Session(
-    { name, id, token, decode: decodable(), now: epochNow, openSocket: () => new WebSocket(url, SUBPROTOCOL) as unknown as Socket },
+    { name, id, token, decode: () => decodable, now: epochNow, openSocket: () => new WebSocket(url, SUBPROTOCOL) as unknown as Socket },
     {
       joined: (message) => {
         members.clear();
@@ -66,11 +70,6 @@ function start({ url, name, id, token, videoPort }: ToSession & { type: "start" 
 async function tellVideoCodec(): Promise<void> {
   const codec = await chooseVideoCodec();
   if (codec !== undefined) toPage({ type: "video-codec", codec });
-}
-
-function decodable(): string[] {
-  const codecs = typeof AudioDecoder === "undefined" ? [] : ["opus"];
-  return typeof VideoDecoder === "undefined" ? codecs : [...codecs, "h264", "av1"];
 }
 
 /** Tells the room what is sent and what is muted, if that changed. */

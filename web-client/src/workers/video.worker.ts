@@ -23,6 +23,7 @@ function track(key: TrackKey): TrackDecoder {
       size: (width, height) => page.postMessage({ type: "size", key, width, height }),
       first: (at) => page.postMessage({ type: "first", key, at }),
       unsupported: (codec) => page.postMessage({ type: "unsupported", key, codec }),
+      supported: () => page.postMessage({ type: "supported", key }),
     });
     if (clock) found.presenter.setRoomClock(clock.timestamp, clock.at);
     const canvas = canvases.get(key);
