@@ -20,6 +20,10 @@ pub const MAX_TEXT: usize = 65_536;
 pub const MAX_BINARY: usize = 16_384;
 /// Longest name, characters.
 pub const MAX_NAME: usize = 64;
+/// Longest description of a client program, characters.
+pub const MAX_CLIENT: usize = 64;
+/// Longest token, characters.
+pub const MAX_TOKEN: usize = 4_096;
 /// Most tracks that one client publishes.
 pub const MAX_TRACKS: usize = 16;
 
