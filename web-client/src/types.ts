@@ -119,7 +119,7 @@ export interface RemoteTrack {
   subscribe(): void;
   /**
    * Wants the track no more: the gateway sends nothing of it, sound or picture, until {@link RemoteTrack.subscribe}. It stays among the
-   * participant's tracks, and its element keeps the last picture.
+   * participant's tracks; its element shows an old picture or none meanwhile, and may be replaced, so hide it.
    */
   unsubscribe(): void;
   /** `false` asks the gateway not to send the track until it is visible again; for pictures that are scrolled away or in a tab behind. */
