@@ -16,13 +16,13 @@ COPY --from=page /src/web-client/dist web-client/dist
 RUN cargo build --release --locked -p wzp-gateway && mkdir /state
 
 FROM debian:bookworm-slim
-RUN apt-get update && apt-get install -y --no-install-recommends curl && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 wzp
+RUN useradd --system --uid 10001 wzp
 COPY --from=build /src/target/release/wzp-gateway /usr/local/bin/wzp-gateway
 COPY --from=build --chown=wzp:wzp /state /state
 USER wzp
 ENV WZP_STATE_DIR=/state
 VOLUME /state
 EXPOSE 8443/tcp 8444/tcp 8444/udp 4433/udp
-HEALTHCHECK --interval=30s --timeout=5s CMD curl -fsk https://localhost:8443/health || exit 1
+# Reads the same environment as the gateway, so that it asks where HTTP really listens.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --start-interval=1s CMD ["/usr/local/bin/wzp-gateway", "doctor"]
 ENTRYPOINT ["/usr/local/bin/wzp-gateway"]

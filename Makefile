@@ -74,11 +74,12 @@ test-browser: web test-tools tests/node_modules/.stamp
 picture: test-browser
 	cp $(ARTIFACTS)/page/gateway-four-desktop-light.png docs/page.png
 
-# Hours, not minutes: a call of ten for five minutes under loss, every property test with many more cases, and the long
-# tests of the browsers.
+# Hours, not minutes: a call of ten for five minutes under loss, nine pictures in one page, the memory of a call of four over half
+# an hour, every property test with many more cases, and the long tests of the browsers.
 soak: web test-tools tests/node_modules/.stamp
 	$(CARGO) build --locked --release -p wzp-gateway
 	cd tests && WZP_GATEWAY=$(CURDIR)/target/release/wzp-gateway $(NPM) run --silent soak
+	cd web-client && WZP_GATEWAY=$(CURDIR)/target/release/wzp-gateway $(NPM) run --silent soak -- $${SOAK_MINUTES:-30} both
 	PROPTEST_CASES=$${PROPTEST_CASES:-100000} $(CARGO) test --release -p wzp-proto -p wzp-gateway
 	WZP_SOAK=1 $(MAKE) test-browser
 

@@ -14,12 +14,12 @@ const shared: UserConfig = {
   },
 };
 
-// The package: ES modules that stay separate files, so that bundlers can shake them; URLs relative to the module.
+// The package: a file for each source file, so that bundlers leave out what a page does not use; URLs relative to the module.
 const lib: UserConfig = {
   ...shared,
   base: "./",
   publicDir: false,
-  worker: { format: "es", rollupOptions: { output: { entryFileNames: "workers/[name].js" } } },
+  worker: { format: "es", rollupOptions: { output: { entryFileNames: "workers/[name].bundle.js" } } },
   build: {
     outDir: here("dist/lib"),
     target: "es2022",
@@ -29,7 +29,13 @@ const lib: UserConfig = {
     rollupOptions: {
       input: here("src/index.ts"),
       preserveEntrySignatures: "strict",
-      output: { entryFileNames: "[name].js", chunkFileNames: "[name].js", assetFileNames: "[name][extname]" },
+      output: {
+        preserveModules: true,
+        preserveModulesRoot: here("src"),
+        entryFileNames: "[name].js",
+        chunkFileNames: "[name].js",
+        assetFileNames: "[name][extname]",
+      },
     },
   },
 };

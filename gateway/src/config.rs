@@ -1,9 +1,11 @@
 //! Configuration: a TOML file, the environment and flags, in rising order; typed, with the defaults of the documentation.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::builder::Resettable;
+use clap::{Args, Command};
 use serde::{Deserialize, Serialize};
 
 pub mod ice;
@@ -248,6 +250,25 @@ pub const KEYS: [&str; 30] = [
     "webrtc",
 ];
 
+/// The command with every environment variable left out that is there and empty: `WZP_TOKEN=` sets nothing.
+#[must_use]
+pub fn without_empty_variables(command: Command) -> Command {
+    without(command, &|name| {
+        std::env::var_os(name).is_some_and(|value| value.is_empty())
+    })
+}
+
+fn without(command: Command, is_empty: &dyn Fn(&OsStr) -> bool) -> Command {
+    let commands: Vec<String> = command.get_subcommands().map(|one| one.get_name().to_owned()).collect();
+    let command = command.mut_args(|arg| match arg.get_env() {
+        Some(name) if is_empty(name) => arg.env(Resettable::Reset),
+        _ => arg,
+    });
+    commands.into_iter().fold(command, |command, name| {
+        command.mut_subcommand(name, |one| without(one, is_empty))
+    })
+}
+
 impl Settings {
     /// Reads a file.
     ///
@@ -346,6 +367,12 @@ impl Settings {
             (self.replay_soft_ms, self.replay_soft_bytes),
             (self.replay_hard_ms, self.replay_hard_bytes),
         )?;
+        let tokens = self.token.unwrap_or_default();
+        if tokens.iter().any(String::is_empty) {
+            return Err(ConfigError::Contradiction(
+                "token: an empty token lets nobody in; leave it out if everybody may enter",
+            ));
+        }
         let of_relay = self.relay.map(|relay| UplinkRule {
             token: self.relay_token,
             names: self.relay_names.unwrap_or_default(),
@@ -373,7 +400,7 @@ impl Settings {
             ice_servers,
             uplinks,
             static_dir: self.static_dir,
-            tokens: self.token.unwrap_or_default(),
+            tokens,
             allowed_origins: self.allow_origin.unwrap_or_default(),
             log: self.log.unwrap_or_else(|| "info".to_owned()),
             log_json: self.log_json.unwrap_or(false),
@@ -418,7 +445,7 @@ fn replay(soft: (Option<u32>, Option<u32>), hard: (Option<u32>, Option<u32>)) ->
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
     use super::*;
 
@@ -544,6 +571,46 @@ mod tests {
                 .is_err()
         );
         assert!(flags(&["--replay-soft-bytes", "7000000"]).resolve().is_err());
+    }
+
+    #[test]
+    fn empty_token_does_not_shut_the_door() {
+        for settings in [
+            flags(&["--token", ""]),
+            flags(&["--token", "a,"]),
+            file("token = [\"\"]").unwrap(),
+        ] {
+            let error = settings.resolve().unwrap_err().to_string();
+            assert!(error.contains("empty token"), "{error}");
+        }
+        assert_eq!(flags(&["--token", "a,b"]).resolve().unwrap().tokens, ["a", "b"]);
+    }
+
+    #[test]
+    fn empty_variables_set_nothing_in_subcommands_either() {
+        let variables = |command: &Command| -> Vec<String> {
+            let names = command.get_arguments().filter_map(clap::Arg::get_env);
+            names.map(|name| name.to_string_lossy().into_owned()).collect()
+        };
+        let command = Line::command().subcommand(Line::command().name("serve"));
+        let command = without(command, &|name| name == "WZP_TOKEN");
+        let serve = command.find_subcommand("serve").unwrap();
+        for command in [&command, serve] {
+            assert!(!variables(command).contains(&"WZP_TOKEN".to_owned()));
+            assert!(variables(command).contains(&"WZP_HTTP".to_owned()));
+        }
+    }
+
+    #[test]
+    fn certificate_log_and_page_are_what_is_set() {
+        let config = flags(&["--tls-cert", "c", "--tls-key", "k", "--static-dir", "p", "--log-json"])
+            .over(file("log_json = false\nlog = \"debug\"").unwrap())
+            .resolve()
+            .unwrap();
+        let (cert, key) = (PathBuf::from("c"), PathBuf::from("k"));
+        assert_eq!(config.tls, Tls::Files { cert, key });
+        assert_eq!(config.static_dir, Some(PathBuf::from("p")));
+        assert_eq!((config.log.as_str(), config.log_json), ("debug", true));
     }
 
     #[test]

@@ -33,6 +33,9 @@ mod video_in;
 mod video_out;
 mod voice_out;
 
+/// Longest stay, s: four months.
+const MAX_SECONDS: f64 = 1e7;
+
 /// Arguments of `wzp-gateway join`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
@@ -65,7 +68,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub record_video: Option<PathBuf>,
     /// Leave after this many seconds; else at Ctrl-C
-    #[arg(long)]
+    #[arg(long, value_parser = seconds)]
     pub seconds: Option<f64>,
     /// Print a JSON summary on stdout at the end
     #[arg(long)]
@@ -231,7 +234,7 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
         nack: NackSummary::default(),
         malformed: 0,
     };
-    let relay = resolve(&args.relay).await?;
+    let relays = resolve(&args.relay).await?;
     let extension = GatewayExtension {
         per_source: args.per_source,
         pin: args.pin,
@@ -240,7 +243,7 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
     let extension = (extension != GatewayExtension::default()).then_some(extension);
     let started = Instant::now();
     let options = client::Options {
-        relay,
+        relay: relays[0],
         server_name: dialled.server_name.clone(),
         token: args.token,
         offer: OfferOptions {
@@ -250,9 +253,10 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
             extension,
         },
     };
-    let connecting = Client::connect(options, &identity).await;
+    let connecting = Client::connect_any(&relays, options, &identity).await;
     let mut client = connecting.with_context(|| format!("cannot join {:?} at {}", args.room, args.relay))?;
     let joined = Instant::now();
+    let relay = client.connection().remote_address();
     eprintln!("joined {:?} at {relay} as {}", args.room, identity.fingerprint());
 
     let keyframe_wanted = Arc::new(Notify::new());
@@ -266,9 +270,7 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
         let (wanted, history) = (keyframe_wanted.clone(), history.clone());
         senders.spawn(video.play(client.sender(), joined, wanted, history, sent.clone()));
     }
-    let deadline = args
-        .seconds
-        .map(|seconds| joined + Duration::from_secs_f64(seconds.clamp(0.0, 1e7)));
+    let deadline = args.seconds.map(|seconds| joined + Duration::from_secs_f64(seconds));
     // Made once: a new one for each event would miss an interrupt that comes while an event is handled.
     let mut interrupted = pin!(tokio::signal::ctrl_c());
     let closed = loop {
@@ -423,11 +425,22 @@ fn seed(hex: Option<&str>) -> anyhow::Result<[u8; 32]> {
     Ok(seed)
 }
 
-async fn resolve(relay: &str) -> anyhow::Result<SocketAddr> {
-    let mut addresses = tokio::net::lookup_host(relay)
+/// A time that can be waited for.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=MAX_SECONDS).contains(&seconds) => Ok(seconds),
+        _ => Err(format!("write a number of seconds from 0 to {MAX_SECONDS}")),
+    }
+}
+
+/// All addresses of a relay.
+async fn resolve(relay: &str) -> anyhow::Result<Vec<SocketAddr>> {
+    let addresses: Vec<_> = tokio::net::lookup_host(relay)
         .await
-        .with_context(|| format!("{relay:?} is not an address; write host:port, for instance localhost:4433"))?;
-    addresses.next().with_context(|| format!("{relay:?} has no address"))
+        .with_context(|| format!("{relay:?} is not an address; write host:port, for instance localhost:4433"))?
+        .collect();
+    anyhow::ensure!(!addresses.is_empty(), "{relay:?} has no address");
+    Ok(addresses)
 }
 
 fn reason(error: &ConnectionError) -> String {
@@ -443,5 +456,19 @@ fn reason(error: &ConnectionError) -> String {
 async fn sleep_until(deadline: Option<Instant>) {
     if let Some(deadline) = deadline {
         tokio::time::sleep_until(deadline.into()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stay_that_has_no_length_is_refused_with_words() {
+        assert_eq!(seconds("1.5"), Ok(1.5));
+        for text in ["nan", "inf", "-1", "1e9", "soon", ""] {
+            let error = seconds(text).unwrap_err();
+            assert!(error.contains("number of seconds"), "{text}: {error}");
+        }
     }
 }

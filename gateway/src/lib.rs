@@ -9,6 +9,8 @@ pub mod auth;
 pub mod bench;
 pub mod browser;
 pub mod config;
+pub mod doctor;
+pub mod greeting;
 pub mod http;
 pub mod join;
 pub mod media;

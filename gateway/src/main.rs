@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
-use wzp_gateway::config::{Config, Settings, Tls};
-use wzp_gateway::serve::{Addresses, Gateway};
-use wzp_gateway::{bench, join, net};
+use wzp_gateway::config::{self, Config, Settings};
+use wzp_gateway::serve::Gateway;
+use wzp_gateway::{bench, doctor, greeting, join, net};
 
 /// WZP calls from a browser: native apps, browsers and streaming tools in one room.
 #[derive(Debug, Parser)]
@@ -30,27 +30,45 @@ enum Command {
     Join(Box<join::Args>),
     /// Measure what the gateway's work costs on this machine
     Bench(bench::Args),
+    /// Ask the gateway that these settings would start whether it is well; status 0 if so
+    Doctor(Box<Source>),
 }
 
 #[derive(Debug, Args)]
 struct Serve {
-    /// Configuration file (TOML); environment variables and flags go over it
-    #[arg(long, env = "WZP_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
     /// Print where everything listens as one JSON line on stdout
     #[arg(long)]
     print_addresses: bool,
     #[command(flatten)]
+    source: Source,
+}
+
+/// Where settings come from.
+#[derive(Debug, Args)]
+struct Source {
+    /// Configuration file (TOML); environment variables and flags go over it
+    #[arg(long, env = "WZP_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
     settings: Settings,
 }
 
+impl Source {
+    fn resolve(self) -> anyhow::Result<Config> {
+        let file = self.config.as_deref().map(Settings::from_file).transpose()?;
+        Ok(self.settings.over(file.unwrap_or_default()).resolve()?)
+    }
+}
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let command = config::without_empty_variables(Cli::command());
+    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     let done = match cli.command {
         None => run_serve(cli.serve),
         Some(Command::Serve(serve)) => run_serve(*serve),
         Some(Command::Join(args)) => run_join(*args),
         Some(Command::Bench(args)) => run_bench(args),
+        Some(Command::Doctor(source)) => run_doctor(*source),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -62,13 +80,7 @@ fn main() -> ExitCode {
 }
 
 fn run_serve(serve: Serve) -> anyhow::Result<()> {
-    let file = serve
-        .config
-        .as_deref()
-        .map(Settings::from_file)
-        .transpose()?
-        .unwrap_or_default();
-    let config = serve.settings.over(file).resolve()?;
+    let config = serve.source.resolve()?;
     log_to_stderr(&config.log, config.log_json)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -80,7 +92,8 @@ fn run_serve(serve: Serve) -> anyhow::Result<()> {
                 .and_then(|()| stdout.flush())
                 .context("cannot write to stdout")?;
         } else {
-            greet(&config, &gateway.addresses());
+            let lines = greeting::lines(&config.tls, &gateway.addresses(), &net::local_addresses());
+            eprintln!("\n{}\n", lines.join("\n"));
         }
         let failure = tokio::select! {
             signal = until_signal() => { signal?; None }
@@ -108,6 +121,14 @@ fn run_bench(args: bench::Args) -> anyhow::Result<()> {
         .block_on(bench::run(args))
 }
 
+fn run_doctor(source: Source) -> anyhow::Result<()> {
+    let config = source.resolve()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let url = runtime.block_on(doctor::run(&config))?;
+    println!("{url} is well");
+    Ok(())
+}
+
 fn log_to_stderr(filter: &str, json: bool) -> anyhow::Result<()> {
     // The WebRTC stack logs a line per packet when something is wrong with a peer.
     let filter = EnvFilter::try_new(format!(
@@ -124,40 +145,6 @@ fn log_to_stderr(filter: &str, json: bool) -> anyhow::Result<()> {
         builder.init()
     }
     Ok(())
-}
-
-/// Tells a person where to go.
-fn greet(config: &Config, addresses: &Addresses) {
-    let port = addresses.http.port();
-    let scheme = if config.tls == Tls::Off { "http" } else { "https" };
-    let mut lines = vec![format!("Open   {scheme}://localhost:{port}/")];
-    // Elsewhere only where it listens, and browsers want a secure context for microphone and camera.
-    if config.tls != Tls::Off && addresses.http.ip().is_unspecified() {
-        for ip in net::local_addresses() {
-            lines.push(format!(
-                "       {scheme}://{}/   (this network)",
-                std::net::SocketAddr::new(ip, port)
-            ));
-        }
-    }
-    if config.tls == Tls::SelfSigned {
-        lines.push("       The certificate is self-signed: the browser asks once whether you trust it.".to_owned());
-    }
-    if let Some(native) = addresses.native {
-        lines.push(format!("Native {} (QUIC, UDP)", display(native)));
-    }
-    if let Some(webrtc) = addresses.webrtc {
-        lines.push(format!("WebRTC {} (UDP and TCP)", display(webrtc)));
-    }
-    eprintln!("\n{}\n", lines.join("\n"));
-}
-
-fn display(address: std::net::SocketAddr) -> String {
-    if address.ip().is_unspecified() {
-        format!("port {}", address.port())
-    } else {
-        address.to_string()
-    }
 }
 
 async fn until_signal() -> anyhow::Result<()> {

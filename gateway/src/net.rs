@@ -66,8 +66,40 @@ fn bind(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socke
     }
 }
 
-/// The addresses under which others in the local network may reach this machine. No packet is sent to find out.
+/// Most addresses of this machine that others are told; container hosts have a bridge for each network.
+const MAX_LOCAL: usize = 16;
+
+/// The addresses under which others in the local network may reach this machine, the one of the default route first. No
+/// packet is sent to find out.
 pub fn local_addresses() -> Vec<IpAddr> {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the addresses of the network interfaces cannot be read");
+        Vec::new()
+    });
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for ip in default_routes()
+        .into_iter()
+        .chain(interfaces.iter().map(if_addrs::Interface::ip))
+    {
+        if is_reachable(ip) && !addresses.contains(&ip) {
+            addresses.push(ip);
+        }
+    }
+    addresses.truncate(MAX_LOCAL);
+    addresses
+}
+
+/// Whether others can write this address into a browser: those of one link only need a zone, which URLs do not have.
+fn is_reachable(ip: IpAddr) -> bool {
+    let of_link = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    !ip.is_loopback() && !ip.is_unspecified() && !of_link
+}
+
+/// The addresses from which this machine speaks to the world.
+fn default_routes() -> Vec<IpAddr> {
     let probe = |from: SocketAddr, to: SocketAddr| -> io::Result<IpAddr> {
         let socket = UdpSocket::bind(from)?;
         socket.connect(to)?;
@@ -82,14 +114,10 @@ pub fn local_addresses() -> Vec<IpAddr> {
         (Ipv6Addr::UNSPECIFIED, 0).into(),
         (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9).into(),
     );
-    [v4, v6]
-        .into_iter()
-        .flatten()
-        .filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
-        .collect()
+    [v4, v6].into_iter().flatten().collect()
 }
 
-/// Counts connections over all doors, in total and per address.
+/// Counts connections, in total and per address. Clones count together: all doors have the same one.
 #[derive(Debug, Clone)]
 pub struct ConnectionLimit {
     inner: Arc<Mutex<Counts>>,
@@ -100,6 +128,7 @@ pub struct ConnectionLimit {
 #[derive(Debug, Default)]
 struct Counts {
     total: usize,
+    /// By [`subscriber`].
     by_ip: HashMap<IpAddr, usize>,
 }
 
@@ -122,7 +151,7 @@ pub enum LimitReached {
 }
 
 impl ConnectionLimit {
-    /// At most `total` at once, and `per_ip` from one address.
+    /// At most `total` at once, and `per_ip` from one IPv4 address or IPv6 /64 network.
     pub fn new(total: usize, per_ip: usize) -> Self {
         Self {
             inner: Arc::default(),
@@ -136,7 +165,7 @@ impl ConnectionLimit {
     /// # Errors
     /// A limit is reached.
     pub fn acquire(&self, ip: IpAddr) -> Result<Permit, LimitReached> {
-        let ip = ip.to_canonical();
+        let ip = subscriber(ip);
         let mut counts = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.total >= self.total {
             return Err(LimitReached::Total);
@@ -156,6 +185,17 @@ impl ConnectionLimit {
     /// Connections now.
     pub fn in_use(&self) -> usize {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).total
+    }
+}
+
+/// One subscriber has one IPv4 address or one IPv6 /64 network.
+fn subscriber(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) => {
+            let prefix = u128::from(v6) & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from(prefix))
+        }
+        v4 => v4,
     }
 }
 
@@ -188,5 +228,37 @@ mod tests {
         drop(first);
         assert!(limit.acquire(a).is_ok());
         assert_eq!(limit.in_use(), 2);
+    }
+
+    #[test]
+    fn one_ipv6_network_is_one_address() {
+        let limit = ConnectionLimit::new(10, 2);
+        let _first = limit.acquire("2001:db8::1".parse().unwrap()).unwrap();
+        let _second = limit.acquire("2001:db8::ffff:2".parse().unwrap()).unwrap();
+        assert_eq!(
+            limit.acquire("2001:db8::3".parse().unwrap()).err(),
+            Some(LimitReached::PerIp)
+        );
+        assert!(limit.acquire("2001:db8:0:1::1".parse().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn addresses_for_others_are_of_this_machine_and_of_no_use_to_it_alone() {
+        let addresses = local_addresses();
+        assert!(addresses.iter().all(|ip| is_reachable(*ip)), "{addresses:?}");
+        for ip in &addresses {
+            UdpSocket::bind((*ip, 0)).unwrap_or_else(|error| panic!("{ip} is not ours: {error}"));
+        }
+        let ours = if_addrs::get_if_addrs().unwrap();
+        let wanted = ours.iter().map(if_addrs::Interface::ip).filter(|ip| is_reachable(*ip));
+        assert!(
+            wanted
+                .take(MAX_LOCAL)
+                .all(|ip| addresses.contains(&ip) || addresses.len() == MAX_LOCAL),
+            "{addresses:?} of {ours:?}"
+        );
+        for text in ["127.0.0.1", "169.254.7.7", "::1", "fe80::1", "::", "0.0.0.0"] {
+            assert!(!is_reachable(text.parse().unwrap()), "{text}");
+        }
     }
 }

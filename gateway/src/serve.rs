@@ -10,16 +10,18 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Serialize;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
 
 use wzp_proto::room_name::RoomName;
 
 use crate::auth::Auth;
 use crate::browser::session;
 use crate::config::{Config, Tls};
-use crate::http::listener::{Client, Listener};
+use crate::http::listener::{Deadlines, Listener};
 use crate::http::pages::Pages;
 use crate::http::router::{App, router};
+use crate::http::server;
 use crate::http::whip;
 use crate::native;
 use crate::net::{self, ConnectionLimit};
@@ -68,6 +70,7 @@ pub struct Gateway {
     addresses: Addresses,
     registry: Registry,
     shutdown: watch::Sender<bool>,
+    sessions: TaskTracker,
     tasks: Vec<JoinHandle<()>>,
     failure: oneshot::Receiver<Ended>,
 }
@@ -100,7 +103,7 @@ impl Gateway {
                 public_ips: config.public_ip.clone(),
                 ice_lite: config.ice_lite,
                 max_sessions: config.max_connections,
-                max_tcp: (config.max_connections, config.max_connections_per_ip),
+                connections: limit.clone(),
             },
             stop.clone(),
         )
@@ -110,8 +113,10 @@ impl Gateway {
         let tls = tls_config(config, &state)?;
         let socket =
             net::tcp_listener(config.http).with_context(|| format!("cannot listen on {} (http)", config.http))?;
-        let listener = Listener::new(socket, tls, limit.clone())?;
-        let http = axum::serve::Listener::local_addr(&listener)?;
+        let deadlines = Deadlines::default();
+        let listener = Listener::new(socket, tls, limit.clone(), deadlines)?;
+        let http = listener.address();
+        let sessions = TaskTracker::new();
         let app = App {
             session: session::Config {
                 registry: registry.clone(),
@@ -120,28 +125,25 @@ impl Gateway {
                 max_frame_bytes: MAX_FRAME_BYTES,
                 peers: Some(worker.peers()),
                 ice_servers: config.ice_servers.clone(),
+                timing: session::Timing::default(),
             },
             whip: whip::table::Sessions::new(config.max_connections, &config.ice_servers),
             pcm: Arc::default(),
             pages: config.static_dir.clone().map_or(Pages::Embedded, Pages::Folder),
             allowed_origins: config.allowed_origins.clone().into(),
+            sessions: sessions.clone(),
             shutdown: stop.clone(),
         };
-        let mut stopping = stop.clone();
-        let service = router(app).into_make_service_with_connect_info::<Client>();
-        let serve = axum::serve(listener, service).with_graceful_shutdown(async move {
-            stopping.wait_for(|stop| *stop).await.ok();
-        });
-        tasks.push(tokio::spawn(async move {
-            if let Err(error) = serve.await {
-                tracing::error!(%error, "HTTP ended");
-            }
-        }));
+        tasks.push(tokio::spawn(server::run(
+            listener,
+            router(app),
+            deadlines,
+            stop.clone(),
+        )));
 
         let identity = Arc::new(state.identity(rand::random())?);
         let mut native = native::Config::new(config.native);
-        native.limits.connections = config.max_connections;
-        native.limits.per_ip = config.max_connections_per_ip;
+        native.connections = limit;
         native.auth = auth
             .is_required()
             .then(|| Arc::new(Tokens(auth)) as Arc<dyn native::auth::Authenticate>);
@@ -166,6 +168,7 @@ impl Gateway {
             addresses,
             registry,
             shutdown,
+            sessions,
             tasks,
             failure,
         })
@@ -194,8 +197,13 @@ impl Gateway {
     /// Says goodbye to everybody and ends all tasks, within about five seconds.
     pub async fn shutdown(self) {
         self.shutdown.send_replace(true);
+        let deadline = Instant::now() + SHUTDOWN_DEADLINE;
+        self.sessions.close();
+        if timeout_at(deadline, self.sessions.wait()).await.is_err() {
+            tracing::warn!(sessions = self.sessions.len(), "browsers that got no goodbye in time");
+        }
         for mut task in self.tasks {
-            if timeout(SHUTDOWN_DEADLINE, &mut task).await.is_err() {
+            if timeout_at(deadline, &mut task).await.is_err() {
                 task.abort();
             }
         }

@@ -1,17 +1,29 @@
 //! The control channel `wzp.v2` against a real gateway: order, limits and errors of docs/browser-protocol.md.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use wzp_gateway::auth::Auth;
+use wzp_gateway::browser::session;
 use wzp_gateway::config::Settings;
+use wzp_gateway::http::listener::{Deadlines, Listener};
+use wzp_gateway::http::pages::Pages;
+use wzp_gateway::http::router::{App, router};
+use wzp_gateway::http::{server, whip};
+use wzp_gateway::net::{self, ConnectionLimit};
 use wzp_gateway::room::member::{Door, Join};
+use wzp_gateway::room::registry::{Registry, RoomLimits};
 use wzp_gateway::serve::Gateway;
 use wzp_proto::codec::Codec;
 use wzp_proto::header::{Flags, MediaHeader, MediaType};
@@ -73,14 +85,7 @@ impl Server {
     }
 
     async fn connect(&self, room: &str) -> Client {
-        let url = format!("ws://{}/ws/{room}", self.gateway.addresses().http);
-        let mut request = url.into_client_request().unwrap();
-        request
-            .headers_mut()
-            .insert("Sec-WebSocket-Protocol", "wzp.v2".parse().unwrap());
-        let (socket, response) = connect_async(request).await.unwrap();
-        assert_eq!(response.headers()["sec-websocket-protocol"], "wzp.v2");
-        Client { socket }
+        Client::connect(self.gateway.addresses().http, room).await
     }
 
     async fn join(&self, room: &str, name: &str) -> Client {
@@ -101,6 +106,16 @@ struct Client {
 }
 
 impl Client {
+    async fn connect(address: SocketAddr, room: &str) -> Self {
+        let mut request = format!("ws://{address}/ws/{room}").into_client_request().unwrap();
+        request
+            .headers_mut()
+            .insert("Sec-WebSocket-Protocol", "wzp.v2".parse().unwrap());
+        let (socket, response) = connect_async(request).await.unwrap();
+        assert_eq!(response.headers()["sec-websocket-protocol"], "wzp.v2");
+        Self { socket }
+    }
+
     async fn send(&mut self, message: Value) {
         self.socket.send(Message::text(message.to_string())).await.unwrap();
     }
@@ -242,6 +257,14 @@ async fn wrong_first_messages_name_their_cause() {
         ),
         (vec![json!({"type": "join", "name": 7})], error("bad_message", 4400)),
         (vec![json!([1])], error("bad_message", 4400)),
+        (
+            vec![json!({"type": "hello", "versions": [2], "client": "c".repeat(65)})],
+            error("bad_message", 4400),
+        ),
+        (
+            vec![hello.clone(), json!({"type": "auth", "token": "t".repeat(4_097)})],
+            error("bad_message", 4400),
+        ),
     ];
     for (messages, expected) in cases {
         let mut client = server.connect("first").await;
@@ -453,6 +476,96 @@ async fn cut_session_resumes_as_the_same_participant_and_nobody_sees_a_leave() {
     let begun = Instant::now();
     assert_eq!(bo.until("member_left").await["reason"], "left");
     assert!(begun.elapsed() < Duration::from_secs(1));
+}
+
+/// A server whose clients may be silent for so long only; the address, and what keeps it running.
+fn impatient(timing: session::Timing) -> (SocketAddr, AbortOnDropHandle<()>, watch::Sender<bool>) {
+    let deadlines = Deadlines::default();
+    let socket = net::tcp_listener(([127, 0, 0, 1], 0).into()).unwrap();
+    let listener = Listener::new(socket, None, ConnectionLimit::new(10, 10), deadlines).unwrap();
+    let address = listener.address();
+    let (stop, shutdown) = watch::channel(false);
+    let app = App {
+        session: session::Config {
+            registry: Registry::new(RoomLimits { rooms: 2, members: 4 }),
+            auth: Auth::new([]),
+            max_video_bitrate: 1_000_000,
+            max_frame_bytes: 1 << 20,
+            peers: None,
+            ice_servers: Vec::new(),
+            timing,
+        },
+        whip: whip::table::Sessions::new(1, &[]),
+        pcm: Arc::default(),
+        pages: Pages::Embedded,
+        allowed_origins: Arc::new([]),
+        sessions: TaskTracker::new(),
+        shutdown: shutdown.clone(),
+    };
+    let running = tokio::spawn(server::run(listener, router(app), deadlines, shutdown));
+    (address, AbortOnDropHandle::new(running), stop)
+}
+
+#[tokio::test]
+async fn silent_client_is_pinged_told_and_may_come_back() {
+    let timing = session::Timing {
+        ping: Duration::from_millis(50),
+        idle: Duration::from_secs(1),
+    };
+    let (address, _running, _stop) = impatient(timing);
+    let mut ana = Client::connect(address, "idle").await;
+    ana.send(json!({"type": "hello", "versions": [2]})).await;
+    ana.send(join("Ana")).await;
+    let joined = ana.until("joined").await;
+    let mut bo = Client::connect(address, "idle").await;
+    bo.send(json!({"type": "hello", "versions": [2]})).await;
+    bo.send(join("Bo")).await;
+    // Bo answers pings, Ana does not.
+    let lost = async {
+        loop {
+            if let Some(Ok(Message::Text(text))) = bo.socket.next().await {
+                let message: Value = serde_json::from_str(&text).unwrap();
+                match message["type"].as_str() {
+                    Some("ping") => bo.send(json!({"type": "pong", "t": message["t"]})).await,
+                    Some("member_changed") if message["member"]["state"] == "reconnecting" => return message,
+                    Some("member_left") => panic!("{message}"),
+                    _ => {}
+                }
+            }
+        }
+    };
+    let (ended, lost) = timeout(2 * DEADLINE, async { tokio::join!(ana.fatal(), lost) })
+        .await
+        .unwrap();
+    assert_eq!(ended, error("idle_timeout", 4408));
+    assert_eq!(lost["member"]["id"], joined["participant"]);
+    let mut again = Client::connect(address, "idle").await;
+    again.send(json!({"type": "hello", "versions": [2]})).await;
+    let mut resume = join("Ana");
+    resume["resume"] = joined["resume"].clone();
+    again.send(resume).await;
+    let resumed = again.until("joined").await;
+    assert_eq!(
+        (&resumed["resumed"], &resumed["participant"]),
+        (&json!(true), &joined["participant"])
+    );
+}
+
+#[tokio::test]
+async fn sound_in_another_codec_than_opus_is_refused() {
+    let server = Server::start(Settings::default()).await;
+    let mut client = server.join("codec", "Ana").await;
+    client
+        .send(json!({"type": "publish", "tracks": [{"slot": 0, "kind": "audio", "source": "microphone", "codec": "opus"}]}))
+        .await;
+    client
+        .binary(media(MediaType::Audio, Codec::Codec2_1200, 0, 0, &[1; 6]))
+        .await;
+    let refused = client.until("error").await;
+    assert_eq!(
+        (&refused["code"], &refused["fatal"]),
+        (&json!("bad_media"), &json!(false))
+    );
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
+use wzp_gateway::net::ConnectionLimit;
 use wzp_gateway::webrtc::engine::{Local, Protocol, Transmit};
 use wzp_gateway::webrtc::net::{Config, Sockets};
 
@@ -17,8 +18,7 @@ fn config() -> Config {
     Config {
         addresses: vec![LOCALHOST],
         port: 0,
-        max_tcp: 10,
-        max_tcp_per_ip: 3,
+        connections: ConnectionLimit::new(10, 3),
     }
 }
 
@@ -166,8 +166,7 @@ async fn a_connection_without_a_genuine_request_is_closed_after_5_s() {
 #[tokio::test]
 async fn connections_are_limited_per_ip_and_altogether() {
     let mut sockets = Sockets::bind(Config {
-        max_tcp: 5,
-        max_tcp_per_ip: 3,
+        connections: ConnectionLimit::new(5, 3),
         ..config()
     })
     .unwrap();

@@ -12,7 +12,7 @@ export type MediaTransport = "webrtc" | "websocket";
 /** Where a room's connection stands. */
 export type RoomState = "connecting" | "connected" | "reconnecting" | "closed";
 /** Why a remote track is not shown at the moment; `codec`: this browser cannot decode it. */
-export type PausedReason = "bandwidth" | "codec" | "hidden";
+export type PausedReason = "bandwidth" | "codec" | "hidden" | "unsubscribed";
 /** Where the room's uplink to another relay stands. */
 export type UplinkState = "connecting" | "connected" | "away" | "refused" | "stalled" | "unreadable";
 
@@ -111,7 +111,18 @@ export interface RemoteTrack {
   /** Video: a `<canvas>` (WebSocket) or a `<video>` (WebRTC) sized as decoded, to be put into the page. Audio: `null`, it plays by itself. */
   readonly element: HTMLElement | null;
   readonly pausedReason?: PausedReason | undefined;
-  /** `false` asks the gateway not to send the track until it is visible again. */
+  /** Whether the track is wanted at all; every track is at first. */
+  readonly subscribed: boolean;
+  /**
+   * Wants the track again after {@link RemoteTrack.unsubscribe}: the gateway sends it from its last keyframe on.
+   */
+  subscribe(): void;
+  /**
+   * Wants the track no more: the gateway sends nothing of it, sound or picture, until {@link RemoteTrack.subscribe}. It stays among the
+   * participant's tracks; its element shows an old picture or none meanwhile, and may be replaced, so hide it.
+   */
+  unsubscribe(): void;
+  /** `false` asks the gateway not to send the track until it is visible again; for pictures that are scrolled away or in a tab behind. */
   setVisible(visible: boolean): void;
   on<K extends keyof RemoteTrackEvents>(type: K, listener: (...args: RemoteTrackEvents[K]) => void): Unsubscribe;
 }

@@ -14,6 +14,7 @@ use super::{FPS, forward};
 use crate::http::whip::session::{ASKS, Ask, Request, Role, Session, Shared, Wanted};
 use crate::http::whip::table::Sessions;
 use crate::media::frame::{Draft, Kind, TrackId};
+use crate::net::ConnectionLimit;
 use crate::room::member::{Door, Join, Origin, TrackInfo};
 use crate::room::registry::{Membership, Registry, RoomLimits};
 use crate::room::track::{Bounds, Track, TrackWriter};
@@ -42,7 +43,7 @@ impl Side {
             public_ips: Vec::new(),
             ice_lite: false,
             max_sessions: MOST,
-            max_tcp: (1, 1),
+            connections: ConnectionLimit::new(1, 1),
         };
         let worker = Worker::start(config, stop.clone()).await?;
         let registry = Registry::new(RoomLimits {

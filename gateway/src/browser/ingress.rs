@@ -174,6 +174,10 @@ impl Ingress {
         }
         match message.kind {
             Kind::Audio => {
+                if !message.header.codec.is_opus() {
+                    let text = format!("sound must be Opus; this packet says {:?}", message.header.codec);
+                    return Outcome::Refused("bad_media", text);
+                }
                 if message.payload.len() > MAX_AUDIO {
                     let len = message.payload.len();
                     return Outcome::Refused(

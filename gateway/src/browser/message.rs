@@ -24,6 +24,10 @@ pub const MAX_OFFER_TEXT: usize = 262_144;
 pub const MAX_BINARY: usize = 16_384;
 /// Longest name, characters.
 pub const MAX_NAME: usize = 64;
+/// Longest description of a client program, characters.
+pub const MAX_CLIENT: usize = 64;
+/// Longest token, characters.
+pub const MAX_TOKEN: usize = 4_096;
 /// Most tracks that one client publishes.
 pub const MAX_TRACKS: usize = 16;
 

@@ -23,8 +23,8 @@ use crate::auth::Auth;
 use crate::browser::egress::Egress;
 use crate::browser::ingress::Ingress;
 use crate::browser::message::{
-    FromClient, JoinMessage, JoinedMessage, Limits, MAX_NAME, MAX_OFFER_TEXT, MAX_TEXT, MAX_TRACKS, Member,
-    PauseReason, ReceiveMid, SendMid, ToClient, VERSION,
+    FromClient, JoinMessage, JoinedMessage, Limits, MAX_CLIENT, MAX_NAME, MAX_OFFER_TEXT, MAX_TEXT, MAX_TOKEN,
+    MAX_TRACKS, Member, PauseReason, ReceiveMid, SendMid, ToClient, VERSION,
 };
 use crate::browser::window::Window;
 use crate::config::ice::IceServer;
@@ -65,6 +65,27 @@ pub struct Config {
     pub peers: Option<Peers>,
     /// STUN and TURN servers that clients are told of.
     pub ice_servers: Vec<IceServer>,
+    /// How silence is dealt with.
+    pub timing: Timing,
+}
+
+/// How silence is dealt with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// The server pings this often.
+    pub ping: Duration,
+    /// A client that is silent this long is gone.
+    pub idle: Duration,
+}
+
+impl Default for Timing {
+    /// The page's own: three pings may get lost.
+    fn default() -> Self {
+        Self {
+            ping: Duration::from_secs(5),
+            idle: Duration::from_secs(15),
+        }
+    }
 }
 
 /// Why a session ended from this side: close code, error code, sentence.
@@ -108,6 +129,8 @@ enum End {
     Left,
     /// The connection broke.
     Lost,
+    /// Nothing came for too long: as good as broken, but the client may still hear us.
+    Silent,
     /// We ended it.
     Fatal(Fatal),
     /// The room ended it.
@@ -137,17 +160,29 @@ pub async fn run(socket: WebSocket, room: RoomName, config: Config, mut shutdown
             "no join message came within 10 seconds",
         )),
     };
-    close(sink, end).await;
+    close(sink, source, end).await;
 }
 
 fn room_label(room: &RoomName) -> String {
     room.display().map_or_else(|| room.key().to_string(), str::to_owned)
 }
 
-async fn close(mut sink: Sink, end: End) {
+async fn close(mut sink: Sink, mut source: Source, end: End) {
     let (code, reason, last) = match end {
         End::Left => (1000, "bye".to_owned(), None),
         End::Lost => return,
+        End::Silent => {
+            let message = "nothing came from this client for too long; its place is kept for a moment".to_owned();
+            (
+                4408,
+                "idle_timeout".to_owned(),
+                Some(ToClient::Error {
+                    code: "idle_timeout",
+                    message,
+                    fatal: true,
+                }),
+            )
+        }
         End::Shutdown => (
             1001,
             "shutting_down".to_owned(),
@@ -199,6 +234,8 @@ async fn close(mut sink: Sink, end: End) {
         })))
         .await
         .ok();
+        // Until the client has closed, too: a socket that is dropped with something unread takes back what was sent last.
+        while let Some(Ok(_)) = source.next().await {}
     };
     timeout(CLOSE_DEADLINE, farewell).await.ok();
 }
@@ -246,6 +283,7 @@ async fn enter(
         };
         match parse_text(&text)? {
             FromClient::Hello { versions, client } => {
+                check_length("client", &client, MAX_CLIENT)?;
                 if !versions.contains(&VERSION) {
                     let message = format!("this server speaks version {VERSION}; the client offers {versions:?}");
                     return Err(End::Fatal(Fatal::new(4400, "version_mismatch", message)));
@@ -254,6 +292,7 @@ async fn enter(
                 greeted = true;
             }
             FromClient::Auth { token } => {
+                check_length("token", &token, MAX_TOKEN)?;
                 if !config.auth.accepts(&token) {
                     return Err(End::Fatal(Fatal::new(4401, "unauthorized", "the token is not valid")));
                 }
@@ -288,6 +327,14 @@ async fn enter(
             }
         }
     }
+}
+
+fn check_length(field: &str, text: &str, most: usize) -> Result<(), End> {
+    if text.chars().count() <= most {
+        return Ok(());
+    }
+    let message = format!("`{field}` has more than {most} characters");
+    Err(End::Fatal(Fatal::bad_message(message)))
 }
 
 fn check_join(join: &JoinMessage) -> Result<Join, Fatal> {
@@ -423,6 +470,7 @@ async fn converse(
         peer_events,
         snapshots: membership.snapshots(),
         max_video_bitrate: config.max_video_bitrate,
+        idle: config.timing.idle,
         limits: ClientLimits::default(),
     };
     let mut writer = Writer {
@@ -434,6 +482,7 @@ async fn converse(
         snapshot,
         room: room.clone(),
         peers: config.peers.clone(),
+        ping: config.timing.ping,
     };
     let mut reading = std::pin::pin!(reader.run(source));
     let mut writing = std::pin::pin!(writer.run(sink));
@@ -479,7 +528,7 @@ async fn converse(
         End::Left => membership.leave(LeaveReason::Left).await,
         End::Fatal(_) | End::Shutdown => membership.leave(LeaveReason::Removed).await,
         // Dropping the membership starts the grace time, or does nothing if the room has already let go of it.
-        End::Lost | End::Room(_) => drop(membership),
+        End::Lost | End::Silent | End::Room(_) => drop(membership),
     }
     end
 }

@@ -7,29 +7,59 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
+use bytes::{Buf, Bytes};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::net::{ConnectionLimit, Permit};
 
-/// A TLS handshake takes at most this long.
-const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Connections that are ready and wait to be served.
 const READY: usize = 64;
 /// Bytes that the kernel takes before they can be sent: what waits beyond that waits with us, where it can be left out.
 const NOTSENT_LOWAT: u32 = 16 * 1024;
+/// What HTTP/2 clients say first (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How long a client may leave undone what it has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// For the TLS handshake.
+    pub handshake: Duration,
+    /// From there, or from the answer before, until a request's head is complete.
+    pub head: Duration,
+    /// For an HTTP/2 connection without a request.
+    pub idle: Duration,
+    /// For taking anything at all of what is sent to it.
+    pub write: Duration,
+}
+
+impl Default for Deadlines {
+    /// A bad mobile network has an answer within 10 s; whoever is slower may ask again.
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            write: Duration::from_secs(30),
+        }
+    }
+}
 
 /// A connection, TLS or plain, that holds its place in the limits.
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
+    /// Read to find out what the client speaks, and to be read again.
+    read_ahead: Bytes,
+    /// A write has to end within this …
+    write_deadline: Duration,
+    /// … which runs while one waits.
+    stalled: Option<Pin<Box<Sleep>>>,
     _permit: Permit,
 }
 
@@ -39,15 +69,72 @@ enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+impl Connection {
+    fn new(stream: Stream, permit: Permit, deadlines: Deadlines) -> Self {
+        Self {
+            stream,
+            read_ahead: Bytes::new(),
+            write_deadline: deadlines.write,
+            stalled: None,
+            _permit: permit,
+        }
+    }
+
+    /// Whether the client begins as HTTP/2 does. Only proxies do, over plain TCP: with TLS, HTTP/1.1 is agreed upon, since
+    /// WebSockets want a connection of their own.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn speaks_http2(&mut self) -> io::Result<bool> {
+        let Stream::Plain(stream) = &mut self.stream else {
+            return Ok(false);
+        };
+        let mut seen = Vec::with_capacity(PREFACE.len());
+        while seen.len() < PREFACE.len() && PREFACE.starts_with(&seen) {
+            let mut chunk = [0; PREFACE.len()];
+            let read = stream.read(&mut chunk[seen.len()..]).await?;
+            if read == 0 {
+                break;
+            }
+            seen.extend_from_slice(&chunk[seen.len()..][..read]);
+        }
+        let http2 = seen == PREFACE;
+        self.read_ahead = seen.into();
+        Ok(http2)
+    }
+
+    fn poll_stream_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_stream_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    /// Ends what waits for a client that takes nothing.
+    fn within_deadline<T>(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if poll.is_ready() {
+            self.stalled = None;
+            return poll;
+        }
+        let deadline = self.write_deadline;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(deadline)));
+        match stalled.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing"))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy)]
 pub struct Client(pub SocketAddr);
-
-impl Connected<IncomingStream<'_, Listener>> for Client {
-    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
-        Self(*stream.remote_addr())
-    }
-}
 
 /// The accepting side.
 #[derive(Debug)]
@@ -65,13 +152,28 @@ impl Listener {
         listener: std::net::TcpListener,
         tls: Option<Arc<rustls::ServerConfig>>,
         limit: ConnectionLimit,
+        deadlines: Deadlines,
     ) -> io::Result<Self> {
         let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
         let (sender, ready) = mpsc::channel(READY);
         // Owned by the channel: it ends when the receiver is dropped.
-        tokio::spawn(accept(listener, tls.map(TlsAcceptor::from), limit, sender));
+        tokio::spawn(accept(listener, tls.map(TlsAcceptor::from), limit, deadlines, sender));
         Ok(Self { ready, address })
+    }
+
+    /// The next connection that is ready to be served.
+    pub async fn accept(&mut self) -> (Connection, Client) {
+        match self.ready.recv().await {
+            Some((connection, peer)) => (connection, Client(peer)),
+            // The accepting task only ends with the runtime.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 
@@ -79,6 +181,7 @@ async fn accept(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     limit: ConnectionLimit,
+    deadlines: Deadlines,
     sender: mpsc::Sender<(Connection, SocketAddr)>,
 ) {
     loop {
@@ -108,20 +211,14 @@ async fn accept(
         let sender = sender.clone();
         match tls.clone() {
             None => {
-                let connection = Connection {
-                    stream: Stream::Plain(stream),
-                    _permit: permit,
-                };
+                let connection = Connection::new(Stream::Plain(stream), permit, deadlines);
                 tokio::spawn(async move { sender.send((connection, peer)).await });
             }
             Some(tls) => {
                 tokio::spawn(async move {
-                    match timeout(HANDSHAKE_DEADLINE, tls.accept(stream)).await {
+                    match timeout(deadlines.handshake, tls.accept(stream)).await {
                         Ok(Ok(stream)) => {
-                            let connection = Connection {
-                                stream: Stream::Tls(Box::new(stream)),
-                                _permit: permit,
-                            };
+                            let connection = Connection::new(Stream::Tls(Box::new(stream)), permit, deadlines);
                             sender.send((connection, peer)).await.ok();
                         }
                         Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake"),
@@ -142,25 +239,14 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)))
 }
 
-impl axum::serve::Listener for Listener {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        match self.ready.recv().await {
-            Some(ready) => ready,
-            // The accepting task only ends with the runtime.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.address)
-    }
-}
-
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.read_ahead.is_empty() {
+            let len = self.read_ahead.len().min(buf.remaining());
+            buf.put_slice(&self.read_ahead[..len]);
+            self.read_ahead.advance(len);
+            return Poll::Ready(Ok(()));
+        }
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -170,17 +256,13 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
+        let poll = self.poll_stream_write(cx, buf);
+        self.within_deadline(cx, poll)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        let poll = self.poll_stream_flush(cx);
+        self.within_deadline(cx, poll)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

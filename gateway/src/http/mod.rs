@@ -7,4 +7,5 @@ pub mod listener;
 pub mod pages;
 pub mod problem;
 pub mod router;
+pub mod server;
 pub mod whip;

@@ -10,6 +10,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use wzp_proto::room_name::RoomName;
@@ -39,6 +40,8 @@ pub struct App {
     pub pages: Pages,
     /// Origins that may connect, besides our own.
     pub allowed_origins: Arc<[String]>,
+    /// WebSocket sessions that run, so that a stopping gateway can wait for their goodbyes.
+    pub sessions: TaskTracker,
     /// Turns true when the gateway stops.
     pub shutdown: watch::Receiver<bool>,
 }
@@ -85,6 +88,7 @@ fn accept(app: App, room: &str, headers: &HeaderMap, upgrade: Upgrade) -> Result
             format!("this address is for WebSockets: {rejection}"),
         )
     })?;
+    let running = app.sessions.token();
     let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
     if offered.iter().next().is_none() {
         // Pages of older bridges name no subprotocol: they send and expect bare samples.
@@ -98,7 +102,10 @@ fn accept(app: App, room: &str, headers: &HeaderMap, upgrade: Upgrade) -> Result
             .max_frame_size(MAX_TEXT)
             .write_buffer_size(0)
             .max_write_buffer_size(1 << 20)
-            .on_upgrade(move |socket| pcm::session::run(socket, room, config, app.shutdown)));
+            .on_upgrade(move |socket| async move {
+                pcm::session::run(socket, room, config, app.shutdown).await;
+                drop(running);
+            }));
     }
     let speaks = offered
         .iter()
@@ -117,7 +124,10 @@ fn accept(app: App, room: &str, headers: &HeaderMap, upgrade: Upgrade) -> Result
         .max_frame_size(limit)
         .write_buffer_size(0)
         .max_write_buffer_size(1 << 20)
-        .on_upgrade(move |socket| session::run(socket, room, app.session, app.shutdown)))
+        .on_upgrade(move |socket| async move {
+            session::run(socket, room, app.session, app.shutdown).await;
+            drop(running);
+        }))
 }
 
 fn parse_room(room: &str) -> Result<RoomName, Problem> {

@@ -6,7 +6,7 @@ use h264_reader::rbsp::{BitReader, ByteReader};
 use memchr::memmem;
 use wzp_proto::video::FrameSize;
 
-/// Largest number of NAL units looked at in one access unit; an encoder writes one per slice.
+/// Largest number of NAL units in one frame; an encoder writes one per slice.
 pub const MAX_NAL_UNITS: usize = 256;
 /// Largest parameter set that is remembered, bytes.
 const MAX_PARAMETER_SET: usize = 1024;
@@ -51,7 +51,6 @@ pub fn nal_units(stream: &Bytes) -> impl Iterator<Item = Bytes> + '_ {
             }
         }
     })
-    .take(MAX_NAL_UNITS)
 }
 
 /// Whether the slice is the first of its picture (`first_mb_in_slice` = 0, whose code is a single one bit).
@@ -89,6 +88,9 @@ pub enum AccessUnitError {
     /// An IDR picture without parameter sets, and none came before.
     #[error("the H.264 keyframe has no SPS and PPS, and none came before it; put both in front of every keyframe")]
     NoParameterSets,
+    /// More NAL units than an encoder makes.
+    #[error("the H.264 frame has more than {MAX_NAL_UNITS} NAL units; use fewer slices")]
+    TooManyNalUnits,
 }
 
 /// Normalises one source's H.264: splits what holds several access units (WZP wire v2, section 7.2: encoders of phones join
@@ -104,13 +106,16 @@ impl Normalizer {
     /// The access units in `stream`, in order.
     ///
     /// # Errors
-    /// Nothing decodable is in it; parameter sets that it carries are remembered all the same.
+    /// Nothing decodable is in it, or too much; parameter sets that it carries are remembered all the same.
     pub fn push(&mut self, stream: &Bytes) -> Result<Vec<AccessUnit>, AccessUnitError> {
         let mut units = Vec::with_capacity(1);
         let mut current: Vec<Bytes> = Vec::with_capacity(8);
         let mut has_slice = false;
         let mut missing = false;
-        for nal_unit in nal_units(stream) {
+        for (count, nal_unit) in nal_units(stream).enumerate() {
+            if count == MAX_NAL_UNITS {
+                return Err(AccessUnitError::TooManyNalUnits);
+            }
             let kind = nal_unit_type(&nal_unit);
             let slice = matches!(kind, nal_type::SLICE..=nal_type::IDR);
             let opens = matches!(kind, nal_type::SEI..=nal_type::AUD) || (slice && is_first_slice(&nal_unit));
@@ -298,7 +303,106 @@ mod tests {
         assert_eq!(kinds, [7, 8, 5]);
     }
 
+    #[test]
+    fn frame_of_too_many_slices_is_refused_not_cut() {
+        let mut normalizer = Normalizer::default();
+        let mut parts = vec![SPS, PPS, IDR];
+        parts.resize(MAX_NAL_UNITS, IDR_SECOND_SLICE);
+        let units = normalizer.push(&annexb(&parts)).unwrap();
+        assert_eq!(nal_units(&units[0].payload).count(), MAX_NAL_UNITS);
+        parts.push(IDR_SECOND_SLICE);
+        assert_eq!(normalizer.push(&annexb(&parts)), Err(AccessUnitError::TooManyNalUnits));
+    }
+
+    /// Writes bits as a raw byte sequence payload, and that with emulation prevention (ITU-T H.264, sections 7.3.1, 9.1).
+    #[derive(Default)]
+    struct Bits(Vec<bool>);
+
+    impl Bits {
+        fn put(&mut self, value: u64, count: u32) {
+            self.0.extend((0..count).rev().map(|bit| value >> bit & 1 == 1));
+        }
+
+        fn ue(&mut self, value: u32) {
+            let code = u64::from(value) + 1;
+            let length = 64 - code.leading_zeros();
+            self.put(0, length - 1);
+            self.put(code, length);
+        }
+
+        fn nal_unit(&self, header: u8) -> Vec<u8> {
+            let mut out = vec![header];
+            let mut zeros = 0;
+            for chunk in self.0.chunks(8) {
+                let byte = (0..8).fold(0, |byte, bit| byte << 1 | u8::from(chunk.get(bit) == Some(&true)));
+                if zeros >= 2 && byte <= 3 {
+                    out.push(3);
+                    zeros = 0;
+                }
+                zeros = if byte == 0 { zeros + 1 } else { 0 };
+                out.push(byte);
+            }
+            out
+        }
+    }
+
+    /// Numbers at the edges of what a code can say, and ordinary ones.
+    fn numbers() -> impl Strategy<Value = u32> {
+        prop_oneof![
+            0u32..64,
+            any::<u32>(),
+            Just(u32::MAX - 1),
+            Just(u32::MAX),
+            Just(i32::MAX as u32),
+            Just(0x0fff_ffff),
+        ]
+    }
+
     proptest! {
+        #[test]
+        fn size_of_any_picture_is_told_or_not(
+            profile in prop_oneof![Just(66u64), Just(100), Just(244), any::<u8>().prop_map(u64::from)],
+            start in proptest::collection::vec(0u32..4, 3),
+            sizes in proptest::collection::vec(numbers(), 3),
+            crop in proptest::option::of(proptest::collection::vec(numbers(), 4)),
+            frames in any::<bool>(),
+            rest in proptest::collection::vec(any::<bool>(), 0..200),
+        ) {
+            let mut sps = Bits::default();
+            sps.put(profile, 8);
+            sps.put(0, 8);
+            sps.put(30, 8);
+            for value in start {
+                sps.ue(value);
+            }
+            // References, gaps, width, height, frames only, direct inference, cropping.
+            sps.ue(sizes[0] % 17);
+            sps.put(0, 1);
+            sps.ue(sizes[1]);
+            sps.ue(sizes[2]);
+            sps.put(u64::from(frames), 1);
+            if !frames {
+                sps.put(0, 1);
+            }
+            sps.put(1, 1);
+            sps.put(u64::from(crop.is_some()), 1);
+            for value in crop.into_iter().flatten() {
+                sps.ue(value);
+            }
+            sps.0.extend(rest);
+            sps.put(1, 1);
+            sps_size(&sps.nal_unit(0x67));
+        }
+
+        #[test]
+        fn size_of_a_spoilt_set_is_told_or_not(flips in proptest::collection::vec(0..SPS.len() * 8, 0..12), len in 1..=SPS.len()) {
+            let mut sps = SPS.to_vec();
+            for flip in flips {
+                sps[flip / 8] ^= 0x80 >> (flip % 8);
+            }
+            sps_size(&sps[..len]);
+        }
+
         #[test]
         fn any_bytes_are_taken_or_refused(bytes in proptest::collection::vec(prop_oneof![Just(0u8), Just(1u8), any::<u8>()], 0..600)) {
             let mut normalizer = Normalizer::default();

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::media::h264::nal_units;
+use crate::media::h264::{MAX_NAL_UNITS, nal_units};
 
 const VPS: u8 = 32;
 const PPS: u8 = 34;
@@ -23,8 +23,8 @@ pub struct Normalizer {
 }
 
 impl Normalizer {
-    /// The access unit with four-byte start codes, and whether it is a keyframe. `None`: no picture in it, or a keyframe
-    /// without parameter sets.
+    /// The access unit with four-byte start codes, and whether it is a keyframe. `None`: no picture in it, more NAL units
+    /// than an encoder makes, or a keyframe without parameter sets.
     pub fn push(&mut self, unit: &Bytes) -> Option<(Bytes, bool)> {
         let mut parts = Vec::with_capacity(8);
         let (mut keyframe, mut picture) = (false, false);
@@ -46,6 +46,9 @@ impl Normalizer {
             }
             if kind != AUD {
                 parts.push(nal_unit);
+            }
+            if parts.len() > MAX_NAL_UNITS {
+                return None;
             }
         }
         if !picture {

@@ -27,7 +27,9 @@ pub enum VideoError {
     #[error(transparent)]
     Av1(#[from] av1::TemporalUnitError),
     /// H.265.
-    #[error("the H.265 frame holds no picture, or is a keyframe and VPS, SPS and PPS have not come yet")]
+    #[error(
+        "the H.265 frame holds no picture or far too many slices, or is a keyframe and VPS, SPS and PPS have not come yet"
+    )]
     H265,
     /// Not a video codec.
     #[error("{0:?} is not a video codec")]

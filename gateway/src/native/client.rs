@@ -10,7 +10,7 @@ use quinn::{Connection, ConnectionError, Endpoint, EndpointConfig, VarInt};
 use rustls::pki_types::DnsName;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use wzp_proto::handshake::{Dialer, Established, HandshakeError, OfferOptions};
 use wzp_proto::header::MediaHeader;
 use wzp_proto::identity::Identity;
@@ -26,6 +26,8 @@ use crate::net;
 
 /// From dialling to the answer.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// An address of a relay is tried so long before the next one.
+const HEAD_START: Duration = Duration::from_millis(250);
 /// A relay's signal must be complete this long after its stream began.
 const SIGNAL_DEADLINE: Duration = Duration::from_secs(5);
 /// Signals that may wait for the reader of [`Client::next`].
@@ -181,6 +183,24 @@ impl Client {
             .unwrap_or(Err(ConnectError::Deadline(CONNECT_DEADLINE)))
     }
 
+    /// As [`Client::connect`], to a relay whose name has several addresses: the one that answers first is joined.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect_any(
+        relays: &[SocketAddr],
+        options: Options,
+        identity: &Identity,
+    ) -> Result<Self, ConnectError> {
+        let connecting = async {
+            let (endpoint, connection) = dial_any(relays, &options.server_name).await?;
+            Self::join(endpoint, connection, options, identity).await
+        };
+        timeout(CONNECT_DEADLINE, connecting)
+            .await
+            .unwrap_or(Err(ConnectError::Deadline(CONNECT_DEADLINE)))
+    }
+
     /// As [`Client::connect`], with deadlines of its own.
     ///
     /// # Errors
@@ -331,6 +351,29 @@ pub async fn dial(relay: SocketAddr, server_name: &str) -> Result<(Endpoint, Con
     dial_with(relay, server_name, transport::client_config(None)?).await
 }
 
+/// The first connection that comes about. Each address is dialled a moment after the one before it (RFC 8305, section 5);
+/// none is joined yet, so that nobody comes into the room twice.
+async fn dial_any(relays: &[SocketAddr], server_name: &str) -> Result<(Endpoint, Connection), ConnectError> {
+    let config = transport::client_config(None)?;
+    let mut dialling = JoinSet::new();
+    for (i, relay) in (0u32..).zip(relays.iter().copied()) {
+        let (config, server_name) = (config.clone(), server_name.to_owned());
+        dialling.spawn(async move {
+            sleep(HEAD_START * i).await;
+            dial_with(relay, &server_name, config).await
+        });
+    }
+    let mut failed = None;
+    while let Some(dialled) = dialling.join_next().await {
+        match dialled {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(error)) => failed = Some(error),
+            Err(_) => {}
+        }
+    }
+    Err(failed.unwrap_or(ConnectError::Deadline(CONNECT_DEADLINE)))
+}
+
 async fn dial_with(
     relay: SocketAddr,
     server_name: &str,
@@ -359,7 +402,30 @@ async fn read_signals(connection: Connection, sender: mpsc::Sender<Result<Signal
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::watch;
+    use tokio_util::task::AbortOnDropHandle;
+
     use super::*;
+    use crate::native::{Config, Server};
+    use crate::room::registry::{Registry, RoomLimits};
+
+    #[tokio::test]
+    async fn address_that_answers_is_found_among_those_that_do_not() {
+        let identity = Arc::new(Identity::from_seed(&[1; 32]));
+        let rooms = Registry::new(RoomLimits { rooms: 1, members: 1 });
+        let server = Server::bind(Config::new(([127, 0, 0, 1], 0).into()), rooms, identity).unwrap();
+        let open = server.local_addr().unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        let _running = AbortOnDropHandle::new(tokio::spawn(server.run(stopped)));
+        // Somebody has this port, and says nothing.
+        let silent = net::udp_socket(([127, 0, 0, 1], 0).into()).unwrap();
+        let relays = [silent.local_addr().unwrap(), open];
+        let (_endpoint, connection) = timeout(CONNECT_DEADLINE / 2, dial_any(&relays, "general"))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(connection.remote_address(), open);
+    }
 
     #[test]
     fn names_that_tls_cannot_carry_are_dialled_hashed() {

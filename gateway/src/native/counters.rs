@@ -107,6 +107,8 @@ counters! {
     signals_unknown,
     /// Signals that are no JSON, too long, or did not come in time, skipped.
     signals_bad,
+    /// Signals over the member's rate, left unread.
+    signals_over_rate,
     /// Signals sent.
     signals_out,
     /// Signals that a member did not take within the deadline.

@@ -2,21 +2,25 @@
 
 use crate::media::frame::RoomTime;
 
-/// Bounds of one member's datagrams.
+/// Bounds of what one member sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rates {
     /// Datagrams per second.
     pub datagrams: u32,
-    /// Bytes per second.
+    /// Bytes of datagrams per second.
     pub bytes: u32,
+    /// Signals per second. More are left unread: each may become a command of the room's.
+    pub signals: u32,
 }
 
 impl Default for Rates {
-    /// 2,000 datagrams and 10 Mbit per second: an app at its best sends 150 and 1 Mbit.
+    /// 2,000 datagrams and 10 Mbit per second: an app at its best sends 150 and 1 Mbit. 200 signals, as browsers have: one
+    /// that asks for lost packets on a bad network sends 50.
     fn default() -> Self {
         Self {
             datagrams: 2_000,
             bytes: 10_000_000 / 8,
+            signals: 200,
         }
     }
 }
@@ -53,8 +57,9 @@ pub struct Meter {
     bytes: Bucket,
 }
 
+/// An allowance per second, all of which may be used at once.
 #[derive(Debug, Clone)]
-struct Bucket {
+pub struct Bucket {
     rate: u64,
     /// Millionths of a unit, so that refilling by the microsecond loses nothing.
     level: u64,
@@ -91,7 +96,8 @@ impl Meter {
 }
 
 impl Bucket {
-    fn new(rate: u32, now: RoomTime) -> Self {
+    /// A full one at `now`, of `rate` units per second.
+    pub fn new(rate: u32, now: RoomTime) -> Self {
         let rate = u64::from(rate.max(1));
         Self {
             rate,
@@ -102,7 +108,8 @@ impl Bucket {
         }
     }
 
-    fn take(&mut self, units: u64, now: RoomTime) -> bool {
+    /// Takes so many units, or none if they are not there.
+    pub fn take(&mut self, units: u64, now: RoomTime) -> bool {
         let elapsed = now.since(self.filled_at).min(1_000_000);
         self.level = (self.level + elapsed * self.rate).min(self.rate * 1_000_000);
         self.filled_at = now;
@@ -132,6 +139,7 @@ mod tests {
     const RATES: Rates = Rates {
         datagrams: 100,
         bytes: 100_000,
+        signals: 10,
     };
 
     #[test]

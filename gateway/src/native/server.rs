@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::HandshakeData;
@@ -19,7 +19,7 @@ use crate::native::counters::Counters;
 use crate::native::rate::Rates;
 use crate::native::session::{self, Shared};
 use crate::native::transport::{self, close};
-use crate::net;
+use crate::net::{self, ConnectionLimit, LimitReached};
 use crate::room::registry::Registry;
 
 /// How long a stopping server waits for its connections to say goodbye.
@@ -30,10 +30,6 @@ const VERSION_DEADLINE: Duration = Duration::from_secs(1);
 /// Bounds of the native door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once.
-    pub connections: usize,
-    /// Connections at once of one IPv4 address or IPv6 /64 network.
-    pub per_ip: usize,
     /// Connections whose handshake is not finished.
     pub handshakes: usize,
     /// From the first packet to the answered offer.
@@ -47,8 +43,6 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 2_000,
-            per_ip: 64,
             handshakes: 256,
             handshake_deadline: Duration::from_secs(10),
             idle: transport::IDLE,
@@ -64,6 +58,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Bounds.
     pub limits: Limits,
+    /// Connections at once; with the other doors if they have a clone of it.
+    pub connections: ConnectionLimit,
     /// What `version` connections are told.
     pub version: String,
     /// Demands a token, if set.
@@ -76,6 +72,7 @@ impl Config {
         Self {
             listen,
             limits: Limits::default(),
+            connections: ConnectionLimit::new(2_000, 64),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             auth: None,
         }
@@ -87,6 +84,7 @@ impl Config {
 pub struct Server {
     endpoint: Endpoint,
     shared: Arc<Shared>,
+    connections: ConnectionLimit,
     version: Arc<str>,
 }
 
@@ -109,6 +107,7 @@ impl Server {
                 auth: config.auth,
                 counters: Arc::default(),
             }),
+            connections: config.connections,
             version: config.version.into(),
         })
     }
@@ -129,7 +128,6 @@ impl Server {
     /// Serves until `shutdown` is true or its sender is gone, then says goodbye to everyone.
     pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
         let limits = self.shared.limits;
-        let addresses = Addresses::default();
         let handshakes = Arc::new(Semaphore::new(limits.handshakes));
         let mut sessions = JoinSet::new();
         loop {
@@ -138,11 +136,6 @@ impl Server {
                     let Some(incoming) = incoming else { break };
                     while sessions.try_join_next().is_some() {}
                     let counters = &self.shared.counters;
-                    if sessions.len() >= limits.connections {
-                        counters.refused_total.one();
-                        incoming.refuse();
-                        continue;
-                    }
                     let free = handshakes.available_permits();
                     // Half of the places are for those who have proved their address.
                     if free * 2 < limits.handshakes && !incoming.remote_address_validated() && incoming.may_retry() {
@@ -155,14 +148,20 @@ impl Server {
                         incoming.refuse();
                         continue;
                     };
-                    let Some(address) = addresses.enter(incoming.remote_address().ip(), limits.per_ip) else {
-                        counters.refused_per_ip.one();
-                        incoming.refuse();
-                        continue;
+                    let permit = match self.connections.acquire(incoming.remote_address().ip()) {
+                        Ok(permit) => permit,
+                        Err(reached) => {
+                            match reached {
+                                LimitReached::Total => counters.refused_total.one(),
+                                LimitReached::PerIp => counters.refused_per_ip.one(),
+                            }
+                            incoming.refuse();
+                            continue;
+                        }
                     };
                     let (shared, version, shutdown) = (self.shared.clone(), self.version.clone(), shutdown.clone());
                     sessions.spawn(async move {
-                        let _address = address;
+                        let _permit = permit;
                         serve(incoming, shared, version, handshake, shutdown).await;
                     });
                 }
@@ -233,55 +232,4 @@ async fn tell_version(connection: &Connection, version: &str) {
     };
     timeout(VERSION_DEADLINE, telling).await.ok();
     connection.close(close::NORMAL, b"");
-}
-
-/// How many connections each address has.
-#[derive(Debug, Clone, Default)]
-struct Addresses(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
-
-/// One connection of an address, until dropped.
-#[derive(Debug)]
-struct Entered {
-    addresses: Addresses,
-    address: IpAddr,
-}
-
-impl Addresses {
-    fn enter(&self, address: IpAddr, most: usize) -> Option<Entered> {
-        let address = network(address);
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        drop(counts);
-        Some(Entered {
-            addresses: self.clone(),
-            address,
-        })
-    }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        let mut counts = self.addresses.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
-    }
-}
-
-/// One subscriber has one IPv4 address or one IPv6 /64 network.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let prefix = u128::from(v6) & !u128::from(u64::MAX);
-            IpAddr::V6(Ipv6Addr::from(prefix))
-        }
-        v4 => v4,
-    }
 }

@@ -19,7 +19,7 @@ use crate::native::counters::Counters;
 use crate::native::egress::Egress;
 use crate::native::ingress::Ingress;
 use crate::native::outgoing::Outgoing;
-use crate::native::rate::Bound;
+use crate::native::rate::{Bound, Bucket};
 use crate::native::server::Limits;
 use crate::native::signals::{self, Outbox, ReadError};
 use crate::native::transport::close;
@@ -227,6 +227,7 @@ struct Session {
     outgoing: Outgoing,
     waker: Arc<Notify>,
     outbox: Arc<Outbox>,
+    signals: Bucket,
     listed: Vec<(ParticipantId, RoomParticipant)>,
     _tasks: JoinSet<()>,
 }
@@ -266,6 +267,7 @@ impl Session {
             counters,
             waker,
             outbox,
+            signals: Bucket::new(shared.limits.rates.signals, now),
             listed: Vec::new(),
             _tasks: tasks,
         }
@@ -315,6 +317,11 @@ impl Session {
                 }
                 stream = connection.accept_bi(), if reads.len() < MAX_READS => match stream {
                     // The other half is dropped at once: an answer has a stream of its own.
+                    Ok((_, stream)) if !self.signals.take(1, now) => {
+                        self.counters.signals_over_rate.one();
+                        drop(stream);
+                        pump = false;
+                    }
                     Ok((_, mut stream)) => {
                         reads.spawn(async move { signals::read(&mut stream, MAX_SIGNAL, SIGNAL_DEADLINE).await });
                         pump = false;

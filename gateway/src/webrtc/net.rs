@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::engine::{Local, Protocol, Transmit};
+use crate::net::{ConnectionLimit, Permit};
 
 /// Socket buffers: a keyframe burst to a few hundred viewers in one turn.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -53,10 +54,8 @@ pub struct Config {
     pub addresses: Vec<IpAddr>,
     /// Port of UDP and TCP; 0 for any that is free in both.
     pub port: u16,
-    /// TCP connections at one time.
-    pub max_tcp: usize,
-    /// TCP connections at one time from one IP.
-    pub max_tcp_per_ip: usize,
+    /// TCP connections at one time; with the other doors if they have a clone of it.
+    pub connections: ConnectionLimit,
 }
 
 impl Default for Config {
@@ -64,8 +63,7 @@ impl Default for Config {
         Self {
             addresses: vec![IpAddr::from([0, 0, 0, 0]), IpAddr::from([0u16; 8])],
             port: 8_444,
-            max_tcp: 1_000,
-            max_tcp_per_ip: 50,
+            connections: ConnectionLimit::new(1_000, 50),
         }
     }
 }
@@ -103,6 +101,7 @@ struct Udp {
 struct Connection {
     outgoing: mpsc::Sender<Bytes>,
     genuine: Arc<AtomicBool>,
+    _permit: Permit,
 }
 
 enum TcpEvent {
@@ -132,7 +131,6 @@ pub struct Sockets {
     /// No connection is accepted before.
     accepts_from: Option<Instant>,
     connections: HashMap<SocketAddr, Connection>,
-    per_ip: HashMap<IpAddr, usize>,
     tasks: JoinSet<()>,
     tcp_events: mpsc::Receiver<TcpEvent>,
     tcp_sender: mpsc::Sender<TcpEvent>,
@@ -169,7 +167,6 @@ impl Sockets {
             listeners,
             accepts_from: None,
             connections: HashMap::new(),
-            per_ip: HashMap::new(),
             tasks: JoinSet::new(),
             tcp_events,
             tcp_sender,
@@ -325,14 +322,7 @@ impl Sockets {
                 }
             }
             TcpEvent::Closed(from) => {
-                if self.connections.remove(&from).is_some()
-                    && let Some(count) = self.per_ip.get_mut(&from.ip())
-                {
-                    *count -= 1;
-                    if *count == 0 {
-                        self.per_ip.remove(&from.ip());
-                    }
-                }
+                self.connections.remove(&from);
                 while self.tasks.try_join_next().is_some() {}
             }
         }
@@ -346,14 +336,13 @@ impl Sockets {
 
     fn accept(&mut self, stream: TcpStream, from: SocketAddr) {
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-        let of_ip = self.per_ip.get(&from.ip()).copied().unwrap_or(0);
-        if self.connections.len() >= self.config.max_tcp
-            || of_ip >= self.config.max_tcp_per_ip
-            || self.connections.contains_key(&from)
-        {
-            self.stats.tcp_refused += 1;
-            return;
-        }
+        let permit = match self.config.connections.acquire(from.ip()) {
+            Ok(permit) if !self.connections.contains_key(&from) => permit,
+            _ => {
+                self.stats.tcp_refused += 1;
+                return;
+            }
+        };
         let _ = stream.set_nodelay(true);
         let (outgoing, queue) = mpsc::channel(TCP_QUEUE);
         let genuine = Arc::new(AtomicBool::new(false));
@@ -362,9 +351,9 @@ impl Sockets {
             Connection {
                 outgoing,
                 genuine: genuine.clone(),
+                _permit: permit,
             },
         );
-        *self.per_ip.entry(from.ip()).or_default() += 1;
         let events = self.tcp_sender.clone();
         self.tasks.spawn(async move {
             let (reader, writer) = stream.into_split();
@@ -623,8 +612,7 @@ mod tests {
         Sockets::bind(Config {
             addresses: vec![IpAddr::from([127, 0, 0, 1])],
             port: 0,
-            max_tcp: 5,
-            max_tcp_per_ip: 5,
+            connections: ConnectionLimit::new(5, 5),
         })
         .unwrap()
     }

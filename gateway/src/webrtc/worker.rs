@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::media::frame::RoomTime;
-use crate::net;
+use crate::net::{self, ConnectionLimit};
 use crate::room::peer::{PeerCommand, PeerContext, PeerId, Peers, Refused, Sending};
 use crate::webrtc::engine::{self, Engine, Event, OfferError, OfferPolicy, OutgoingRtp, Protocol, Reason, SessionId};
 use crate::webrtc::net::{BindError, Config as NetConfig, Sockets};
@@ -41,8 +41,8 @@ pub struct Config {
     pub ice_lite: bool,
     /// Peers at once.
     pub max_sessions: usize,
-    /// TCP connections at once, in total and from one address.
-    pub max_tcp: (usize, usize),
+    /// TCP connections at once; with the other doors if they have a clone of it.
+    pub connections: ConnectionLimit,
 }
 
 /// Why the worker did not start.
@@ -168,8 +168,7 @@ impl Loop {
         let sockets = Sockets::bind(NetConfig {
             addresses,
             port: config.listen.port(),
-            max_tcp: config.max_tcp.0,
-            max_tcp_per_ip: config.max_tcp.1,
+            connections: config.connections.clone(),
         })?;
         let port = sockets.port();
         let mut ips = config.public_ips.clone();

@@ -1,15 +1,16 @@
 //! Every limit, gone over.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 use wzp_gateway::native::client::{self, ConnectError, Event};
 use wzp_gateway::native::rate::Rates;
 use wzp_gateway::native::transport::close;
+use wzp_gateway::net::ConnectionLimit;
 use wzp_proto::handshake::HandshakeError;
-use wzp_proto::signal::{HangupReason, Signal, ViolationCode};
+use wzp_proto::signal::{HangupReason, Signal, ViolationCode, encode_signal};
 
-use crate::support::{DEADLINE, Door, sound_header};
+use crate::support::{DEADLINE, Door, send_raw, sound_header};
 
 #[tokio::test]
 async fn full_room_says_so_in_the_handshake() {
@@ -32,7 +33,7 @@ async fn full_room_says_so_in_the_handshake() {
 
 #[tokio::test]
 async fn connections_over_the_limits_are_refused() {
-    let door = Door::open_with(|config| config.limits.per_ip = 2);
+    let door = Door::open_with(|config| config.connections = ConnectionLimit::new(100, 2));
     let _one = door.join("a", "one").await;
     let two = door.join("b", "two").await;
     assert!(door.try_join("c", "three", [1; 32], None).await.is_err());
@@ -41,7 +42,7 @@ async fn connections_over_the_limits_are_refused() {
     let again = async { while door.try_join("c", "three", [1; 32], None).await.is_err() {} };
     timeout(DEADLINE, again).await.unwrap();
 
-    let door = Door::open_with(|config| config.limits.connections = 1);
+    let door = Door::open_with(|config| config.connections = ConnectionLimit::new(1, 100));
     let _one = door.join("a", "one").await;
     assert!(door.try_join("b", "two", [1; 32], None).await.is_err());
     assert_eq!(door.counters.refused_total.get(), 1);
@@ -74,6 +75,7 @@ async fn flood_of_datagrams_ends_with_a_typed_hangup() {
         config.limits.rates = Rates {
             datagrams: 200,
             bytes: 1_000_000,
+            ..Rates::default()
         };
     });
     let mut flooder = door.join("general", "flooder").await;
@@ -98,6 +100,48 @@ async fn flood_of_datagrams_ends_with_a_typed_hangup() {
     assert_eq!(flooder.wait_closed().await.0, close::POLICY.into_inner());
     flood.await.unwrap();
     assert!(door.counters.over_rate_in.get() > 0);
+}
+
+#[tokio::test]
+async fn signals_over_the_rate_are_left_unread_and_counted() {
+    let door = Door::open_with(|config| config.limits.rates.signals = 5);
+    let mut flooder = door.join("general", "flooder").await;
+    let begun = Instant::now();
+    for _ in 0..100 {
+        send_raw(flooder.client.connection(), &encode_signal(&Signal::picture_loss(0))).await;
+    }
+    let counts = || (door.counters.pli_in.get(), door.counters.signals_over_rate.get());
+    let all = async {
+        while counts().0 + counts().1 < 100 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(DEADLINE, all).await.unwrap();
+    // What came at once, and what was allowed since.
+    let allowed = 5 + (begun.elapsed().as_secs_f64() * 5.0).ceil() as u64;
+    let (heard, unread) = counts();
+    assert!((5..=allowed).contains(&heard), "{heard} heard, {unread} unread");
+    // It is still a member, and heard again soon.
+    let again = async {
+        loop {
+            flooder.client.sender().signal(Signal::ping(7));
+            if timeout(Duration::from_millis(300), flooder.wait_pong()).await.is_ok() {
+                return;
+            }
+        }
+    };
+    timeout(DEADLINE, again).await.unwrap();
+}
+
+#[tokio::test]
+async fn doors_with_one_limit_count_together() {
+    let limit = ConnectionLimit::new(100, 2);
+    let shared = limit.clone();
+    let door = Door::open_with(|config| config.connections = shared);
+    let _elsewhere = limit.acquire([127, 0, 0, 1].into()).unwrap();
+    let _one = door.join("a", "one").await;
+    assert_eq!(limit.in_use(), 2);
+    assert!(door.try_join("b", "two", [1; 32], None).await.is_err());
 }
 
 #[tokio::test]

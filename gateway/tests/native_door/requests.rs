@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 use wzp_gateway::native::client::Event;
+use wzp_gateway::net::ConnectionLimit;
 use wzp_gateway::room::keyframes::WINDOW;
 use wzp_proto::header::MediaType;
 use wzp_proto::signal::Signal;
@@ -52,7 +53,7 @@ async fn ask(mut publisher: Member, mut viewer: Member, rounds: u64, begin: Inst
 /// `WZP_PLI_ROUNDS=20 WZP_PLI_P99_MS=20` measures 500 requests against the target, for a machine that does nothing else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn request_of_a_viewer_reaches_the_publisher_at_once() {
-    let door = Door::open_with(|config| config.limits.per_ip = 1000);
+    let door = Door::open_with(|config| config.connections = ConnectionLimit::new(2_000, 1_000));
     let rounds = setting("WZP_PLI_ROUNDS", 2);
     let begin = Instant::now() + Duration::from_secs(1);
     let mut pairs = JoinSet::new();
@@ -79,7 +80,7 @@ async fn request_of_a_viewer_reaches_the_publisher_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hundred_viewers_within_a_second_cost_the_publisher_three_requests_at_most() {
     let door = Door::open_room(101, |config| {
-        config.limits.per_ip = 1000;
+        config.connections = ConnectionLimit::new(2_000, 1_000);
         config.limits.handshakes = 200;
     });
     let mut publisher = door.join("general", "publisher").await;

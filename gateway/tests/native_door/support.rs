@@ -114,6 +114,14 @@ impl Member {
         self.send_picture_on(3, first_seq, timestamp, unit, keyframe)
     }
 
+    /// The answer to a ping.
+    pub async fn wait_pong(&mut self) {
+        self.wait("a pong", |event| {
+            matches!(event, Event::Signal(Signal::Pong { .. })).then_some(())
+        })
+        .await;
+    }
+
     /// Everything that came has been dealt with by the door when this returns.
     pub async fn ping(&mut self) {
         self.ping_and(|_| {}).await;

@@ -1,12 +1,17 @@
 import { Emitter } from "../events.js";
 import { RoomError } from "../error.js";
 import type { RoomAudio } from "../types.js";
+import { joinWindows } from "./spectrum.js";
 import workletUrl from "../workers/audio.worklet.ts?worker&url";
+
+/** Samples that an analyser remembers at most (Web Audio API, section 1.8.4). */
+const WINDOW = 32_768;
 
 /** A stream of WebRTC that is being played, and what measures it. */
 export interface PlayedStream {
   level: AnalyserNode;
-  recent: AnalyserNode;
+  /** What was played in the last second. */
+  lastSecond: () => Float32Array<ArrayBuffer>;
   stop: () => void;
 }
 
@@ -75,19 +80,33 @@ export class Playback extends Emitter<{ blocked: [boolean]; failed: [string] }> 
     this.#streams.add(element);
     void this.#play(element);
     const source = this.context.createMediaStreamSource(stream);
-    const listen = (samples: number): AnalyserNode => {
+    const listen = (samples: number, to: AudioNode = source): AnalyserNode => {
       const analyser = this.context.createAnalyser();
       analyser.fftSize = samples;
-      source.connect(analyser);
+      to.connect(analyser);
       return analyser;
     };
+    // The longest window there is covers two thirds of a second; a second one, delayed, has what came before it.
+    const { sampleRate } = this.context;
+    const delay = this.context.createDelay(1);
+    delay.delayTime.value = Math.max(0, 1 - WINDOW / sampleRate);
+    source.connect(delay);
+    const newer = listen(WINDOW);
+    const older = listen(WINDOW, delay);
     return {
       // Read ten times a second for every source, so no longer than it has to be: 85 ms.
       level: listen(4096),
-      // The largest there is: two thirds of a second.
-      recent: listen(32_768),
+      lastSecond: () => {
+        const windows = [older, newer].map((analyser) => {
+          const samples = new Float32Array(WINDOW);
+          analyser.getFloatTimeDomainData(samples);
+          return samples;
+        }) as [Float32Array<ArrayBuffer>, Float32Array<ArrayBuffer>];
+        return joinWindows(...windows, Math.round(sampleRate));
+      },
       stop: () => {
         source.disconnect();
+        delay.disconnect();
         element.srcObject = null;
         this.#streams.delete(element);
       },

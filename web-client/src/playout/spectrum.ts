@@ -7,6 +7,16 @@ export function rms(samples: Float32Array): number {
   return samples.length === 0 ? 0 : Math.sqrt(sum / samples.length);
 }
 
+/** The last `count` samples of two windows of equal length, of which the older one ends `count` − length samples before the newer one. */
+export function joinWindows(older: Float32Array<ArrayBuffer>, newer: Float32Array<ArrayBuffer>, count: number): Float32Array<ArrayBuffer> {
+  const missing = Math.min(older.length, count - newer.length);
+  if (missing <= 0) return newer.slice(-count);
+  const joined = new Float32Array(missing + newer.length);
+  joined.set(older.subarray(0, missing));
+  joined.set(newer, missing);
+  return joined;
+}
+
 /** Quieter than this counts as silence (about −60 dB). */
 export const SILENCE_RMS = 0.001;
 

@@ -413,7 +413,7 @@ export class LiveRoom extends Room implements PublicationOwner {
   }
 
   #sendPaused(): void {
-    const tracks = this.#roster.tracks.filter((track) => !track.visible).map(({ participantId, kind, slot }) => ({ source: participantId, kind, slot }));
+    const tracks = this.#roster.tracks.filter((track) => !track.wanted).map(({ participantId, kind, slot }) => ({ source: participantId, kind, slot }));
     this.#threads.toSession({ type: "pause", tracks });
   }
 

@@ -10,7 +10,8 @@ export class LiveTrack extends Emitter<RemoteTrackEvents> implements RemoteTrack
   codec: string;
   width: number | undefined;
   height: number | undefined;
-  visible = true;
+  #visible = true;
+  #subscribed = true;
   #element: HTMLElement | null = null;
   #serverReason: PausedReason | undefined;
   #undecodable = false;
@@ -34,14 +35,37 @@ export class LiveTrack extends Emitter<RemoteTrackEvents> implements RemoteTrack
   }
 
   get pausedReason(): PausedReason | undefined {
-    return this.visible ? (this.#serverReason ?? (this.#undecodable ? "codec" : undefined)) : "hidden";
+    if (!this.#subscribed) return "unsubscribed";
+    return this.#visible ? (this.#serverReason ?? (this.#undecodable ? "codec" : undefined)) : "hidden";
+  }
+
+  get subscribed(): boolean {
+    return this.#subscribed;
+  }
+
+  /** Whether the gateway is to send the track. */
+  get wanted(): boolean {
+    return this.#subscribed && this.#visible;
+  }
+
+  subscribe(): void {
+    this.#want(true, this.#visible);
+  }
+
+  unsubscribe(): void {
+    this.#want(false, this.#visible);
   }
 
   setVisible(visible: boolean): void {
-    if (visible === this.visible) return;
-    this.visible = visible;
-    this.onVisibility();
-    this.emit("paused", this.pausedReason);
+    this.#want(this.#subscribed, visible);
+  }
+
+  #want(subscribed: boolean, visible: boolean): void {
+    const before = { reason: this.pausedReason, wanted: this.wanted };
+    this.#subscribed = subscribed;
+    this.#visible = visible;
+    if (this.wanted !== before.wanted) this.onVisibility();
+    if (this.pausedReason !== before.reason) this.emit("paused", this.pausedReason);
   }
 
   /** @returns whether anything changed */
@@ -78,8 +102,8 @@ export class LiveTrack extends Emitter<RemoteTrackEvents> implements RemoteTrack
   }
 
   setServerPause(reason: PausedReason | undefined): void {
-    if (reason === this.#serverReason) return;
+    const before = this.pausedReason;
     this.#serverReason = reason;
-    this.emit("paused", this.pausedReason);
+    if (this.pausedReason !== before) this.emit("paused", this.pausedReason);
   }
 }

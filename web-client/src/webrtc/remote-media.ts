@@ -56,9 +56,7 @@ export class RemoteMedia {
   played(): PlayedSound[] {
     return [...this.#bound.values()].flatMap(({ mid, sound }): PlayedSound[] => {
       if (!sound) return [];
-      const samples = new Float32Array(sound.recent.fftSize);
-      sound.recent.getFloatTimeDomainData(samples);
-      return [{ mid, samples, sampleRate: this.playback.context.sampleRate }];
+      return [{ mid, samples: sound.lastSecond(), sampleRate: this.playback.context.sampleRate }];
     });
   }
 

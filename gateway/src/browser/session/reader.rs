@@ -22,8 +22,6 @@ use crate::room::peer::{Follow, PeerCommand, PeerContext, PeerEvent, PeerId, Pee
 use crate::room::registry::RoomHandle;
 use crate::room::snapshot::Snapshot;
 
-/// A client that is silent this long is gone.
-const IDLE_DEADLINE: Duration = Duration::from_secs(15);
 /// The WebRTC worker answers an offer within this.
 const OFFER_DEADLINE: Duration = Duration::from_secs(5);
 /// Text messages per second, and at once.
@@ -45,21 +43,19 @@ pub(super) struct Reader<'a> {
     pub(super) peer_events: mpsc::Sender<PeerEvent>,
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(super) max_video_bitrate: u32,
+    pub(super) idle: Duration,
     pub(super) limits: ClientLimits,
 }
 
 impl Reader<'_> {
     pub(super) async fn run(&mut self, source: &mut Source) -> End {
         loop {
-            let idle_at = *lock(&self.shared.heard) + IDLE_DEADLINE;
+            let idle_at = *lock(&self.shared.heard) + self.idle;
             let message = match timeout_at(idle_at.into(), source.next()).await {
                 Ok(Some(Ok(message))) => message,
                 Ok(Some(Err(error))) => return broken(&error),
                 Ok(None) => return End::Lost,
-                Err(_) => {
-                    // Nothing at all for 15 s: the connection is as good as broken, and the member may come back.
-                    return End::Lost;
-                }
+                Err(_) => return End::Silent,
             };
             let now = Instant::now();
             *lock(&self.shared.heard) = now;

@@ -19,8 +19,6 @@ use crate::room::peer::{PeerCommand, Peers};
 use crate::room::registry::RoomHandle;
 use crate::room::snapshot::{MemberView, Snapshot};
 
-/// The server pings this often.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// The client's capacity is looked at again after this, even if nothing happens.
 const TICK: Duration = Duration::from_millis(250);
 pub(super) struct Writer<'a> {
@@ -32,12 +30,13 @@ pub(super) struct Writer<'a> {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) room: RoomHandle,
     pub(super) peers: Option<Peers>,
+    pub(super) ping: Duration,
 }
 
 impl Writer<'_> {
     pub(super) async fn run(&mut self, sink: &mut Sink) -> End {
         let waker = lock(&self.shared.egress).waker();
-        let mut ping_at = Instant::now() + PING_INTERVAL;
+        let mut ping_at = Instant::now() + self.ping;
         let mut ack_due: Option<Instant> = None;
         let mut last_ack = Instant::now();
         let first = self.snapshot.clone();
@@ -72,7 +71,7 @@ impl Writer<'_> {
                 ack_due = None;
             }
             if ping_at <= now {
-                ping_at = now + PING_INTERVAL;
+                ping_at = now + self.ping;
                 let t = lock(&self.shared.egress).counters().messages as f64;
                 if let Err(end) = send_now(sink, &ToClient::Ping { t }).await {
                     return end;

@@ -435,6 +435,7 @@ fn flood_is_cut_and_then_reported() {
     let rates = Rates {
         datagrams: 100,
         bytes: 1_000_000,
+        ..Rates::default()
     };
     let mut ingress = Ingress::new(ME, rates, [0, 0], Arc::default(), RoomTime(0));
     let broken = (0..2_000u32).find_map(|seq| {

@@ -23,7 +23,7 @@ impl World {
             public_ips: Vec::new(),
             ice_lite: false,
             max_sessions: 10,
-            max_tcp: (1, 1),
+            connections: ConnectionLimit::new(1, 1),
         };
         let (_, commands) = Peers::channel();
         let (worker, _) = Loop::new(&config, commands).unwrap();
