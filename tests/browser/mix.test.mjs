@@ -46,6 +46,7 @@ test('three natives and two browsers each hear every other tone within 3 dB, and
     }
     const { sources } = await stats(page);
     assert.ok(!sources.some((source) => source.alias === to), `${to} gets his own sound back`);
+    assert.ok(sources.every((source) => source.decodeErrors === 0), `${to} could not decode ${JSON.stringify(sources)}`);
   }
   await pass(STEADY_MS);
   const summaries = await Promise.all(members.map(async ([name, member]) => [name, await member.leave()]));
