@@ -91,7 +91,7 @@ RELEASE := $(CURDIR)/target/release/wzp-gateway
 PERF := WZP_GATEWAY=$(RELEASE) ARTIFACTS=$(ARTIFACTS) WZP_SOAK=1 \
 	WZP_SLOW_SECONDS=60 WZP_AGE_P99=500 WZP_CONCEALED=0.01 WZP_RECOVERED=0.8 \
 	WZP_LOSSY_SECONDS=60 WZP_REPAIRED=0.99 WZP_FREEZE=0.01 \
-	WZP_JOIN_P95=60 WZP_SKEW=20 WZP_MIX_SECONDS=60 WZP_MIX_OFF=1 WZP_MIX_PAUSE=80 WZP_BACK_MS=3000
+	WZP_JOIN_P95=60 WZP_SKEW=20 WZP_MIX_SECONDS=60 WZP_MIX_STRICT=1 WZP_BACK_MS=3000
 perf: build test-tools tests/node_modules/.stamp
 	@missed=""; try() { echo; echo "== $$1"; shift; "$$@" || missed="$$missed\n  $$*"; }; \
 	test_of() { (cd tests && env $(PERF) node --test --test-concurrency=1 --test-timeout=600000 --test-name-pattern="$$2" browser/$$1.test.mjs); }; \
