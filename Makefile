@@ -86,26 +86,9 @@ soak: web test-tools tests/node_modules/.stamp
 SIMULATIONS ?= 3000
 RELEASE := $(CURDIR)/target/release/wzp-gateway
 
-# Everything that has a number, against that number, for a machine that does nothing else; `make test` has bounds that hold on a
-# busy one. Goes on after a miss and fails in the end.
-PERF := WZP_GATEWAY=$(RELEASE) ARTIFACTS=$(ARTIFACTS) WZP_SOAK=1 \
-	WZP_SLOW_SECONDS=60 WZP_AGE_P99=500 WZP_CONCEALED=0.01 WZP_RECOVERED=0.8 \
-	WZP_LOSSY_SECONDS=60 WZP_REPAIRED=0.99 WZP_FREEZE=0.01 \
-	WZP_JOIN_P95=60 WZP_SKEW=20 WZP_MIX_SECONDS=60 WZP_MIX_STRICT=1 WZP_BACK_MS=3000
+# Everything that has a number, against that number, for a machine that does nothing else: tests/perf.
 perf: build test-tools tests/node_modules/.stamp
-	@missed=""; try() { echo; echo "== $$1"; shift; "$$@" || missed="$$missed\n  $$*"; }; \
-	test_of() { (cd tests && env $(PERF) node --test --test-concurrency=1 --test-timeout=600000 --test-name-pattern="$$2" browser/$$1.test.mjs); }; \
-	try "a link of half the rate" test_of slow-link . ; \
-	try "a link that loses" test_of lossy-link . ; \
-	try "first picture by WHEP" test_of whip "20 joins" ; \
-	try "sound and picture together, members that come and go" test_of webrtc "flash and beep|come and go" ; \
-	try "the mix of five" test_of mix . ; \
-	try "a relay that comes back" test_of uplink . ; \
-	try "what forwarding costs" $(RELEASE) bench forward --check ; \
-	try "newcomers" $(MAKE) --no-print-directory bench-join WZP_CHECK=1 ; \
-	try "keyframe requests" env WZP_PLI_ROUNDS=20 WZP_PLI_P99_MS=20 $(CARGO) test --locked --release -p wzp-gateway --test native_door request_of_a_viewer -- --nocapture ; \
-	try "simulation" env WZP_SIMULATIONS=$(SIMULATIONS) $(CARGO) test --locked --release -p wzp-gateway --test simulation -- --nocapture ; \
-	if [ -n "$$missed" ]; then echo -e "\nmissed:$$missed" >&2; exit 1; fi; echo; echo "all targets are met"
+	WZP_GATEWAY=$(RELEASE) WZP_SIMULATIONS=$(SIMULATIONS) CARGO="$(CARGO)" tests/perf
 
 # For WebRTC, `wzp-gateway bench forward` measures the whole gateway with real viewers.
 bench:
