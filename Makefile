@@ -8,7 +8,7 @@ ARGS ?=
 # Where the picture of the page and the screenshots of the tests go.
 export ARTIFACTS ?= $(CURDIR)/artifacts
 
-.PHONY: picture run build web test tools test-tools format lint test-rust test-web test-browser bench bench-join soak clean
+.PHONY: picture run build web test tools test-tools format lint test-rust test-web test-browser bench bench-join perf soak clean
 
 run: build
 	./target/release/wzp-gateway $(ARGS)
@@ -80,18 +80,26 @@ soak: web test-tools tests/node_modules/.stamp
 	$(CARGO) build --locked --release -p wzp-gateway
 	cd tests && WZP_GATEWAY=$(CURDIR)/target/release/wzp-gateway $(NPM) run --silent soak
 	cd web-client && WZP_GATEWAY=$(CURDIR)/target/release/wzp-gateway $(NPM) run --silent soak -- $${SOAK_MINUTES:-30} both
-	PROPTEST_CASES=$${PROPTEST_CASES:-100000} $(CARGO) test --release -p wzp-proto -p wzp-gateway
+	PROPTEST_CASES=$${PROPTEST_CASES:-100000} WZP_SIMULATIONS=$(SIMULATIONS) $(CARGO) test --release -p wzp-proto -p wzp-gateway
 	WZP_SOAK=1 $(MAKE) test-browser
+
+# Seeds of the simulation in the long runs.
+SIMULATIONS ?= 3000
+RELEASE := $(CURDIR)/target/release/wzp-gateway
+
+# Everything that has a number, against that number, for a machine that does nothing else: tests/perf.
+perf: build test-tools tests/node_modules/.stamp
+	WZP_GATEWAY=$(RELEASE) WZP_SIMULATIONS=$(SIMULATIONS) CARGO="$(CARGO)" tests/perf
 
 # For WebRTC, `wzp-gateway bench forward` measures the whole gateway with real viewers.
 bench:
 	$(CARGO) bench -p wzp-gateway
 	WZP_PLI_ROUNDS=20 WZP_PLI_P99_MS=20 $(CARGO) test --release -p wzp-gateway --test native_door request_of_a_viewer -- --nocapture
 
-# How long newcomers wait for their first picture, with a table. The release binary if there is one (`make build`).
+# How long newcomers wait for their first picture, with a table. WZP_CHECK=1 fails if a target is missed.
 bench-join: test-tools tests/node_modules/.stamp web
-	@if [ -z "$$WZP_GATEWAY" ] && [ ! -x target/release/wzp-gateway ]; then $(CARGO) build --locked -p wzp-gateway; fi
-	@cd tests && if [ -z "$$WZP_GATEWAY" ] && [ -x ../target/release/wzp-gateway ]; then export WZP_GATEWAY=../target/release/wzp-gateway; fi; node bench/join.mjs
+	@if [ -z "$$WZP_GATEWAY" ]; then $(CARGO) build --locked --release -p wzp-gateway; fi
+	@cd tests && WZP_GATEWAY=$${WZP_GATEWAY:-$(RELEASE)} WZP_CHECK=$(WZP_CHECK) node bench/join.mjs
 
 clean:
 	rm -rf target web-client/dist web-client/node_modules tests/node_modules artifacts

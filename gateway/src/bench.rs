@@ -24,6 +24,12 @@ const PACKETS_PER_FRAME: usize = 8;
 const FPS: u32 = 30;
 /// What joins have to settle before anything is counted.
 const SETTLE: Duration = Duration::from_secs(3);
+/// CPU for a packet may be so many times that of the bare loop.
+const MOST_OF_BARE: f64 = 1.3;
+/// What a viewer may add to the memory, kB.
+const MOST_KB_PER_VIEWER: f64 = 250.0;
+/// Packets that must have arrived, or the rest says nothing.
+const LEAST_DELIVERED: f64 = 0.99;
 
 /// Arguments of `wzp-gateway bench`.
 #[derive(Debug, Clone, clap::Args)]
@@ -56,6 +62,9 @@ struct Forward {
     /// Print one JSON line for each measurement in place of the table
     #[arg(long)]
     json: bool,
+    /// Fail if it costs more than 1.3 times the bare loop for a packet, or than 250 kB for a viewer
+    #[arg(long, conflicts_with = "engine")]
+    check: bool,
     /// Measure only this, in this process
     #[arg(long)]
     engine: Option<Engine>,
@@ -94,7 +103,7 @@ struct Measured {
 /// Runs it.
 ///
 /// # Errors
-/// A process cannot be started, or viewers do not connect.
+/// A process cannot be started, viewers do not connect, or a target is missed that was to be checked.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     match args.what {
         What::Viewers { count } => viewers::run(count).await,
@@ -120,6 +129,7 @@ async fn compare(forward: &Forward) -> anyhow::Result<()> {
     if !forward.json {
         print_line("engine   viewers  µs/packet  of bare  core  kB/viewer  delivered  joined")?;
     }
+    let mut missed = Vec::new();
     for &count in &forward.viewers {
         let bare = in_child(Engine::Bare, count, forward.seconds).await?;
         let gateway = in_child(Engine::Gateway, count, forward.seconds).await?;
@@ -141,8 +151,37 @@ async fn compare(forward: &Forward) -> anyhow::Result<()> {
             };
             print_line(&line)?;
         }
+        missed.extend(misses(&bare, &gateway));
     }
+    ensure!(!forward.check || missed.is_empty(), "missed: {}", missed.join("; "));
     Ok(())
+}
+
+/// The targets that the gateway misses.
+fn misses(bare: &Measured, gateway: &Measured) -> Vec<String> {
+    let viewers = gateway.viewers;
+    let ratio = gateway.cpu_us_per_packet / bare.cpu_us_per_packet;
+    let mut missed = Vec::new();
+    if ratio > MOST_OF_BARE {
+        missed.push(format!(
+            "{ratio:.2} times the bare loop with {viewers} viewers, more than {MOST_OF_BARE}"
+        ));
+    }
+    if gateway.kb_per_viewer > MOST_KB_PER_VIEWER {
+        let memory = gateway.kb_per_viewer;
+        missed.push(format!(
+            "{memory:.0} kB for each of {viewers} viewers, more than {MOST_KB_PER_VIEWER:.0}"
+        ));
+    }
+    for measured in [bare, gateway] {
+        if measured.delivered < LEAST_DELIVERED {
+            let (engine, share) = (measured.engine, measured.delivered * 100.0);
+            missed.push(format!(
+                "only {share:.1} % of packets arrived from {engine:?} with {viewers} viewers"
+            ));
+        }
+    }
+    missed
 }
 
 async fn in_child(engine: Engine, count: usize, seconds: u64) -> anyhow::Result<Measured> {
@@ -171,4 +210,26 @@ fn print_line(line: &str) -> anyhow::Result<()> {
     writeln!(stdout, "{line}")
         .and_then(|()| stdout.flush())
         .context("cannot write to stdout")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_for_the_gateway_and_its_packets_must_arrive() {
+        let measured = |engine, cpu, memory, delivered| Measured {
+            engine,
+            viewers: 50,
+            packets: 1000,
+            delivered,
+            cpu_us_per_packet: cpu,
+            core: 0.1,
+            kb_per_viewer: memory,
+            joined_ms: 100,
+        };
+        let bare = measured(Engine::Bare, 10.0, 300.0, 1.0);
+        assert!(misses(&bare, &measured(Engine::Gateway, 12.9, 249.0, 1.0)).is_empty());
+        assert_eq!(misses(&bare, &measured(Engine::Gateway, 13.1, 251.0, 0.9)).len(), 3);
+    }
 }

@@ -2,11 +2,28 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { joinPage, moves, people, received, startChromium, stats } from './chromium.mjs';
+import { joinPage, memberId, moves, people, received, startChromium, stats } from './chromium.mjs';
 import { joinNative, pass, scratch, startGateway, until } from './gateway.mjs';
 import { h264, pictures, rms, samples, strength } from './media.mjs';
 
 const near = (hz, wanted, off = 8) => Math.abs(hz - wanted) <= off;
+/** Whoever says that he leaves has left for the others within a second, and the look at it takes its time. */
+const LEAVE_MS = 1100;
+
+/** What the gateway counted at its native door, said when it stops. */
+async function counters(gateway) {
+  await gateway.stop();
+  return gateway.log.find((line) => line.includes('native door is closed'));
+}
+
+/**
+ * The gateway leaves out whole frames, and numbers what it sends without gaps. A gap is a datagram that a starved receiver lost
+ * in its own socket, and today's apps do not ask for it again; each such gap costs one keyframe.
+ */
+async function assertFewGaps(gateway, { video }) {
+  if (video.gaps <= 2 && video.lost < 0.02 * video.packets) return;
+  assert.fail(`${JSON.stringify(video)}\n${await counters(gateway)}`);
+}
 
 for (const transport of ['websocket', 'webrtc']) describe(`a call over ${transport}`, () => {
   const query = { transport: transport === 'websocket' ? 'ws' : 'webrtc' };
@@ -26,8 +43,7 @@ for (const transport of ['websocket', 'webrtc']) describe(`a call over ${transpo
     const seen = await received(page, 'Bo', 'video', (source) => source.framesDecoded > 60);
     assert.deepEqual([seen.width, seen.height, seen.codec], [640, 360, 'h264']);
     await until(`media comes by ${transport}`, async () => (await stats(page)).transport === transport);
-    const bo = await page.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.alias === 'Bo').id);
-    assert.ok(await moves(page, bo), 'the tile does not move');
+    assert.ok(await moves(page, await memberId(page, 'Bo')), 'the tile does not move');
     assert.deepEqual(await people(page), ['Ana', 'Bo']);
     await pass(6000);
 
@@ -39,14 +55,15 @@ for (const transport of ['websocket', 'webrtc']) describe(`a call over ${transpo
     assert.ok(strength(steady, 440) > 0.5 * rms(steady), `440 Hz ${strength(steady, 440)} of ${rms(steady)}`);
     const { decoded, different } = pictures(picture);
     assert.ok(decoded > 60 && different > 0.8 * decoded, `${decoded} pictures, ${different} different`);
-    if (summary.video.gaps > 0) await gateway.stop();
-    assert.equal(summary.video.gaps, 0, `${JSON.stringify(summary.video)}\n${gateway.log.at(-1)}`);
-    await until('Bo has left', async () => (await people(page)).join() === 'Ana', { timeout: 1000 });
+    assert.ok(summary.video.longestPauseMs < 3000, `no picture for ${summary.video.longestPauseMs} ms`);
+    await until('Bo has left', async () => (await people(page)).join() === 'Ana', { timeout: LEAVE_MS, every: 20 });
+    await assertFewGaps(gateway, summary);
     assert.deepEqual(page.problems, []);
   });
 
   test('two browsers and a native hear and see each other, and late joiners see a moving picture', async (t) => {
     const gateway = await startGateway(t);
+    const picture = join(scratch(t), 'picture.h264');
     const [one, two] = [await startChromium(t, { hz: 440 }), await startChromium(t, { hz: 660 })];
     const ana = await joinPage(t, one, gateway, 'trio', 'Ana', { query });
     const native = joinNative(t, gateway.native, 'trio', { alias: 'Bo', args: ['--audio', 'tone:880', '--video', h264(300), '--fps', '30'] });
@@ -54,7 +71,7 @@ for (const transport of ['websocket', 'webrtc']) describe(`a call over ${transpo
     // Ten seconds later: the last keyframe of Bo, whose file has one every 10 s, may be long ago.
     await pass(10_000);
     const cy = await joinPage(t, two, gateway, 'trio', 'Cy', { query });
-    const late = joinNative(t, gateway.native, 'trio', { alias: 'Di', args: ['--audio', 'tone:1100'] });
+    const late = joinNative(t, gateway.native, 'trio', { alias: 'Di', args: ['--audio', 'tone:1100', '--record-video', picture] });
     for (const [page, alias, hz] of [[ana, 'Cy', 660], [cy, 'Ana', 440], [cy, 'Bo', 880], [ana, 'Bo', 880]]) {
       await received(page, alias, 'audio', (source) => near(source.dominantHz, hz));
     }
@@ -63,17 +80,16 @@ for (const transport of ['websocket', 'webrtc']) describe(`a call over ${transpo
       // Counted from joining, so it says something about those who were there already.
       if (page === cy) assert.ok(seen.firstFrameMs < 3000, `${alias}'s first frame after ${seen.firstFrameMs} ms`);
     }
-    const boAtCy = await cy.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.alias === 'Bo').id);
-    assert.ok(await moves(cy, boAtCy), 'the late joiner sees a still picture');
+    for (const alias of ['Ana', 'Bo']) assert.ok(await moves(cy, await memberId(cy, alias)), `the late joiner sees a still picture of ${alias}`);
     await until('everybody is listed everywhere', async () => (await people(ana)).join() === 'Ana,Bo,Cy,Di' && (await people(cy)).join() === 'Ana,Bo,Cy,Di');
     const summary = await late.leave();
     assert.deepEqual(summary.participants.map((other) => other.alias).sort(), ['Ana', 'Bo', 'Cy', 'Di']);
     assert.ok(summary.video.firstFrameMs < 3000, `first frame after ${summary.video.firstFrameMs} ms`);
-    assert.ok(summary.video.frames > 60, `${summary.video.frames} frames`);
-    // A starved receiver loses datagrams in its own socket; each such gap costs one keyframe.
-    assert.ok(summary.video.gaps <= 2, `${summary.video.gaps} gaps`);
+    const { decoded, different } = pictures(picture);
+    assert.ok(decoded > 60 && different > 0.8 * decoded, `${decoded} pictures, ${different} different`);
     await native.leave();
     assert.deepEqual([...ana.problems, ...cy.problems], []);
+    await assertFewGaps(gateway, summary);
   });
 
   test('leaving, closing the tab and killing the browser are seen by the others in time', async (t) => {
@@ -86,13 +102,13 @@ for (const transport of ['websocket', 'webrtc']) describe(`a call over ${transpo
     const left = await joinPage(t, two, gateway, 'leave', 'Cy', { query });
     await until('Cy is there', async () => (await people(ana)).includes('Cy'));
     await left.getByRole('button', { name: 'Leave', exact: true }).click();
-    await until('Cy has left', async () => !(await people(ana)).includes('Cy'), { timeout: 1500 });
+    await until('Cy has left', async () => !(await people(ana)).includes('Cy'), { timeout: LEAVE_MS, every: 20 });
     await left.close();
 
     const closed = await joinPage(t, two, gateway, 'leave', 'Di', { query });
     await until('Di is there', async () => (await people(ana)).includes('Di'));
     await closed.close({ runBeforeUnload: true });
-    await until('Di has left', async () => !(await people(ana)).includes('Di'), { timeout: 2000 });
+    await until('Di has left', async () => !(await people(ana)).includes('Di'), { timeout: LEAVE_MS, every: 20 });
 
     const killed = await startChromium(t, { hz: 770 });
     await joinPage(t, killed, gateway, 'leave', 'Ed', { query });

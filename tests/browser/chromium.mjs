@@ -56,11 +56,26 @@ export async function received(page, alias, kind, test = () => true, options = {
 /** Names of everybody whom the page shows. */
 export const people = (page) => page.evaluate(() => [...globalThis.wzp.room.participants.values()].map((participant) => participant.alias).sort());
 
-/** Whether the picture in a member's tile moves: two pictures of it, half a second apart, differ. */
-export async function moves(page, id) {
-  const element = page.locator(`[data-participant="${id}"]`).locator('video, canvas').first();
-  const shot = async () => (await element.screenshot()).toString('base64');
-  const first = await shot();
-  await new Promise((resolve) => setTimeout(resolve, 500));
-  return first !== (await shot());
-}
+/** The id of the member whom a page shows under this name. */
+export const memberId = (page, alias) => page.evaluate((name) => [...globalThis.wzp.room.participants.values()].find((one) => one.alias === name)?.id, alias);
+
+/**
+ * Whether the picture in a member's tile moves: its pixels change within two seconds. The pixels of the picture alone, without
+ * what the page draws around and over it.
+ */
+export const moves = (page, id) => page.evaluate(async (id) => {
+  const context = Object.assign(document.createElement('canvas'), { width: 64, height: 36 }).getContext('2d', { willReadFrequently: true });
+  const look = () => {
+    const element = document.querySelector(`[data-participant="${id}"]`)?.querySelector('video, canvas');
+    if (!element) return '';
+    context.drawImage(element, 0, 0, 64, 36);
+    return context.getImageData(0, 0, 64, 36).data.join();
+  };
+  const first = look();
+  for (let tries = 0; first !== '' && tries < 20; tries += 1) {
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    const now = look();
+    if (now !== '' && now !== first) return true;
+  }
+  return false;
+}, id);

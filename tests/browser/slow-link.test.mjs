@@ -1,4 +1,5 @@
-// A viewer whose network carries half of what is sent, and then all of it again. WZP_SLOW_SECONDS=60 stays longer.
+// A viewer whose network carries half of what is sent, and then all of it again. `make perf` stays longer, and sets the bounds
+// to what is meant where nothing else runs.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
@@ -52,15 +53,17 @@ test('half the rate: what one sees of the far camera is no older than half a sec
   const fresh = await takeAges(page);
   t.diagnostic(`from ${from - good} ms after the link is good again: ${again.toFixed(1)} of ${fps.toFixed(1)} pictures a second, ${Math.round(last.bitrate / 1000)} kbit/s, age p50 ${quantile(fresh, 0.5)} ms, p99 ${quantile(fresh, 0.99)} ms`);
 
-  // Both browsers, encoder and decoder share the machine with the link: it is judged by WZP_AGE_P99=500 where nothing else runs.
-  const bound = Number(process.env.WZP_AGE_P99 ?? 900);
+  // Both browsers, encoder and decoder share the machine with the link.
+  const bound = Number(process.env.WZP_AGE_P99 ?? 600);
   assert.ok(p99 <= bound, `pictures are ${p99} ms old at p99`);
   assert.ok(ages.length > 2 * seconds, `${ages.length} pictures in ${seconds} s`);
   assert.ok(packets >= 0.97 * 50 * seconds, `${packets} sound packets in ${seconds} s`);
-  // 1 % of the time where nothing else runs (WZP_CONCEALED=0.01); a busy machine plays late.
-  assert.ok(concealed <= Number(process.env.WZP_CONCEALED ?? 0.05) * 1000 * seconds, `${concealed} ms of sound were concealed`);
+  // A busy machine plays late.
+  assert.ok(concealed <= Number(process.env.WZP_CONCEALED ?? 0.02) * 1000 * seconds, `${concealed} ms of sound were concealed`);
   assert.ok(grown < 16, `the gateway's memory grew by ${grown} MB`);
-  // The source is let up in small steps, so pictures come more seldom for a while: WZP_RECOVERED=0.8 asks for the full rate at once.
-  assert.ok(again >= Number(process.env.WZP_RECOVERED ?? 0.4) * fps, `${again} pictures a second, ${fps} before`);
+  const recovered = Number(process.env.WZP_RECOVERED ?? 0.4);
+  assert.ok(again >= recovered * fps, `${again} pictures a second, ${fps} before`);
+  // Pictures cost bits again as before, if the source is let up as fast as it should be.
+  if (process.env.WZP_RECOVERED) assert.ok(last.bitrate >= recovered * open.bitrate, `${last.bitrate} bit/s, ${open.bitrate} before`);
   assert.ok(quantile(fresh, 0.99) <= bound, `pictures are ${quantile(fresh, 0.99)} ms old after the link is good again`);
 });

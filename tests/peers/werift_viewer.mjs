@@ -1,9 +1,10 @@
-// A WHEP viewer made of werift: `node werift_viewer.mjs URL FILE` writes the H.264 that it receives to the file, ends its
+// A WHEP viewer made of werift: `node werift_viewer.mjs URL PICTURE SOUND` writes the H.264 and the Opus that it receives to files, ends its
 // session after three seconds of media, and prints what it got.
 import { writeFileSync } from 'node:fs';
 import { H264RtpPayload, RTCPeerConnection, RTCRtpCodecParameters } from 'werift';
+import { oggOpus } from './ogg.mjs';
 
-const [url, file] = process.argv.slice(2);
+const [url, picture, sound] = process.argv.slice(2);
 const pc = new RTCPeerConnection({
   codecs: {
     audio: [new RTCRtpCodecParameters({ mimeType: 'audio/opus', clockRate: 48_000, channels: 2, payloadType: 111 })],
@@ -18,7 +19,7 @@ let fragment;
 const enough = new Promise((resolve) => {
   pc.onTrack.subscribe((track) => track.onReceiveRtp.subscribe((rtp) => {
     if (track.kind === 'audio') {
-      sounds.push(rtp.payload.length);
+      sounds.push(rtp.payload);
     } else {
       const unit = H264RtpPayload.deSerialize(rtp.payload, fragment);
       fragment = unit.fragment;
@@ -38,8 +39,9 @@ const response = await fetch(url, { method: 'POST', headers: { 'Content-Type': '
 if (response.status !== 201) throw new Error(`${response.status}: ${await response.text()}`);
 await pc.setRemoteDescription({ type: 'answer', sdp: await response.text() });
 await enough;
-writeFileSync(file, Buffer.concat(units));
+writeFileSync(picture, Buffer.concat(units));
+writeFileSync(sound, oggOpus(sounds));
 const { status } = await fetch(new URL(response.headers.get('Location'), url), { method: 'DELETE' });
-console.log(JSON.stringify({ sounds: sounds.length, bytes: sounds.reduce((sum, size) => sum + size, 0), deleted: status }));
+console.log(JSON.stringify({ sounds: sounds.length, deleted: status }));
 // It leaves sockets open after close().
 process.exit(0);

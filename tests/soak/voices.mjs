@@ -86,6 +86,7 @@ test(`${NATIVES} natives and ${PAGES} browsers talk at random for ${SECONDS} s u
     const sounds = voices({ sources });
     t.diagnostic(`page ${n} (${transport}): ${sounds.length} voices, ${sounds.reduce((sum, one) => sum + one.packets, 0)} packets, ${sounds.reduce((sum, one) => sum + one.lost, 0)} lost; muted and unmuted ${pressed[n]} times; ${page.problems.length} problems`);
     assert.deepEqual(page.problems, []);
+    assert.equal(sounds.reduce((sum, one) => sum + one.decodeErrors, 0), 0, `page ${n} could not decode`);
   }
   const unusual = gateway.log.filter((line) => / WARN | ERROR |resumed=true|end=(?!Left)/.test(line));
   t.diagnostic(`of note in the gateway's log: ${unusual.length ? `\n${unusual.join('\n')}` : 'nothing'}`);

@@ -181,6 +181,8 @@ export interface SourceStats {
   bitrate: number;
   framesDecoded: number;
   framesDropped: number;
+  /** Times that a decoder refused what it was given. WebRTC does not tell. */
+  decodeErrors: number;
   width: number;
   height: number;
   /** From the join to the first picture shown or sound played; 0 while there was none. */

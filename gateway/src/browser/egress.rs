@@ -16,6 +16,7 @@ use crate::room::replay::Replay;
 use crate::room::snapshot::Snapshot;
 use crate::room::subscription::{Cursor, Lag, Next, Start};
 use crate::room::track::Track;
+use crate::room::upstream::Upstream;
 
 /// Pictures that waited longer than this are left out; after that, a keyframe younger than half a second will do.
 const VIDEO_LAG: Lag = Lag {
@@ -63,9 +64,9 @@ pub struct Counters {
 
 /// All that one client receives over its WebSocket.
 #[derive(Debug)]
-pub struct Egress {
+pub struct Egress<R = RoomHandle> {
     viewer: ParticipantId,
-    room: RoomHandle,
+    room: R,
     waker: Arc<Notify>,
     decode: Vec<String>,
     paused: Vec<TrackRef>,
@@ -94,9 +95,9 @@ struct Picture {
     dropped_before: u64,
 }
 
-impl Egress {
+impl<R: Upstream> Egress<R> {
     /// For one client; `decode` names the codecs that it can play.
-    pub fn new(viewer: ParticipantId, room: RoomHandle, decode: Vec<String>) -> Self {
+    pub fn new(viewer: ParticipantId, room: R, decode: Vec<String>) -> Self {
         Self {
             viewer,
             room,
@@ -350,7 +351,7 @@ impl Picture {
     }
 
     /// Starts, or starts again, at the last keyframe. Until when the client has that to decode.
-    fn resume(&mut self, waker: &Arc<Notify>, room: &RoomHandle) -> RoomTime {
+    fn resume(&mut self, waker: &Arc<Notify>, room: &impl Upstream) -> RoomTime {
         let mut cursor = Cursor::new(&self.track, waker);
         let now = room.now();
         let start = cursor.start();
@@ -371,7 +372,7 @@ impl Picture {
     }
 
     /// The next piece of this track.
-    fn next(&mut self, room: &RoomHandle, now: RoomTime) -> Option<Bytes> {
+    fn next(&mut self, room: &impl Upstream, now: RoomTime) -> Option<Bytes> {
         if self.pending.is_none() {
             let (cursor, replay) = self.cursor.as_mut()?;
             match replay.next(cursor, &VIDEO_LAG, self.track.is_silent(), now) {

@@ -43,8 +43,10 @@ const SEND_DEADLINE: Duration = Duration::from_secs(15);
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// Binary messages are acknowledged after this time at the latest …
 const ACK_DELAY: Duration = Duration::from_millis(50);
-/// … and after this many.
+/// … and after this many, …
 const ACK_EVERY: u64 = 16;
+/// … but no sooner after the last time than this.
+const ACK_SPACING: Duration = Duration::from_millis(10);
 /// WebRTC events that may wait.
 const PEER_EVENTS: usize = 256;
 /// Control messages that may wait to be sent.

@@ -21,3 +21,4 @@ pub mod state;
 pub mod subscription;
 pub mod track;
 pub mod uplink;
+pub mod upstream;

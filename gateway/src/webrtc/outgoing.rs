@@ -13,10 +13,10 @@ use crate::media::rtp::history::{self, History};
 use crate::media::rtp::packetize;
 use crate::media::rtp::rewrite::Rewriter;
 use crate::room::keyframes::Reason;
-use crate::room::registry::RoomHandle;
 use crate::room::replay::Replay;
 use crate::room::subscription::{Cursor, Lag, Next, Start};
 use crate::room::track::Track;
+use crate::room::upstream::Upstream;
 use crate::webrtc::assign::Line;
 use crate::webrtc::engine::{Codec, MAX_PAYLOAD, Mid, OutgoingRtp, ReportTime};
 use crate::webrtc::incoming::rtp_codec;
@@ -123,8 +123,13 @@ impl Outgoing {
         self.feed.as_ref().map(|feed| feed.cursor.track())
     }
 
+    /// Payload bytes held for repairs.
+    pub fn held_bytes(&self) -> usize {
+        self.history.bytes()
+    }
+
     /// Carries `track` from its last keyframe on, or nothing.
-    pub fn assign(&mut self, track: Option<&Arc<Track>>, waker: &Arc<Notify>, room: &RoomHandle) {
+    pub fn assign(&mut self, track: Option<&Arc<Track>>, waker: &Arc<Notify>, room: &impl Upstream) {
         if let Some(feed) = self.feed.take() {
             self.dropped += feed.cursor.dropped();
         }
@@ -144,7 +149,7 @@ impl Outgoing {
     }
 
     /// Stops or resumes a track for the sake of bandwidth.
-    pub fn set_paused(&mut self, paused: bool, room: &RoomHandle) {
+    pub fn set_paused(&mut self, paused: bool, room: &impl Upstream) {
         let Some(feed) = &mut self.feed else { return };
         if feed.paused && !paused {
             self.run += 1;
@@ -169,7 +174,7 @@ impl Outgoing {
     /// Hands every packet that is due to `write`.
     pub fn feed(
         &mut self,
-        room: &RoomHandle,
+        room: &impl Upstream,
         now: Instant,
         room_now: RoomTime,
         mut write: impl FnMut(Mid, &OutgoingRtp),
@@ -290,7 +295,7 @@ impl Feed {
             .is_some_and(|replay| replay.poll_timeout().is_some())
     }
 
-    fn start(&mut self, room: &RoomHandle) {
+    fn start(&mut self, room: &impl Upstream) {
         let now = room.now();
         let start = self.cursor.start();
         if start == Start::Live {

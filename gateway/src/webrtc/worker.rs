@@ -328,7 +328,7 @@ impl Loop {
         while let Some(event) = self.engine.poll_event() {
             if let Event::Closed { session, reason } = event {
                 if let Some(peer) = self.peers.remove(&session) {
-                    tracing::debug!(peer = session.0, %reason, "WebRTC session ended");
+                    tracing::debug!(peer = session.0, %reason, left = self.engine.len(), "WebRTC session ended");
                     peer.close(reason.to_string());
                 }
                 continue;
@@ -451,6 +451,7 @@ impl Loop {
         let session = session_of(peer);
         if self.peers.remove(&session).is_some() {
             self.engine.close(now, session);
+            tracing::debug!(peer = session.0, left = self.engine.len(), "WebRTC session closed");
         }
     }
 }

@@ -108,6 +108,11 @@ impl<T> Stream<T> {
         self.under_way.push_back((self.free_at + self.delay, item));
     }
 
+    /// Bytes that wait for their turn on the link.
+    pub fn waiting(&self, now: u64) -> usize {
+        (self.free_at.saturating_sub(now) * self.rate / 1000) as usize
+    }
+
     /// What has arrived by `now`.
     pub fn arrived(&mut self, now: u64) -> Vec<T> {
         let count = self.under_way.iter().take_while(|(at, _)| *at <= now).count();

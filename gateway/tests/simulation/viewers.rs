@@ -1,37 +1,40 @@
-//! Viewers over WebSocket and WebRTC: the gateway's machines on one side, what browsers do on the other.
+//! Viewers over WebSocket and WebRTC: the gateway's egress on one side, what browsers do on the other.
 
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
+use wzp_gateway::browser::egress::{Egress, Out};
+use wzp_gateway::browser::message::parse_media;
 use wzp_gateway::browser::window::Window;
-use wzp_gateway::media::frame::{Frame, RoomTime, RtpPayload};
+use wzp_gateway::media::frame::{Kind, ParticipantId, RoomTime, TrackId};
 use wzp_gateway::media::rtp::depacketize::{Depacketizer, Output};
-use wzp_gateway::media::rtp::history::{self, History};
-use wzp_gateway::media::rtp::packetize;
-use wzp_gateway::media::rtp::reorder::{Limits, Out, Reorder};
-use wzp_gateway::media::rtp::rewrite::Rewriter;
+use wzp_gateway::media::rtp::history;
+use wzp_gateway::media::rtp::reorder::{Limits, Out as Ordered, Reorder};
 use wzp_gateway::media::rtp::sequence::{DuplicateFilter, SequenceExtender};
 use wzp_gateway::room::keyframes::Reason;
-use wzp_gateway::room::replay::Replay;
+use wzp_gateway::room::snapshot::Snapshot;
 use wzp_gateway::room::state::Room;
-use wzp_gateway::room::subscription::{Cursor, Lag, Next};
 use wzp_gateway::room::track::Track;
+use wzp_gateway::room::upstream::Upstream;
+use wzp_gateway::webrtc::assign::Line;
+use wzp_gateway::webrtc::engine::{Codec, Mid, OutgoingRtp};
+use wzp_gateway::webrtc::outgoing::Outgoing;
 
 use crate::links::{Conditions, Link, Random, Stream};
 use crate::publisher::number_of;
 
-const LAG: Lag = Lag {
-    most: 500_000,
-    resync_age: 1_000_000,
-};
-/// A receiver that waits for a keyframe asks again after this, µs.
+/// A browser that waits for a keyframe asks again after this, µs.
 const ASK_INTERVAL: u64 = 500_000;
-/// Payload of an RTP packet.
-const MTU: usize = 1150;
-/// A replay over RTP goes no faster than 50 Mbit/s.
-const PACE_BYTES_PER_MS: u64 = 6_250;
+/// A viewer's request is not for a keyframe that was sent within this, µs.
+const UNDER_WAY: u64 = 100_000;
+/// Browsers report what they lost this often, µs.
+const REPORT_INTERVAL: u64 = 1_000_000;
+/// What the kernel takes beyond what is on the link: `TCP_NOTSENT_LOWAT`.
+const UNSENT: usize = 16 << 10;
 
 /// What every viewer ends in: refuses to decode what cannot be.
 #[derive(Debug, Default)]
@@ -62,116 +65,141 @@ impl Decoder {
         self.decoded += 1;
         self.seen.push((now, number));
     }
-}
 
-/// The gateway's end of a viewer: a cursor with its replay.
-struct Feed {
-    track: Arc<Track>,
-    cursor: Cursor,
-    replay: Replay,
-    asked_at: Option<u64>,
-}
-
-impl Feed {
-    fn new(track: &Arc<Track>, room: &mut Room, now: u64) -> Self {
-        let mut cursor = Cursor::new(track, &Arc::new(Notify::new()));
-        let replay = Replay::new(cursor.start(), RoomTime(now));
-        if replay.wants_keyframe() {
-            room.request_keyframe(track.id(), RoomTime(now), Reason::Join, RoomTime(now));
-        }
-        Self {
-            track: track.clone(),
-            cursor,
-            replay,
-            asked_at: Some(now),
-        }
-    }
-
-    fn next(&mut self, room: &mut Room, now: u64) -> Option<Arc<Frame>> {
-        match self
-            .replay
-            .next(&mut self.cursor, &LAG, self.track.is_silent(), RoomTime(now))
-        {
-            Next::Frame(frame) => Some(frame),
-            Next::NeedsKeyframe => {
-                if self.asked_at.is_none_or(|at| now - at >= ASK_INTERVAL) {
-                    self.asked_at = Some(now);
-                    room.request_keyframe(self.track.id(), RoomTime(now), Reason::Loss, RoomTime(now));
-                }
-                None
-            }
-            Next::Empty | Next::Ended => None,
-        }
+    /// The longest time without a frame between `begin` and `end`, µs.
+    pub fn longest_pause(&self, begin: u64, end: u64) -> u64 {
+        let times = self.seen.iter().map(|(at, _)| *at).filter(|at| *at > begin);
+        let from = [begin].into_iter().chain(times.clone());
+        let pauses = from.zip(times.chain([end])).map(|(from, to)| to.saturating_sub(from));
+        pauses.max().unwrap_or(0)
     }
 }
 
-/// A piece of a frame on a WebSocket.
+/// The room from the viewers' side; its clock is the simulation's.
 #[derive(Debug, Clone)]
-struct Piece {
-    bytes: Bytes,
-    last: bool,
+pub struct Seat {
+    inner: Rc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    base: Instant,
+    now: Cell<u64>,
+    asked: RefCell<Vec<(TrackId, RoomTime, Reason)>>,
+}
+
+impl Seat {
+    pub fn new(base: Instant, now: u64) -> Self {
+        Self {
+            inner: Rc::new(Inner {
+                base,
+                now: Cell::new(now),
+                asked: RefCell::default(),
+            }),
+        }
+    }
+
+    fn instant(&self, now: u64) -> Instant {
+        self.inner.now.set(now);
+        self.inner.base + Duration::from_micros(now)
+    }
+
+    /// Hands what was asked for to the room.
+    fn settle(&self, room: &mut Room, now: u64) {
+        for (track, since, reason) in self.inner.asked.take() {
+            room.request_keyframe(track, since, reason, RoomTime(now));
+        }
+    }
+}
+
+impl Upstream for Seat {
+    fn now(&self) -> RoomTime {
+        RoomTime(self.inner.now.get())
+    }
+
+    fn time_at(&self, instant: Instant) -> RoomTime {
+        RoomTime(instant.saturating_duration_since(self.inner.base).as_micros() as u64)
+    }
+
+    fn request_keyframe(&self, id: TrackId, since: RoomTime, reason: Reason) {
+        self.inner.asked.borrow_mut().push((id, since, reason));
+    }
 }
 
 pub struct WebSocketViewer {
-    feed: Feed,
+    me: ParticipantId,
+    epoch: u64,
+    seat: Seat,
+    egress: Egress<Seat>,
     window: Window,
-    down: Stream<Piece>,
+    down: Stream<Bytes>,
     up: Stream<u64>,
-    base: Instant,
     received: u64,
     frame: BytesMut,
+    /// By number, on the room's clock, ms.
+    timestamps: Vec<(u32, u32)>,
     pub decoder: Decoder,
 }
 
 impl WebSocketViewer {
-    pub fn new(track: &Arc<Track>, room: &mut Room, delay: u64, rate: u64, base: Instant, now: u64) -> Self {
+    pub fn new(me: ParticipantId, epoch: u64, seat: Seat, delay: u64, rate: u64) -> Self {
         Self {
-            feed: Feed::new(track, room, now),
+            me,
+            epoch,
+            egress: Egress::new(me, seat.clone(), vec!["h264".to_owned()]),
+            seat,
             window: Window::default(),
             down: Stream::new(delay, rate),
             up: Stream::new(delay, 0),
-            base,
             received: 0,
             frame: BytesMut::new(),
+            timestamps: Vec::new(),
             decoder: Decoder::default(),
         }
     }
 
+    pub fn set_room(&mut self, snapshot: &Snapshot, now: u64) {
+        self.seat.instant(now);
+        self.egress.update(snapshot);
+    }
+
+    /// Timestamps of what was decoded by number, on the room's clock, ms.
+    pub fn timestamps(&self) -> &[(u32, u32)] {
+        &self.timestamps
+    }
+
     pub fn step(&mut self, room: &mut Room, now: u64) {
-        let instant = self.base + Duration::from_micros(now);
+        let instant = self.seat.instant(now);
         for count in self.up.arrived(now) {
             self.window.acked(count, 0, instant).expect("it was sent");
         }
-        while self.window.open_for_video(instant)
-            && let Some(frame) = self.feed.next(room, now)
-        {
-            // The payload's pieces stand for the messages, which have the same bounds.
-            let pieces = frame.messages().len().max(1);
-            let size = frame.payload.len().div_ceil(pieces);
-            for n in 0..pieces {
-                let bytes = frame.payload.slice(n * size..((n + 1) * size).min(frame.payload.len()));
-                self.window.sent(bytes.len(), instant);
-                let (len, last) = (bytes.len(), n + 1 == pieces);
-                self.down.send(Piece { bytes, last }, len, now);
-            }
+        for (track, bits) in self.egress.judge_capacity(&mut self.window, instant) {
+            room.report_capacity(self.me, self.epoch, track, bits, RoomTime(now));
         }
-        for piece in self.down.arrived(now) {
+        while self.down.waiting(now) < UNSENT
+            && let Out::Message(message) = self.egress.next(&mut self.window, instant)
+        {
+            self.window.sent(message.len(), instant);
+            let len = message.len();
+            self.down.send(message, len, now);
+        }
+        self.seat.settle(room, now);
+        for message in self.down.arrived(now) {
             self.received += 1;
             self.up.send(self.received, 0, now);
-            self.frame.extend_from_slice(&piece.bytes);
-            if piece.last {
-                let frame = self.frame.split();
-                self.decoder.decode(number_of(&frame), now);
+            let media = parse_media(&message).expect("well-formed").expect("media");
+            let header = &media.header;
+            if header.fragment_index() == 0 {
+                self.frame.clear();
+            }
+            self.frame.extend_from_slice(media.payload);
+            if header.fragment_index() + 1 == header.fragment_count() {
+                let frame = number_of(&self.frame.split());
+                self.decoder.decode(frame, now);
+                self.timestamps.push((frame.0, header.timestamp));
             }
         }
     }
-}
-
-#[derive(Debug, Clone)]
-struct Rtp {
-    seq: u16,
-    timestamp: u32,
-    payload: RtpPayload,
 }
 
 /// What a browser tells us by RTCP.
@@ -179,57 +207,67 @@ struct Rtp {
 enum Feedback {
     Nack(Vec<u16>),
     PictureLoss,
+    /// In 1/256.
+    Loss(u8),
 }
 
 pub struct WebRtcViewer {
-    feed: Feed,
-    rewriter: Rewriter,
-    history: History<Rtp>,
-    credit: u64,
-    rtt: u64,
-    down: Link<Rtp>,
+    seat: Seat,
+    leg: Outgoing,
+    waker: Arc<Notify>,
+    down: Link<OutgoingRtp>,
     up: Link<Feedback>,
-    base: Instant,
     extender: SequenceExtender,
     filter: DuplicateFilter,
-    reorder: Reorder<Rtp>,
+    reorder: Reorder<OutgoingRtp>,
     depacketizer: Depacketizer,
     asked_at: Option<u64>,
     began: bool,
+    reported_at: u64,
+    expected: u64,
+    came: u64,
+    /// RTP timestamps of what was decoded, by number.
+    timestamps: Vec<(u32, u32)>,
     pub decoder: Decoder,
     pub nacks: u64,
 }
 
 impl WebRtcViewer {
-    pub fn new(
-        track: &Arc<Track>,
-        room: &mut Room,
-        conditions: Conditions,
-        mut random: Random,
-        base: Instant,
-        now: u64,
-    ) -> Self {
-        let rtt = 2 * conditions.delay;
+    pub fn new(seat: Seat, conditions: Conditions, mut random: Random) -> Self {
         let mut reorder = Reorder::new(Limits::VIDEO);
-        reorder.set_rtt(Duration::from_micros(rtt));
+        reorder.set_rtt(Duration::from_micros(2 * conditions.delay));
+        let line = Line {
+            mid: Mid::new("0").expect("it is short"),
+            kind: Kind::Video,
+            pair: 0,
+            codecs: vec![Codec::H264],
+        };
         let up = Random(random.next());
         Self {
-            feed: Feed::new(track, room, now),
-            rewriter: Rewriter::new(90_000, random.next() as u32),
-            history: History::new(history::Limits::default()),
-            credit: 0,
-            rtt,
+            seat,
+            leg: Outgoing::new(line, random.next() as u32),
+            waker: Arc::default(),
             down: Link::new(conditions, random),
             up: Link::new(conditions, up),
-            base,
             extender: SequenceExtender::default(),
             filter: DuplicateFilter::default(),
             reorder,
             depacketizer: Depacketizer::h264(),
             asked_at: None,
             began: false,
+            reported_at: 0,
+            expected: 0,
+            came: 0,
+            timestamps: Vec::new(),
             decoder: Decoder::default(),
             nacks: 0,
+        }
+    }
+
+    pub fn set_track(&mut self, track: &Arc<Track>, now: u64) {
+        self.seat.instant(now);
+        if self.leg.track().is_none_or(|carried| !Arc::ptr_eq(carried, track)) {
+            self.leg.assign(Some(track), &self.waker, &self.seat);
         }
     }
 
@@ -246,67 +284,62 @@ impl WebRtcViewer {
         self.down.lost
     }
 
-    pub fn step(&mut self, room: &mut Room, elapsed: u64, now: u64) {
-        let instant = self.base + Duration::from_micros(now);
+    /// RTP timestamps of what was decoded, by number.
+    pub fn timestamps(&self) -> &[(u32, u32)] {
+        &self.timestamps
+    }
+
+    pub fn step(&mut self, room: &mut Room, now: u64) {
+        let instant = self.seat.instant(now);
         for feedback in self.up.arrived(now) {
             match feedback {
                 Feedback::Nack(seqs) => {
-                    for seq in seqs {
-                        if let Ok(packet) = self.history.repeat(instant, seq) {
-                            self.down.send(packet.clone(), now);
-                        }
+                    for packet in self.leg.repeat(&seqs, instant) {
+                        self.down.send(packet, now);
                     }
                 }
                 Feedback::PictureLoss => {
-                    let since = RoomTime(now.saturating_sub(self.rtt));
-                    room.request_keyframe(self.feed.track.id(), since, Reason::Viewer, RoomTime(now));
+                    if let Some(track) = self.leg.track() {
+                        let since = RoomTime(now.saturating_sub(UNDER_WAY));
+                        self.seat.request_keyframe(track.id(), since, Reason::Viewer);
+                    }
                 }
+                Feedback::Loss(share) => self.leg.set_loss(share),
             }
         }
-        self.send(room, elapsed, instant, now);
+        while let Some(packet) = self.leg.second_copy(instant) {
+            self.down.send(packet, now);
+        }
+        let down = &mut self.down;
+        self.leg.feed(&self.seat, instant, RoomTime(now), |_, packet| {
+            down.send(packet.clone(), now);
+        });
+        let held = self.leg.held_bytes();
+        assert!(held <= history::Limits::default().bytes, "{held} bytes in the history");
+        self.seat.settle(room, now);
         self.receive(instant, now);
-    }
-
-    fn send(&mut self, room: &mut Room, elapsed: u64, instant: Instant, now: u64) {
-        self.credit = (self.credit + PACE_BYTES_PER_MS * elapsed / 1000).min(128 * 1024);
-        while self.credit > 0
-            && let Some(frame) = self.feed.next(room, now)
-        {
-            let payloads =
-                frame.rtp_payloads(|frame| packetize::h264(&frame.payload, MTU).expect("well-formed").into());
-            let timestamp = self.rewriter.timestamp(instant, 1, frame.ticks as u32);
-            for payload in payloads.iter() {
-                let packet = Rtp {
-                    seq: self.rewriter.sequence(),
-                    timestamp,
-                    payload: payload.clone(),
-                };
-                let size = payload.bytes.len();
-                self.credit = self.credit.saturating_sub(size as u64);
-                self.history.push(instant, packet.seq, size, packet.clone());
-                self.down.send(packet, now);
-            }
-        }
-        let limits = history::Limits::default();
-        assert!(self.history.bytes() <= limits.bytes);
     }
 
     fn receive(&mut self, instant: Instant, now: u64) {
         for packet in self.down.arrived(now) {
             let seq = self.extender.extend(packet.seq);
             if self.filter.is_new(seq) {
-                self.began = true;
+                if !self.began {
+                    (self.began, self.expected) = (true, seq);
+                }
+                self.came += 1;
                 self.reorder.push(instant, seq, packet);
             }
         }
         while let Some(out) = self.reorder.pop(instant) {
-            let Out::Packet { seq, packet } = out else { continue };
-            let payload = &packet.payload;
+            let Ordered::Packet { seq, packet } = out else { continue };
             self.depacketizer
-                .push(seq, packet.timestamp, payload.marker, &payload.bytes);
+                .push(seq, packet.timestamp, packet.marker, &packet.payload);
             while let Some(output) = self.depacketizer.poll() {
                 if let Output::Frame(unit) = output {
-                    self.decoder.decode(number_of(&unit.data), now);
+                    let frame = number_of(&unit.data);
+                    self.decoder.decode(frame, now);
+                    self.timestamps.push((frame.0, unit.timestamp));
                 }
             }
         }
@@ -321,5 +354,19 @@ impl WebRtcViewer {
             self.asked_at = Some(now);
             self.up.send(Feedback::PictureLoss, now);
         }
+        if now - self.reported_at >= REPORT_INTERVAL {
+            self.reported_at = now;
+            self.report(now);
+        }
+    }
+
+    fn report(&mut self, now: u64) {
+        let highest = self.extender.highest().map_or(self.expected, |seq| seq + 1);
+        let expected = highest.saturating_sub(self.expected);
+        let lost = expected.saturating_sub(self.came);
+        if let Some(share) = (256 * lost).checked_div(expected) {
+            self.up.send(Feedback::Loss(share.min(255) as u8), now);
+        }
+        (self.expected, self.came) = (highest, 0);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use wzp_gateway::media::frame::{ParticipantId, RoomTime};
+use wzp_gateway::media::frame::RoomTime;
 use wzp_gateway::native::counters::Counters;
 use wzp_gateway::native::ingress::Ingress;
 use wzp_gateway::native::rate::Rates;
@@ -21,7 +21,7 @@ use wzp_proto::identity::Fingerprint;
 use crate::links::{Conditions, Link, Random, Stream};
 use crate::native_viewer::NativeViewer;
 use crate::publisher::Publisher;
-use crate::viewers::{Decoder, WebRtcViewer, WebSocketViewer};
+use crate::viewers::{Decoder, Seat, WebRtcViewer, WebSocketViewer};
 
 /// What happens within it is looked at once, µs.
 const STEP: u64 = 4_000;
@@ -32,6 +32,13 @@ const LAST_KEYFRAME: u64 = 8_000_000;
 const END: u64 = 10_500_000;
 /// Whoever shows a frame this old in the end, or older, is not live.
 const LIVE: u64 = 12;
+/// Between two pictures, µs.
+const PICTURE: u64 = 33_334;
+/// What a frame may take beyond the delays of its links: it waits for the steps of the ingress and of the egress, and for the
+/// link's rate.
+const HOPS: u64 = 4 * STEP + 12_000;
+/// A source that does not answer is asked every 2 s in the end, and a little more often in the beginning.
+const REQUESTS_TO_THE_SILENT: usize = 9;
 
 /// What a run is made of.
 #[derive(Debug, Clone)]
@@ -45,6 +52,7 @@ pub struct Scenario {
     up: Conditions,
     bounds: Bounds,
     viewers: Vec<Newcomer>,
+    end: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +73,32 @@ impl Scenario {
     /// Links without loss, jitter or bounds.
     pub fn good(seed: u64) -> Self {
         Self::new(seed, true)
+    }
+
+    /// A crowd that comes within a second.
+    pub fn crowd(seed: u64, viewers: u64) -> Self {
+        let mut scenario = Self::new(seed, true);
+        let newcomer = |n| Newcomer {
+            at: 3_000_000 + 1_000_000 * n / viewers,
+            leaves: None,
+            kind: n % 4,
+            down: Conditions {
+                delay: 5_000,
+                ..Conditions::default()
+            },
+            rate: 10_000,
+        };
+        scenario.viewers = (0..viewers).map(newcomer).collect();
+        scenario.end = 5_000_000;
+        scenario
+    }
+
+    /// Good links for `seconds`, a viewer of each kind, and a source whose clock is off by `drift` millionths.
+    pub fn drifting(seed: u64, drift: i64, seconds: u64) -> Self {
+        let mut scenario = Self::crowd(seed, 4);
+        scenario.drift = drift;
+        scenario.end = 1_000_000 * seconds;
+        scenario
     }
 
     fn new(seed: u64, good: bool) -> Self {
@@ -114,6 +148,7 @@ impl Scenario {
                 tight
             },
             viewers,
+            end: END,
         }
     }
 }
@@ -150,6 +185,14 @@ pub struct Outcome {
     pub nacks: u64,
     pub nacks_of_viewers: u64,
     pub keyframes_asked: u64,
+    /// From a join to the first frame, beyond the link's delay: the slowest, µs.
+    pub first: u64,
+    /// From a join until what is shown is live, beyond the links' delay and a round trip to the source: the slowest, µs.
+    pub live: u64,
+    /// The longest time without a new frame from a second after the join on, µs.
+    pub pause: u64,
+    /// How far timestamps come away from the time at which the frame was made, µs.
+    pub off: u64,
     pub trace: u64,
 }
 
@@ -163,6 +206,10 @@ impl Outcome {
         self.nacks += other.nacks;
         self.nacks_of_viewers += other.nacks_of_viewers;
         self.keyframes_asked += other.keyframes_asked;
+        self.first = self.first.max(other.first);
+        self.live = self.live.max(other.live);
+        self.pause = self.pause.max(other.pause);
+        self.off = self.off.max(other.off);
         self.trace ^= other.trace;
     }
 }
@@ -181,7 +228,17 @@ impl fmt::Display for Outcome {
             self.nacks,
             self.nacks_of_viewers,
             self.keyframes_asked
-        )
+        )?;
+        // Measured on good links only.
+        if self.live > 0 {
+            let [first, live, pause] = [self.first, self.live, self.pause].map(|time| time / 1000);
+            write!(
+                f,
+                "; first frame after {first} ms, live after {live} ms, pauses of {pause} ms; timestamps off by {} µs",
+                self.off
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -214,6 +271,8 @@ pub struct World {
     signals: Stream<Signal>,
     track: Option<Arc<Track>>,
     viewers: BTreeMap<usize, (Joined, Viewer)>,
+    /// When each frame was made.
+    made: Vec<u64>,
     asked_at: Vec<u64>,
     outcome: Outcome,
     trace: DefaultHasher,
@@ -222,7 +281,7 @@ pub struct World {
 impl World {
     pub fn new(scenario: Scenario, base: Instant) -> Self {
         let mut random = Random(scenario.seed);
-        let mut room = Room::new(100);
+        let mut room = Room::new(1 + scenario.viewers.len());
         let member = enter(&mut room, 0, 0);
         let counters = Arc::<Counters>::default();
         let ingress = Ingress::new(member.id, Rates::default(), [1, 1], counters.clone(), RoomTime(0));
@@ -246,6 +305,7 @@ impl World {
             signals: Stream::new(scenario.up.delay, 0),
             track: None,
             viewers: BTreeMap::new(),
+            made: Vec::new(),
             asked_at: Vec::new(),
             outcome: Outcome::default(),
             trace: DefaultHasher::new(),
@@ -256,7 +316,7 @@ impl World {
 
     pub fn run(mut self) -> Outcome {
         let mut now = 0;
-        while now < END {
+        while now < self.scenario.end {
             self.step(now);
             now += STEP;
         }
@@ -278,7 +338,7 @@ impl World {
             match viewer {
                 Viewer::Native(viewer) => viewer.step(&mut self.room, STEP, now),
                 Viewer::WebSocket(viewer) => viewer.step(&mut self.room, now),
-                Viewer::WebRtc(viewer) => viewer.step(&mut self.room, STEP, now),
+                Viewer::WebRtc(viewer) => viewer.step(&mut self.room, now),
             }
         }
         self.effects(now);
@@ -294,7 +354,11 @@ impl World {
 
     /// The publisher's side: frames, repairs, the gateway's ingress.
     fn publish(&mut self, now: u64) {
-        for datagram in self.publisher.frame(now) {
+        let datagrams = self.publisher.frame(now);
+        if !datagrams.is_empty() {
+            self.made.push(now);
+        }
+        for datagram in datagrams {
             self.up.send(datagram, now);
         }
         for signal in self.signals.arrived(now) {
@@ -329,7 +393,7 @@ impl World {
                 && let Some(track) = self.track.clone()
             {
                 let joined = enter(&mut self.room, n as u32 + 1, now);
-                let viewer = self.viewer(&newcomer, joined.id, &track, now);
+                let viewer = self.viewer(&newcomer, &joined, &track, now);
                 self.outcome.viewers += 1;
                 self.viewers.insert(n, (joined, viewer));
             }
@@ -343,20 +407,28 @@ impl World {
         }
     }
 
-    fn viewer(&mut self, newcomer: &Newcomer, id: ParticipantId, track: &Arc<Track>, now: u64) -> Viewer {
+    fn viewer(&mut self, newcomer: &Newcomer, joined: &Joined, track: &Arc<Track>, now: u64) -> Viewer {
         let random = Random(self.random.next());
         let Newcomer { down, rate, .. } = *newcomer;
-        let room = &mut self.room;
+        let snapshot = self.room.snapshot();
+        let seat = Seat::new(self.base, now);
         match newcomer.kind {
             0 | 1 => {
-                let mut viewer = NativeViewer::new(id, newcomer.kind == 1, down, rate.max(100) as usize, random, now);
-                viewer.set_room(&room.snapshot());
+                let asks = newcomer.kind == 1;
+                let mut viewer = NativeViewer::new(joined.id, asks, down, rate.max(100) as usize, random, now);
+                viewer.set_room(&snapshot);
                 Viewer::Native(Box::new(viewer))
             }
-            2 => Viewer::WebSocket(Box::new(WebSocketViewer::new(
-                track, room, down.delay, rate, self.base, now,
-            ))),
-            _ => Viewer::WebRtc(Box::new(WebRtcViewer::new(track, room, down, random, self.base, now))),
+            2 => {
+                let mut viewer = WebSocketViewer::new(joined.id, joined.epoch, seat, down.delay, rate);
+                viewer.set_room(&snapshot, now);
+                Viewer::WebSocket(Box::new(viewer))
+            }
+            _ => {
+                let mut viewer = WebRtcViewer::new(seat, down, random);
+                viewer.set_track(track, now);
+                Viewer::WebRtc(Box::new(viewer))
+            }
         }
     }
 
@@ -378,8 +450,11 @@ impl World {
         if changed {
             let snapshot = self.room.snapshot();
             for (_, viewer) in self.viewers.values_mut() {
-                if let Viewer::Native(viewer) = viewer {
-                    viewer.set_room(&snapshot);
+                match (viewer, &self.track) {
+                    (Viewer::Native(viewer), _) => viewer.set_room(&snapshot),
+                    (Viewer::WebSocket(viewer), _) => viewer.set_room(&snapshot, now),
+                    (Viewer::WebRtc(viewer), Some(track)) => viewer.set_track(track, now),
+                    (Viewer::WebRtc(_), None) => {}
                 }
             }
         }
@@ -419,6 +494,37 @@ impl World {
         }
     }
 
+    /// How fast a viewer on a good link had a picture, a live one, and how steadily it moved.
+    fn measure(&mut self, newcomer: &Newcomer, viewer: &Viewer) {
+        let (decoder, made) = (viewer.decoder(), &self.made);
+        let since = |at: u64| at.saturating_sub(newcomer.at + newcomer.down.delay);
+        let first = decoder.seen.first().map_or(u64::MAX, |(at, _)| since(*at));
+        let path = self.scenario.up.delay + newcomer.down.delay + HOPS;
+        let live = |(at, number): &&(u64, u32)| at.saturating_sub(made[*number as usize]) <= path + PICTURE;
+        let live = decoder.seen.iter().find(live).map_or(u64::MAX, |(at, _)| {
+            since(*at).saturating_sub(2 * self.scenario.up.delay)
+        });
+        let pause = decoder.longest_pause(newcomer.at + 1_000_000, self.scenario.end);
+        // From the time at which a frame came to the gateway its timestamp may be away by what its clock has to learn.
+        let off = |(number, ms): &(u32, u32)| {
+            let came = made[*number as usize] + self.scenario.up.delay;
+            (u64::from(*ms) * 1000).abs_diff(came)
+        };
+        let off = match viewer {
+            Viewer::WebSocket(viewer) => viewer.timestamps().iter().map(off).max().unwrap_or(0),
+            Viewer::WebRtc(viewer) => {
+                assert_source_spacing(viewer.timestamps());
+                0
+            }
+            Viewer::Native(_) => 0,
+        };
+        let outcome = &mut self.outcome;
+        outcome.first = outcome.first.max(first);
+        outcome.live = outcome.live.max(live);
+        outcome.pause = outcome.pause.max(pause);
+        outcome.off = outcome.off.max(off);
+    }
+
     fn judge(&mut self) {
         for pair in self.asked_at.windows(2) {
             // A request that was due within a step goes out at its end.
@@ -428,10 +534,15 @@ impl World {
                 self.scenario
             );
         }
+        // A keyframe of its own that comes soon after a request is taken for an answer.
+        if !self.scenario.answers_keyframes && self.scenario.group >= 300 {
+            let asked = self.asked_at.len();
+            assert!(asked <= REQUESTS_TO_THE_SILENT, "{asked} requests: {:?}", self.scenario);
+        }
         let newest = u64::from(self.publisher.newest());
         let viewers = std::mem::take(&mut self.viewers);
         for (n, (_, viewer)) in &viewers {
-            let newcomer = &self.scenario.viewers[*n];
+            let newcomer = self.scenario.viewers[*n];
             // A path that does not take the stream's rate is live at its keyframes only.
             if self.scenario.good || newcomer.rate > 400 {
                 let last = viewer.decoder().last.map(u64::from);
@@ -439,11 +550,23 @@ impl World {
                 assert!(live, "viewer {n} is at {last:?} of {newest}: {:?}", self.scenario);
             }
             self.count(viewer);
+            if self.scenario.good {
+                self.measure(&newcomer, viewer);
+            }
         }
         self.outcome.keyframes_asked = self.asked_at.len() as u64;
         self.outcome.lost += self.up.lost;
         self.outcome.repaired += self.counters.video_repaired_in.get();
         self.outcome.trace = self.trace.finish();
+    }
+}
+
+/// RTP timestamps are as far apart as the source's own, which are in ms.
+fn assert_source_spacing(timestamps: &[(u32, u32)]) {
+    for pair in timestamps.windows(2) {
+        let [(before, at), (number, then)] = [pair[0], pair[1]];
+        let own = number * 100 / 3 - before * 100 / 3;
+        assert_eq!(then.wrapping_sub(at), own * 90, "from frame {before} to {number}");
     }
 }
 

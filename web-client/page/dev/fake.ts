@@ -253,7 +253,7 @@ export class FakeRoom extends Room {
   private source({ id, alias }: Participant, kind: "audio" | "video", seconds: number): SourceStats {
     const bad = id % 4 === 3;
     const wave = Math.sin(seconds * (1 + id / 9));
-    return { id, alias, kind, slot: 0, codec: kind === "audio" ? "opus" : "h264", packets: Math.round(seconds * (kind === "audio" ? 50 : 120)), lost: bad ? Math.round(seconds * 5) : 1, bitrate: kind === "audio" ? 30_000 + wave * 3000 : 900_000 + wave * 200_000, framesDecoded: Math.round(seconds * 30), framesDropped: bad ? 14 : 0, width: kind === "video" ? 640 : 0, height: kind === "video" ? 360 : 0, firstFrameMs: 120 + id * 17, freezeMs: bad ? Math.round(seconds * 60) : 0, freezeCount: bad ? Math.round(seconds / 3) : 0, delayMs: 60 + (bad ? 180 : 0) + wave * 15, audioLevel: 0.05, dominantHz: 220 };
+    return { id, alias, kind, slot: 0, codec: kind === "audio" ? "opus" : "h264", packets: Math.round(seconds * (kind === "audio" ? 50 : 120)), lost: bad ? Math.round(seconds * 5) : 1, bitrate: kind === "audio" ? 30_000 + wave * 3000 : 900_000 + wave * 200_000, framesDecoded: Math.round(seconds * 30), framesDropped: bad ? 14 : 0, decodeErrors: 0, width: kind === "video" ? 640 : 0, height: kind === "video" ? 360 : 0, firstFrameMs: 120 + id * 17, freezeMs: bad ? Math.round(seconds * 60) : 0, freezeCount: bad ? Math.round(seconds / 3) : 0, delayMs: 60 + (bad ? 180 : 0) + wave * 15, audioLevel: 0.05, dominantHz: 220 };
   }
 
   private talk(): void {

@@ -12,8 +12,14 @@ export class OpusDecoder {
   static readonly MAX_INSIDE = 25;
   #decoder: AudioDecoder | undefined;
   #inside: number[] = [];
+  #errors = 0;
 
   constructor(readonly onSound: (sound: DecodedSound) => void) {}
+
+  /** Packets that the decoder refused. */
+  get errors(): number {
+    return this.#errors;
+  }
 
   static get isSupported(): boolean {
     return typeof AudioDecoder !== "undefined";
@@ -25,14 +31,20 @@ export class OpusDecoder {
     try {
       if (!this.#decoder || this.#decoder.state === "closed") {
         this.#inside = [];
-        this.#decoder = new AudioDecoder({ output: (data) => this.#output(data), error: () => this.close() });
+        this.#decoder = new AudioDecoder({ output: (data) => this.#output(data), error: () => this.#failed() });
         this.#decoder.configure({ codec: "opus", sampleRate: 48_000, numberOfChannels: stereo(packet) ? 2 : 1 });
       }
       this.#inside.push(timestamp);
       this.#decoder.decode(new EncodedAudioChunk({ type: "key", timestamp: Math.round(timestamp * 1000), data: packet }));
     } catch {
-      this.close();
+      this.#failed();
     }
+  }
+
+  /** Goes on with another decoder at the next packet. */
+  #failed(): void {
+    this.#errors++;
+    this.close();
   }
 
   close(): void {

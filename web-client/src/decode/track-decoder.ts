@@ -42,6 +42,7 @@ export class TrackDecoder {
   #newestDecoded = 0;
   #decoded = 0;
   #dropped = 0;
+  #errors = 0;
   #width = 0;
   #height = 0;
   #firstAt = 0;
@@ -94,7 +95,7 @@ export class TrackDecoder {
 
   stats(): VideoTrackStats {
     return {
-      key: this.key, framesDecoded: this.#decoded, framesDropped: this.#dropped, width: this.#width, height: this.#height, firstFrameAt: this.#firstAt,
+      key: this.key, framesDecoded: this.#decoded, framesDropped: this.#dropped, decodeErrors: this.#errors, width: this.#width, height: this.#height, firstFrameAt: this.#firstAt,
       freezeMs: this.#freezes.freezeMs, freezeCount: this.#freezes.freezeCount, delayMs: this.#delay,
     };
   }
@@ -132,6 +133,7 @@ export class TrackDecoder {
 
   /** After an error everything up to the next keyframe is lost. */
   #restart(): void {
+    this.#errors++;
     if (this.#decoder && this.#decoder.state !== "closed") this.#decoder.close();
     this.#decoder = undefined;
     this.#inside.clear();

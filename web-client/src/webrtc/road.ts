@@ -142,7 +142,7 @@ export class WebRtcRoad {
       const sound = measured.find(({ mid }) => mid === bound.mid);
       return [
         {
-          id: participant.id, alias: participant.alias, kind: bound.kind, slot: bound.slot, ...figures,
+          id: participant.id, alias: participant.alias, kind: bound.kind, slot: bound.slot, ...figures, decodeErrors: 0,
           width: bound.video?.videoWidth ?? figures.width, height: bound.video?.videoHeight ?? figures.height,
           firstFrameMs: bound.firstAt === 0 ? 0 : Math.max(0, Math.round(bound.firstAt - joinedAt)),
           audioLevel: sound?.audioLevel ?? 0, dominantHz: sound?.dominantHz ?? 0,

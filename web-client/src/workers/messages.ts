@@ -81,6 +81,7 @@ export interface ReceivedStats {
   bitrate: number;
   framesDecoded: number;
   framesDropped: number;
+  decodeErrors: number;
   width: number;
   height: number;
   /** 0: nothing shown or played yet. */
@@ -122,6 +123,7 @@ export interface VideoTrackStats {
   key: TrackKey;
   framesDecoded: number;
   framesDropped: number;
+  decodeErrors: number;
   width: number;
   height: number;
   firstFrameAt: number;

@@ -220,7 +220,7 @@ export class Receiver {
 
 function audioFigures(track: Incoming, played: PlayoutStats | undefined, rate: number): Omit<ReceivedStats, "key" | "codec" | "packets" | "lost" | "bitrate"> {
   return {
-    framesDecoded: track.decodedPackets, framesDropped: track.packets - track.decodedPackets, width: 0, height: 0,
+    framesDecoded: track.decodedPackets, framesDropped: track.packets - track.decodedPackets, decodeErrors: track.decoder?.errors ?? 0, width: 0, height: 0,
     firstFrameAt: track.firstPlayedAt, freezeMs: played?.concealedMs ?? 0, freezeCount: played?.concealments ?? 0,
     delayMs: played?.delayMs ?? 0, audioLevel: played?.level ?? 0, dominantHz: played ? dominantHz(played.played, rate) : 0,
   };
@@ -228,7 +228,7 @@ function audioFigures(track: Incoming, played: PlayoutStats | undefined, rate: n
 
 function videoFigures(track: Incoming, shown: VideoTrackStats | undefined): Omit<ReceivedStats, "key" | "codec" | "packets" | "lost" | "bitrate"> {
   return {
-    framesDecoded: shown?.framesDecoded ?? 0, framesDropped: track.reassembler.framesDropped + (shown?.framesDropped ?? 0),
+    framesDecoded: shown?.framesDecoded ?? 0, framesDropped: track.reassembler.framesDropped + (shown?.framesDropped ?? 0), decodeErrors: shown?.decodeErrors ?? 0,
     width: shown?.width ?? 0, height: shown?.height ?? 0, firstFrameAt: shown?.firstFrameAt ?? 0,
     freezeMs: shown?.freezeMs ?? 0, freezeCount: shown?.freezeCount ?? 0, delayMs: shown?.delayMs ?? 0, audioLevel: 0, dominantHz: 0,
   };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use wzp_proto::header::Flags;
 use wzp_proto::video::{ReassemblyLimits, ReassemblyStats};
 use wzp_proto::{AssembledFrame, Codec, MediaPacket, MediaType, Reassembler, ReassemblyError};
 
@@ -66,22 +67,25 @@ fn the_recorded_frames_come_out_in_any_order() {
 #[test]
 fn recorded_video_of_a_room_comes_out_whole_at_every_receiver() {
     let golden = load("video_room_timeline.json");
-    let mut receivers: BTreeMap<String, (Reassembler, usize)> = BTreeMap::new();
+    let mut receivers: BTreeMap<String, (Reassembler, usize, usize)> = BTreeMap::new();
     for event in golden["timeline"]["events"].as_array().unwrap() {
         let Some(kind) = event["event"].as_str().filter(|kind| kind.ends_with("datagram")) else {
             continue;
         };
         let place = format!("{} {kind} {}", event["at"], event["peer"]);
-        let (reassembler, frames) = receivers.entry(place).or_default();
+        let (reassembler, frames, ends) = receivers.entry(place).or_default();
         let packet = MediaPacket::decode(bytes(event, "hex")).unwrap();
         if packet.header.media_type == MediaType::Video {
             *frames += usize::from(reassembler.push(&packet, NOW).unwrap().is_some());
+            *ends += usize::from(packet.header.flags.contains(Flags::FRAME_END));
         }
     }
-    assert!(receivers.len() >= 3);
-    assert!(receivers.values().any(|(_, frames)| *frames > 0));
-    for (reassembler, _) in receivers.values() {
-        assert_eq!(reassembler.stats().refused, 0);
+    let seeing = receivers.values().filter(|(_, frames, _)| *frames > 0).count();
+    assert!(seeing >= 3, "{seeing} of {} places had pictures", receivers.len());
+    for (place, (reassembler, frames, ends)) in &receivers {
+        assert_eq!(frames, ends, "{place}");
+        assert_eq!(reassembler.stats().refused, 0, "{place}");
+        assert_eq!(reassembler.pending_bytes(), 0, "{place}");
     }
 }
 

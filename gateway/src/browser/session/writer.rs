@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use wzp_proto::codec::Codec;
 
-use super::{ACK_DELAY, ACK_EVERY, End, SEND_DEADLINE, Shared, Sink, lock, send_now};
+use super::{ACK_DELAY, ACK_EVERY, ACK_SPACING, End, SEND_DEADLINE, Shared, Sink, lock, send_now};
 use crate::browser::egress::Out;
 use crate::browser::message::{Member, ToClient};
 use crate::media::frame::ParticipantId;
@@ -61,14 +61,17 @@ impl Writer<'_> {
             if waiting > 0 && ack_due.is_none() {
                 ack_due = Some(now + ACK_DELAY);
             }
-            let spaced = now.saturating_duration_since(last_ack) >= Duration::from_millis(10);
-            if spaced && waiting > 0 && (waiting >= ACK_EVERY || ack_due.is_some_and(|due| due <= now)) {
+            let mut ack_at = match waiting >= ACK_EVERY {
+                true => Some(last_ack + ACK_SPACING),
+                false => ack_due,
+            };
+            if ack_at.is_some_and(|at| at <= now) {
                 if let Err(end) = send_now(sink, &ToClient::Ack { media: received }).await {
                     return end;
                 }
                 self.shared.acknowledged.store(received, Ordering::Relaxed);
                 last_ack = now;
-                ack_due = None;
+                (ack_due, ack_at) = (None, None);
             }
             if ping_at <= now {
                 ping_at = now + self.ping;
@@ -106,7 +109,7 @@ impl Writer<'_> {
                     let replay = lock(&self.shared.egress)
                         .poll_timeout()
                         .map(|at| now + Duration::from_micros(at.since(self.room.time_at(now))));
-                    let wake = [Some(ping_at), Some(now + TICK), ack_due, replay]
+                    let wake = [Some(ping_at), Some(now + TICK), ack_at, replay]
                         .into_iter()
                         .flatten()
                         .min()
