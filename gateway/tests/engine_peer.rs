@@ -47,6 +47,8 @@ struct Client {
     connected: bool,
     /// The network to and from it is cut.
     silent: bool,
+    /// The network to it is cut; what it sends arrives.
+    deaf: bool,
 }
 
 fn h264() -> RTCRtpCodec {
@@ -117,6 +119,7 @@ impl Client {
             alerts: 0,
             connected: false,
             silent: false,
+            deaf: false,
         }
     }
 
@@ -249,7 +252,7 @@ impl World {
                 continue;
             };
             let segment = transmit.segment_size.unwrap_or(transmit.contents.len());
-            if !client.silent {
+            if !client.silent && !client.deaf {
                 transmit
                     .contents
                     .chunks(segment)
@@ -504,6 +507,33 @@ fn a_peer_that_falls_silent_is_gone_after_10_s() {
 }
 
 #[test]
+fn requests_alone_prove_no_consent() {
+    let mut world = World::new(Config::default());
+    let viewer = world.join("198.51.100.1:5000", false);
+    world.connect(viewer);
+    world.run(Duration::from_secs(5));
+    let cut = world.now - world.start;
+    world.clients[viewer].deaf = true;
+    let offer = world.clients[viewer].pc.local_description().unwrap().sdp;
+    let answer = world.clients[viewer].pc.remote_description().unwrap().sdp.clone();
+    let username = format!("{}:{}", attribute(&answer, "ice-ufrag"), attribute(&offer, "ice-ufrag"));
+    for _ in 0..11 {
+        // Somebody who knows the password keeps asking, from the address that the media goes to.
+        let request = binding_request(&username, &attribute(&answer, "ice-pwd"), true);
+        let from = world.clients[viewer].address;
+        world.engine.handle_datagram(world.now, Local::UDP, from, &request);
+        world.run(Duration::from_secs(1));
+    }
+    let (at, reason) = world.closed(viewer).expect("still sent to");
+    let took = at - cut;
+    assert_eq!(reason, Reason::ConsentLost);
+    assert!(
+        took > Duration::from_secs(7) && took <= Duration::from_millis(10_500),
+        "{took:?}"
+    );
+}
+
+#[test]
 fn a_peer_that_comes_back_in_time_is_connected_again() {
     let mut world = World::new(Config::default());
     let viewer = world.join("198.51.100.1:5000", false);
@@ -619,7 +649,8 @@ fn a_session_moves_with_its_peer() {
     world.write(viewer, 256, &Bytes::from_static(&[0x65, 0x88, 1])).unwrap();
     world.run(Duration::from_millis(50));
     assert_eq!(world.clients[viewer].received.len(), 1, "stray: {:?}", world.stray);
-    assert_eq!(world.closed(viewer), None);
+    world.run(Duration::from_secs(20));
+    assert_eq!(world.closed(viewer), None, "it is well where it is");
 }
 
 #[test]

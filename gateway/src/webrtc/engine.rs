@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 mod addresses;
 mod bandwidth;
+mod consent;
 mod feedback;
 mod inbound;
 mod keys;

@@ -214,6 +214,7 @@ impl Outgoing {
 
     /// The packets among `seqs` that can be repeated.
     pub fn repeat(&mut self, seqs: &[u16], now: Instant) -> Vec<OutgoingRtp> {
+        let refused_before = self.history.refused();
         let repeated: Vec<OutgoingRtp> = seqs
             .iter()
             .filter_map(|seq| self.history.repeat(now, *seq).ok().cloned())
@@ -225,6 +226,10 @@ impl Outgoing {
             let copies = copies.filter(|packet| history.repeat_again(packet.payload.len()));
             self.copies
                 .extend(copies.map(|packet| (now + SECOND_COPY, packet.clone())));
+        }
+        let refused = self.history.refused();
+        if refused > refused_before {
+            tracing::debug!(mid = %self.line.mid, refused, "a viewer asks for more repeats than its stream has");
         }
         repeated
     }

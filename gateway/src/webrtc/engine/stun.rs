@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 
 use rtc::crypto::RTCCrypto;
-use rtc::stun::attributes::{ATTR_USE_CANDIDATE, ATTR_USERNAME};
+use rtc::stun::attributes::{ATTR_ICE_CONTROLLED, ATTR_PRIORITY, ATTR_USE_CANDIDATE, ATTR_USERNAME};
 use rtc::stun::fingerprint::FINGERPRINT;
 use rtc::stun::integrity::MessageIntegrity;
 use rtc::stun::message::{
-    BINDING_REQUEST, BINDING_SUCCESS, CLASS_ERROR_RESPONSE, CLASS_SUCCESS_RESPONSE, Message, TransactionId,
-    is_stun_message,
+    BINDING_REQUEST, BINDING_SUCCESS, CLASS_ERROR_RESPONSE, CLASS_SUCCESS_RESPONSE, Message, Setter as _,
+    TransactionId, is_stun_message,
 };
+use rtc::stun::textattrs::TextAttribute;
 use rtc::stun::xoraddr::XorMappedAddress;
 
 /// What kind of message it is.
@@ -86,4 +87,31 @@ impl Parsed {
             .ok()?;
         Some(response.raw)
     }
+}
+
+/// A binding request to a controlling peer (RFC 8445, section 7.2.4) with its transaction; `username` is theirs, then ours.
+pub(super) fn consent_check(
+    username: String,
+    password: &str,
+    tie_breaker: u64,
+    crypto: &dyn RTCCrypto,
+) -> Option<([u8; 12], Vec<u8>)> {
+    // That of a peer-reflexive candidate, as which the peer may take us.
+    const PRIORITY: u32 = 110 << 24 | 65_535 << 8 | 255;
+    let mut request = Message::new();
+    let transaction = TransactionId::new();
+    request
+        .build(&[
+            Box::new(BINDING_REQUEST),
+            Box::new(transaction),
+            Box::new(TextAttribute::new(ATTR_USERNAME, username)),
+        ])
+        .ok()?;
+    request.add(ATTR_ICE_CONTROLLED, &tie_breaker.to_be_bytes());
+    request.add(ATTR_PRIORITY, &PRIORITY.to_be_bytes());
+    MessageIntegrity::new_short_term_integrity_with_provider(password.to_owned(), crypto)
+        .add_to(&mut request)
+        .ok()?;
+    FINGERPRINT.add_to(&mut request).ok()?;
+    Some((transaction.0, request.raw))
 }

@@ -25,6 +25,7 @@ use rtc::shared::error::Error;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use rtc::srtp::context::Context;
 
+use super::consent::Consent;
 use super::keys::{Identity, handshake_config, srtp_contexts};
 use super::offer::{Credentials, Fingerprint};
 use super::srtp::Decryption;
@@ -35,7 +36,7 @@ use super::types::{Config, Local, Protocol, Reason};
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// Checks sent to a candidate before it is given up.
 const MAX_CHECKS: u16 = 40;
-/// The agent's housekeeping once connected; it sends a consent check every 2 s.
+/// The agent's housekeeping once connected.
 const CONNECTED_INTERVAL: Duration = Duration::from_secs(1);
 /// Source addresses that one session may use over its life, so that a peer cannot grow the agent's tables.
 const MAX_PEER_ADDRESSES: usize = 64;
@@ -74,6 +75,7 @@ pub(super) struct Transport {
     identity: Arc<Identity>,
     agent: Agent,
     local: Credentials,
+    remote: Credentials,
     lite: bool,
     path: Option<Path>,
     /// The peer has chosen the path; before, it is merely one that works.
@@ -85,7 +87,7 @@ pub(super) struct Transport {
     remote_candidates: usize,
     /// The candidate of ours that stands for each socket family, as the agent knows it.
     sockets: Vec<(Protocol, SocketAddr)>,
-    last_consent: Instant,
+    consent: Consent,
     /// Last genuine message over the path in use.
     path_seen: Instant,
     last_check: Instant,
@@ -153,13 +155,14 @@ impl Transport {
             agent.add_local_candidate(CandidateHostConfig { base_config, tcp_type }.new_candidate_host()?)?;
             sockets.push((protocol, address));
         }
-        agent.start_connectivity_checks(now, false, remote.ufrag, remote.password)?;
+        agent.start_connectivity_checks(now, false, remote.ufrag.clone(), remote.password.clone())?;
 
         let handshake = handshake_config(&identity, fingerprints, dtls_client)?;
         let server_config = (!dtls_client).then(|| handshake.clone());
         Ok(Self {
             agent,
             local,
+            remote,
             lite: config.ice_lite,
             path: None,
             nominated: false,
@@ -167,7 +170,7 @@ impl Transport {
             peers: Vec::new(),
             remote_candidates: 0,
             sockets,
-            last_consent: now,
+            consent: Consent::new(now),
             path_seen: now,
             last_check: now,
             check_in_flight: None,
@@ -202,7 +205,7 @@ impl Transport {
 
     /// When the peer last proved that it wants our packets.
     pub fn last_consent(&self) -> Instant {
-        self.last_consent
+        self.consent.last()
     }
 
     /// Our credentials.
@@ -216,13 +219,13 @@ impl Transport {
         self.agent
             .restart(now, local.ufrag.clone(), local.password.clone(), true)?;
         self.agent
-            .start_connectivity_checks(now, false, remote.ufrag, remote.password)?;
-        self.local = local;
+            .start_connectivity_checks(now, false, remote.ufrag.clone(), remote.password.clone())?;
+        (self.local, self.remote) = (local, remote);
         self.nominated = false;
         self.pending_nomination = None;
         self.peers.clear();
         self.remote_candidates = 0;
-        self.last_consent = now;
+        self.consent.renew(now);
         self.flush_agent(now);
         Ok(())
     }
@@ -273,6 +276,10 @@ impl Transport {
                 self.peers.push(key);
             }
         }
+        if message.class == Class::Response && self.consent.is_awaited(message) {
+            self.note_consent(now, from, datagram);
+            return;
+        }
         let Some(accepted) = self.feed_agent(now, from, datagram) else {
             return;
         };
@@ -309,6 +316,7 @@ impl Transport {
                 }
                 match self.pending_nomination.take() {
                     Some((path, request)) if path.peer == from.peer => {
+                        self.consent.renew(now);
                         self.select(now, from, true);
                         // Now that its own check succeeded, the agent accepts the nomination it had to leave aside.
                         let _ = self.feed_agent(now, from, &request);
@@ -316,6 +324,7 @@ impl Transport {
                     other => {
                         self.pending_nomination = other;
                         if self.path.is_none() || now >= self.path_seen + PATH_HOLD {
+                            self.consent.renew(now);
                             self.select(now, from, false);
                         }
                     }
@@ -348,8 +357,41 @@ impl Transport {
         Some(self.agent.handle_read(message).is_ok())
     }
 
+    /// A response to one of our own checks came.
+    fn note_consent(&mut self, now: Instant, from: Path, datagram: &[u8]) {
+        let (Some(path), Some(mut response)) = (self.path, Parsed::read(datagram)) else {
+            return;
+        };
+        let crypto = self.identity.crypto.clone();
+        let round_trip = self
+            .consent
+            .take_response(now, path, &mut response, &self.remote, crypto.crypto());
+        if let Some(round_trip) = round_trip
+            && path.peer == from.peer
+        {
+            self.rtt = Some(round_trip);
+            self.path_seen = now;
+        }
+    }
+
+    fn check_consent(&mut self, now: Instant) {
+        // An ICE-lite agent sends no checks.
+        let Some(path) = self.path.filter(|_| !self.lite) else {
+            return;
+        };
+        let crypto = self.identity.crypto.clone();
+        let check = self
+            .consent
+            .check(now, path, &self.local, &self.remote, crypto.crypto());
+        if let Some(check) = check {
+            self.outgoing.push_back((path, BytesMut::from(&check[..])));
+        }
+    }
+
     fn note_genuine(&mut self, now: Instant, from: Path) {
-        self.last_consent = now;
+        if self.lite {
+            self.consent.renew(now);
+        }
         if self.path.is_some_and(|path| path.peer == from.peer) {
             self.path_seen = now;
         }
@@ -489,10 +531,12 @@ impl Transport {
             self.agent.poll_timeout()
         };
         let dtls = self.dtls.poll_timeout(&DTLS_PEER);
-        ice.into_iter().chain(dtls).min()
+        let consent = self.path.filter(|_| !self.lite).map(|_| self.consent.next());
+        ice.into_iter().chain(dtls).chain(consent).min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.check_consent(now);
         let due = if self.nominated {
             now >= self.last_check + CONNECTED_INTERVAL
         } else {
