@@ -232,6 +232,19 @@ describe("figures", () => {
       assert.equal(await group.locator('dt:text-is("First picture after") + dd').textContent(), "1.2 s");
       assert.equal(await group.locator('dt:text-is("Freezes") + dd').textContent(), "7");
     }));
+
+  test("of the people list are each one's door, quality and marks, in words", () =>
+    inCall(3, { more: "&quiet=1" }, async (page) => {
+      await press(page, "show-people");
+      const row = (name) => page.locator("#people-list .person", { hasText: name });
+      await row("Ana Lima").getByText("Streaming tool, by WHIP").waitFor();
+      await row("Ana Lima").getByText("good connection").waitFor({ state: "attached" });
+      // Of his sound every tenth packet is lost.
+      await row("Ben").getByText("Streaming tool, by RTMP").waitFor();
+      await row("Ben").getByText("poor connection").waitFor({ state: "attached" });
+      await page.evaluate(() => globalThis.room.change(2, { muted: { audio: true, video: true }, state: "reconnecting" }));
+      for (const words of ["Reconnecting…", "muted", "camera off"]) await row("Ana Lima").getByText(words, { exact: true }).waitFor({ state: "attached" });
+    }));
 });
 
 describe("nothing jumps or overflows", () => {

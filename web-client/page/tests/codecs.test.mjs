@@ -4,15 +4,6 @@ import { after, before, describe, test } from "node:test";
 import { BINARY, enter, startGateway, untilStats } from "./gateway.mjs";
 import { accessible, endAll, inState, launch, open, shot } from "./harness.mjs";
 
-/** Runs in the page and in all its workers before anything else. */
-async function lackingBrowser(visit, patch) {
-  await visit.context.addInitScript(patch);
-  await visit.context.route(/worker[^/]*\.js/u, async (route) => {
-    const answer = await route.fetch();
-    await route.fulfill({ response: answer, body: `${patch};\n${await answer.text()}` });
-  });
-}
-
 /** A decoder that takes every configuration and then fails. */
 const BROKEN_DECODER = `globalThis.VideoDecoder = class {
   static isConfigSupported() { return Promise.resolve({ supported: true }); }
@@ -23,6 +14,8 @@ const BROKEN_DECODER = `globalThis.VideoDecoder = class {
   decode() { queueMicrotask(() => this.state === "closed" || this.init.error(new DOMException("no such codec", "EncodingError"))); }
   close() { this.state = "closed"; }
 }`;
+
+const WITHOUT_CODECS = `for (const name of ["VideoDecoder", "VideoEncoder", "AudioDecoder", "AudioEncoder"]) delete globalThis[name]`;
 
 describe("a browser that lacks a codec", { skip: BINARY ? false : "WZP_GATEWAY names no binary" }, () => {
   let gateway;
@@ -35,43 +28,44 @@ describe("a browser that lacks a codec", { skip: BINARY ? false : "WZP_GATEWAY n
 
   after(endAll);
 
-  for (const [what, patch] of [
-    ["by its own word", `VideoDecoder.isConfigSupported = ({ codec }) => Promise.resolve({ supported: !codec.startsWith("avc1") })`],
-    ["as its decoder fails", BROKEN_DECODER],
-    ["without any decoder", `delete globalThis.VideoDecoder`],
-  ]) {
-    test(`to decode, ${what}: the tile says so`, async () => {
-      const room = `lacking-${what.replaceAll(" ", "-")}`;
-      const ana = await enter(gateway, browser, "Ana", room, "&transport=ws");
-      const ben = await open(browser);
-      await lackingBrowser(ben, patch);
-      await ben.page.goto(`${gateway.base}/${room}?name=Ben&autojoin=1&transport=ws`);
-      await inState(ben.page, "call");
-      await ben.page.locator(".tile:not([data-local]) .overlay").getByText("This browser cannot show this picture (H.264). Sound goes on.").waitFor();
-      if (what.startsWith("as")) {
-        await shot(ben.page, "gateway-codec-missing-desktop-light");
-        await accessible(ben.page, "a codec is missing");
-      }
-      await untilStats(ben.page, `(s) => s.sources.some((x) => x.kind === "audio" && x.packets > 20)`);
-      assert.deepEqual(ben.errors, []);
-      await ben.context.close();
-      await ana.context.close();
-    });
+  /** Ben, by the WebSocket, in a browser that is not what it was: the page and its workers, which are there before the join, are changed by a script. */
+  async function enterLacking(room, script) {
+    const visit = await open(browser);
+    const { page } = visit;
+    await page.addInitScript(script);
+    await page.goto(`${gateway.base}/${room}?name=Ben&transport=ws`);
+    await inState(page, "lobby");
+    for (const deadline = Date.now() + 15_000; page.workers().length < 2 && Date.now() < deadline; ) await page.waitForEvent("worker", { timeout: 1000 }).catch(() => undefined);
+    for (const worker of page.workers()) await worker.evaluate(script);
+    await page.getByRole("button", { name: "Join" }).click();
+    await inState(page, "call");
+    return visit;
   }
 
-  test("to encode, and to decode sound: it is told what the others do not get, and that nobody will be heard", async () => {
-    const ben = await open(browser);
-    await lackingBrowser(ben, "delete globalThis.VideoEncoder; delete globalThis.AudioEncoder; delete globalThis.AudioDecoder");
-    await ben.page.goto(`${gateway.base}/mute-and-deaf?name=Ben&autojoin=1&transport=ws`);
-    await inState(ben.page, "call");
-    for (const words of [
-      "The others do not get your camera: This browser can encode neither H.264 nor AV1.",
-      "The others do not get your microphone: This browser cannot encode Opus sound.",
-      "This browser cannot decode Opus sound; you will hear nobody.",
-    ]) {
-      await ben.page.locator("#toasts").getByText(words).waitFor();
-    }
-    assert.deepEqual(ben.errors, []);
-    await ben.context.close();
+  test("to decode, as its decoder finds out: the tile says so, sound goes on", async () => {
+    const ana = await enter(gateway, browser, "Ana", "broken", "&transport=ws");
+    const { context, page, errors } = await enterLacking("broken", BROKEN_DECODER);
+    await page.locator(".tile:not([data-local]) .overlay").getByText("This browser cannot show this picture (H.264). Sound goes on.").waitFor();
+    await shot(page, "gateway-codec-missing-desktop-light");
+    await accessible(page, "a codec is missing");
+    await untilStats(page, `(s) => s.sources.some((x) => x.kind === "audio" && x.packets > 20)`);
+    assert.deepEqual(errors, []);
+    await context.close();
+    await ana.context.close();
+  });
+
+  test("altogether, by the WebSocket: it is told who cannot be seen, what the others do not get, and that nobody will be heard", async () => {
+    const ana = await enter(gateway, browser, "Ana", "bare-of-codecs", "&transport=ws");
+    const { context, page, errors } = await enterLacking("bare-of-codecs", WITHOUT_CODECS);
+    const read = (words) => page.locator("#announcer").getByText(words).waitFor({ state: "attached" });
+    await page.locator(".tile:not([data-local]) .overlay").getByText("This browser cannot show this picture (H.264). Sound goes on.").waitFor();
+    await Promise.all([
+      read("The others do not get your camera: This browser can encode neither H.264 nor AV1."),
+      read("The others do not get your microphone: This browser cannot encode Opus sound."),
+      read("This browser cannot decode Opus sound; you will hear nobody."),
+    ]);
+    assert.deepEqual(errors, []);
+    await context.close();
+    await ana.context.close();
   });
 });
