@@ -227,6 +227,7 @@ async fn a_video_that_is_hidden_while_it_is_paused_is_not_paused_any_more() {
     let there = |snapshot: &Arc<Snapshot>| snapshot.tracks_for(viewer.id()).count() == 1;
     until(&mut snapshots, "a track", there).await;
     let (mut peer, mut told) = room.peer(&viewer, Follow::Everyone, line(engine::Kind::Video, true));
+    peer.set_receiving(true, &room.waker);
     let track = peer.outgoing.iter().find_map(carried).unwrap();
     let measured = Measured {
         rate: 1_000_000,
