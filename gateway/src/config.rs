@@ -93,7 +93,7 @@ pub struct Settings {
     /// Connections at once, over all doors [default: 4000]
     #[arg(long, env = "WZP_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
-    /// Connections at once from one address [default: 200]
+    /// Connections at once from one IPv4 address or IPv6 /64 network, over all doors [default: 200]
     #[arg(long, env = "WZP_MAX_CONNECTIONS_PER_IP", value_name = "N")]
     pub max_connections_per_ip: Option<usize>,
     /// Newcomers get everything since the last keyframe at once if that is at most so old, ms [default: 2500]

@@ -223,6 +223,21 @@ mod tests {
 
     proptest! {
         #[test]
+        fn size_of_any_sequence_header_is_told_or_not(
+            flips in proptest::collection::vec(0..(SEQUENCE_HEADER.len() - 2) * 8, 0..12),
+            len in 0..SEQUENCE_HEADER.len() - 1,
+            rest in proptest::collection::vec(prop_oneof![Just(0u8), Just(0xff), any::<u8>()], 0..40),
+        ) {
+            let mut header = SEQUENCE_HEADER[2..].to_vec();
+            for flip in flips {
+                header[flip / 8] ^= 0x80 >> (flip % 8);
+            }
+            header.truncate(len);
+            header.extend(rest);
+            sequence_size(&header.into());
+        }
+
+        #[test]
         fn any_bytes_are_taken_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             Normalizer::default().push(&Bytes::from(bytes)).ok();
         }
