@@ -6,7 +6,7 @@ import { rateWords, sourceSecond, timeWords } from "./statspanel.js";
 
 function source(change: Partial<SourceStats> = {}): SourceStats {
   return {
-    id: 2, alias: "Ana", kind: "video", slot: 0, codec: "h264", packets: 0, lost: 0, bitrate: 0, framesDecoded: 0, framesDropped: 0, width: 640, height: 360,
+    id: 2, alias: "Ana", kind: "video", slot: 0, codec: "h264", packets: 0, lost: 0, bitrate: 0, framesDecoded: 0, framesDropped: 0, decodeErrors: 0, width: 640, height: 360,
     firstFrameMs: 0, freezeMs: 0, freezeCount: 0, delayMs: 50, audioLevel: 0, dominantHz: 0, ...change,
   };
 }
