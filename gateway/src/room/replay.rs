@@ -1,8 +1,9 @@
-//! The replay: how a newcomer gets from the cached keyframe to live.
+//! The replay: how a newcomer gets from the cached keyframe to live, and how who fell behind gets there again.
 //!
 //! Up to the soft bounds everything goes at once. Past them the cached keyframe goes alone, so that there is a picture, and
 //! the source is asked for a fresh one; the deltas, which may take long to send and to decode, follow only if it does not
-//! come. Works on a [`Cursor`], knows no transport and reads no clock.
+//! come. Who fell behind waits for a fresh keyframe for as long, and then reads on where it was. Works on a [`Cursor`], knows
+//! no transport and reads no clock.
 
 use crate::media::frame::RoomTime;
 use crate::room::subscription::{Cursor, Lag, Next, Start};
@@ -38,6 +39,8 @@ pub const FRESH_KEYFRAME_WAIT: u64 = 250_000;
 pub struct Replay {
     wants_keyframe: bool,
     hold: Option<Hold>,
+    /// The receiver fell behind, and waits for a keyframe until then.
+    behind_until: Option<RoomTime>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +73,7 @@ impl Replay {
                 still,
                 sent: None,
             }),
+            behind_until: None,
         }
     }
 
@@ -80,7 +84,7 @@ impl Replay {
 
     /// When [`Replay::next`] should be called though nothing was appended: deltas are waiting for their time.
     pub fn poll_timeout(&self) -> Option<RoomTime> {
-        Some(self.hold?.until)
+        self.hold.map(|hold| hold.until).or(self.behind_until)
     }
 
     /// Takes the place of [`Cursor::next`]. [`Next::Empty`] is returned as well while deltas wait for a fresh keyframe.
@@ -88,7 +92,7 @@ impl Replay {
     /// ([`Track::is_silent`](crate::room::track::Track::is_silent)), so that nothing is worth waiting for.
     pub fn next(&mut self, cursor: &mut Cursor, lag: &Lag, source_silent: bool, now: RoomTime) -> Next {
         let Some(hold) = &mut self.hold else {
-            return cursor.next(lag);
+            return self.follow(cursor, lag, source_silent, now);
         };
         let cached = hold.sent.unwrap_or(cursor.position());
         if cursor.skip_to_keyframe_from(cached + 1) {
@@ -110,5 +114,22 @@ impl Replay {
             self.hold = None;
         }
         cursor.next(lag)
+    }
+
+    fn follow(&mut self, cursor: &mut Cursor, lag: &Lag, source_silent: bool, now: RoomTime) -> Next {
+        let next = cursor.next(lag);
+        if !(matches!(next, Next::NeedsKeyframe | Next::Ended) && cursor.may_go_on_late()) {
+            self.behind_until = None;
+            return next;
+        }
+        let until = *self.behind_until.get_or_insert(now.plus(FRESH_KEYFRAME_WAIT));
+        if now < until && !source_silent && !cursor.track().has_ended() {
+            return next;
+        }
+        self.behind_until = None;
+        match cursor.go_on_late() {
+            true => cursor.next(lag),
+            false => next,
+        }
     }
 }

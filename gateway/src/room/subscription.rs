@@ -14,8 +14,8 @@ pub enum Next {
     Frame(Arc<Frame>),
     /// Nothing new yet: wait for the wake-up.
     Empty,
-    /// Nothing that this receiver could decode: a keyframe is needed, and [`Cursor::next`] goes on at the next one by itself.
-    /// Comes anew at every call while that lasts; one request to the keyframe owner is enough, it repeats by itself.
+    /// Nothing that this receiver could decode in time: a keyframe is needed, and [`Cursor::next`] goes on at the next one by
+    /// itself. Comes anew at every call while that lasts; one request to the keyframe owner is enough, it repeats by itself.
     NeedsKeyframe,
     /// The track has ended and everything was read.
     Ended,
@@ -53,6 +53,10 @@ pub struct Lag {
     pub resync_age: u64,
 }
 
+/// A receiver that fell behind may go on late once it has been in time for this long since it last did, µs of media time:
+/// one whose path is too slow for the stream would else be late for ever.
+const STEADY: u64 = 3_000_000;
+
 /// A receiver's place in a track. Not shared: one reader each.
 #[derive(Debug)]
 pub struct Cursor {
@@ -67,6 +71,12 @@ struct Place {
     /// One more than the last index that was delivered. Nothing before it is delivered again.
     floor: u64,
     waiting: bool,
+    /// While waiting: the frame that follows what the receiver has, with which it could go on late.
+    follows: Option<u64>,
+    /// It went on late, and has not been in time for long since.
+    was_late: bool,
+    /// Time of the first frame since which all were in time.
+    in_time_since: Option<RoomTime>,
     catching_up: Option<CatchingUp>,
     dropped: u64,
 }
@@ -90,6 +100,9 @@ impl Cursor {
                 next: end,
                 floor: 0,
                 waiting: track.id().kind == Kind::Video,
+                follows: None,
+                was_late: false,
+                in_time_since: None,
                 catching_up: None,
                 dropped: 0,
             },
@@ -113,26 +126,40 @@ impl Cursor {
         self.place.waiting
     }
 
+    /// There is something that was not read yet, be it of use or not.
+    pub fn has_more(&self) -> bool {
+        self.track.end() > self.place.next
+    }
+
+    /// Frames are read late on purpose, at twice the source's speed or faster.
+    pub fn is_catching_up(&self) -> bool {
+        self.place.catching_up.is_some()
+    }
+
     /// Moves to the last keyframe for a late join or a resumption. Nothing that this cursor has delivered comes again: a
-    /// receiver whose decoder begins anew, and may be given old frames once more, takes a new cursor.
+    /// receiver whose decoder begins anew, and may be given old frames once more, takes a new cursor. What was found is
+    /// counted with the track.
     pub fn start(&mut self) -> Start {
+        let start = self.find_start();
+        self.track.counters().replays.count(&start);
+        start
+    }
+
+    fn find_start(&mut self) -> Start {
         let log = self.track.log();
         self.place.next = log.end();
+        self.place.follows = None;
         if self.track.id().kind == Kind::Audio {
             return Start::Live;
         }
         let bounds = self.track.bounds();
-        let replay = bounds.hard_age > 0 && bounds.hard_bytes > 0;
         let keyframe = log.keyframe().filter(|keyframe| keyframe.index >= self.place.floor);
-        let (Some(keyframe), Some(newest), true) = (keyframe, log.newest(), replay) else {
+        let usable = keyframe.and_then(|keyframe| Some((keyframe, log.replay_from(keyframe, bounds)?)));
+        let Some((keyframe, (age, bytes))) = usable else {
             self.place.waiting = true;
             return Start::NeedsKeyframe;
         };
-        let age = newest.time.since(keyframe.time);
-        let bytes = log.bytes_from(keyframe.index);
-        self.place.next = keyframe.index;
-        self.place.waiting = false;
-        self.place.catching_up = CatchingUp::from(&log, keyframe.time);
+        self.place.go_to(&log, keyframe);
         Start::Replay {
             age,
             bytes,
@@ -180,9 +207,47 @@ impl Cursor {
         again
     }
 
-    /// Leaves out everything up to the newest keyframe that is younger than `lag.resync_age`, or waits for a new one.
+    /// What was delivered last is lost to the receiver for good: leaves out everything up to the newest keyframe that is
+    /// younger than `lag.resync_age`, or waits for a new one.
     pub fn resync(&mut self, lag: &Lag) {
         self.place.jump(&self.track.log(), lag);
+        self.place.follows = None;
+    }
+
+    /// What was delivered last did not go out, because there was no place for it; `begun`: but for a part of it. Like
+    /// [`Cursor::resync`], but if there is no such keyframe the receiver could still go on with this very frame.
+    pub fn give_back(&mut self, lag: &Lag, begun: bool) {
+        self.place.jump(&self.track.log(), lag);
+        if self.place.waiting {
+            self.place.follows = self.place.next.checked_sub(1);
+        }
+        // A path that takes nothing at all is not too slow, it stands still.
+        self.place.was_late &= begun;
+    }
+
+    /// The receiver waits for a keyframe, and [`Cursor::go_on_late`] may help it. One that did not keep up after it last went
+    /// on late is not helped again.
+    pub(super) fn may_go_on_late(&self) -> bool {
+        let place = &self.place;
+        place.waiting && !place.was_late && (place.follows.is_some() || self.track.has_keyframe_from(place.next))
+    }
+
+    /// Goes on with old frames after all, if they are in the log and within the replay's bounds: from the newest keyframe if
+    /// the receiver does not have it, else with what follows its last frame. False: nothing but a keyframe will help.
+    pub(super) fn go_on_late(&mut self) -> bool {
+        let log = self.track.log();
+        let place = &mut self.place;
+        place.was_late = true;
+        let keyframe = log.keyframe().filter(|keyframe| keyframe.index >= place.next);
+        let follows = || place.follows.and_then(|index| log.get(index));
+        let Some(first) = keyframe.or_else(follows) else {
+            return false;
+        };
+        let found = log.replay_from(first, self.track.bounds()).is_some();
+        if found {
+            place.go_to(&log, first);
+        }
+        found
     }
 
     /// Index of the frame that comes next if nothing is left out.
@@ -250,6 +315,8 @@ impl Place {
     fn may_go(&mut self, frame: &Frame, newest: RoomTime, most: u64) -> bool {
         if newest.since(frame.time) <= most {
             self.catching_up = None;
+            let since = *self.in_time_since.get_or_insert(frame.time);
+            self.was_late &= frame.time.since(since) < STEADY;
             return true;
         }
         self.catching_up
@@ -264,19 +331,26 @@ impl Place {
             .filter(|(newest, keyframe)| keyframe.index >= self.next && newest.time.since(keyframe.time) <= oldest);
         match usable {
             Some((_, keyframe)) => self.go_to(log, keyframe),
+            // What that leaves out is known, and counted, when a keyframe comes.
             None => {
-                self.dropped += log.end().saturating_sub(self.next);
-                self.next = log.end();
+                if !self.waiting {
+                    self.follows = (self.next == self.floor).then_some(self.next);
+                }
                 self.waiting = true;
+                self.in_time_since = None;
             }
         }
     }
 
-    fn go_to(&mut self, log: &Log, keyframe: &Frame) {
-        self.dropped += keyframe.index.saturating_sub(self.next);
-        self.next = keyframe.index;
+    /// To a keyframe, or to what follows the last frame that was delivered.
+    fn go_to(&mut self, log: &Log, first: &Frame) {
+        self.dropped += first.index.saturating_sub(self.next);
+        self.next = first.index;
+        self.floor = self.floor.min(first.index);
         self.waiting = false;
-        self.catching_up = CatchingUp::from(log, keyframe.time);
+        self.follows = None;
+        self.in_time_since = None;
+        self.catching_up = CatchingUp::from(log, first.time);
     }
 }
 

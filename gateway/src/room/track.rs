@@ -1,20 +1,20 @@
 //! The track: a bounded log of frames with one writer and any number of cursors.
 
 use std::collections::VecDeque;
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::media::frame::{Draft, Forms, Frame, Kind, MAX_FRAME, RoomTime, TrackId};
+use crate::room::subscription::Start;
 
 /// Frames that are not needed any more leave this many per append, so that no append holds the lock for a whole group of
 /// pictures, and a replay that is faster than this many times the source's speed never loses the ground it reads from.
 const SPARED_PER_APPEND: usize = 4;
-
-/// Bytes of a log that keeps nothing for newcomers.
-const TAIL_BYTES: usize = 1 << 20;
 
 /// How much a track keeps, and up to when a newcomer is served from it. A hard bound of 0 turns replay off: newcomers wait
 /// for the next keyframe, and only the tail is kept.
@@ -24,13 +24,16 @@ pub struct Bounds {
     pub soft_age: u64,
     /// Bytes from the keyframe on, for [`Bounds::soft_age`].
     pub soft_bytes: usize,
-    /// The log never spans more media time than this, or than [`Bounds::tail`], µs.
+    /// Nothing older than this is replayed, µs of media time. The log never spans more than this, or than [`Bounds::tail`].
     pub hard_age: u64,
-    /// The log never costs more than this after an append, bytes (payloads, bookkeeping, and every form that a door has
-    /// made of a frame so far, see [`Forms`]); the newest frame alone is kept whatever it costs.
+    /// Nothing larger than this is replayed, bytes. The log never costs more than this, or than [`Bounds::tail_bytes`], after
+    /// an append (payloads, bookkeeping, and every form that a door has made of a frame so far, see [`Forms`]); the newest
+    /// frame alone is kept whatever it costs.
     pub hard_bytes: usize,
     /// Frames before the last keyframe are kept this long for receivers that are a little behind, µs.
     pub tail: u64,
+    /// A log may cost this much for them, however little is replayed, bytes.
+    pub tail_bytes: usize,
 }
 
 impl Bounds {
@@ -41,6 +44,7 @@ impl Bounds {
         hard_age: 12_000_000,
         hard_bytes: 6 << 20,
         tail: 1_000_000,
+        tail_bytes: 1 << 20,
     };
     /// The bounds of a track of this kind, where pictures have `video`.
     pub fn of(kind: Kind, video: Self) -> Self {
@@ -57,7 +61,13 @@ impl Bounds {
         hard_age: 1_000_000,
         hard_bytes: 256 << 10,
         tail: 1_000_000,
+        tail_bytes: 256 << 10,
     };
+
+    /// Something is replayed at all.
+    pub fn replays(&self) -> bool {
+        self.hard_age > 0 && self.hard_bytes > 0
+    }
 }
 
 /// What a track has seen, for statistics.
@@ -71,6 +81,59 @@ pub struct TrackCounters {
     pub keyframes: AtomicU64,
     /// Frames refused: the ingress lost what they refer to, or they were larger than any door can send.
     pub refused: AtomicU64,
+    /// What newcomers found.
+    pub replays: ReplayCounters,
+}
+
+/// What newcomers, and receivers that resumed or switched to a track, found in its log.
+#[derive(Debug, Default)]
+pub struct ReplayCounters {
+    /// A keyframe within the soft bounds: all at once.
+    pub hit: AtomicU64,
+    /// One between the soft bounds and the hard ones: a fresh one was asked for.
+    pub stale: AtomicU64,
+    /// None to begin with.
+    pub miss: AtomicU64,
+}
+
+/// The numbers of [`ReplayCounters`] at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Replays {
+    /// See [`ReplayCounters::hit`].
+    pub hit: u64,
+    /// See [`ReplayCounters::stale`].
+    pub stale: u64,
+    /// See [`ReplayCounters::miss`].
+    pub miss: u64,
+}
+
+impl ReplayCounters {
+    pub(super) fn count(&self, start: &Start) {
+        let counter = match start {
+            Start::Live => return,
+            Start::Replay { fresh: true, .. } => &self.hit,
+            Start::Replay { fresh: false, .. } => &self.stale,
+            Start::NeedsKeyframe => &self.miss,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// As they are now.
+    pub fn now(&self) -> Replays {
+        Replays {
+            hit: self.hit.load(Ordering::Relaxed),
+            stale: self.stale.load(Ordering::Relaxed),
+            miss: self.miss.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl AddAssign for Replays {
+    fn add_assign(&mut self, other: Self) {
+        self.hit += other.hit;
+        self.stale += other.stale;
+        self.miss += other.miss;
+    }
 }
 
 /// One audio or video stream of a source.
@@ -132,6 +195,13 @@ impl Log {
         self.frames.iter().skip(skip).map(|frame| frame.payload.len()).sum()
     }
 
+    /// Media time (µs) and payload bytes from a frame on, if that may be replayed.
+    pub(super) fn replay_from(&self, first: &Frame, bounds: &Bounds) -> Option<(u64, usize)> {
+        let age = self.newest()?.time.since(first.time);
+        let bytes = self.bytes_from(first.index);
+        (bounds.replays() && age <= bounds.hard_age && bytes <= bounds.hard_bytes).then_some((age, bytes))
+    }
+
     fn cost(&self, forms: &Forms) -> usize {
         forms.cost(self.frames.len(), self.payload_bytes)
     }
@@ -142,12 +212,9 @@ impl Log {
         let Some(newest) = self.frames.back().map(|frame| frame.time) else {
             return;
         };
-        // Without replay there is still a tail to read from.
+        // However little is replayed, there is a tail to read from.
         let hard_age = bounds.hard_age.max(bounds.tail);
-        let hard_bytes = match bounds.hard_bytes {
-            0 => TAIL_BYTES,
-            bytes => bytes,
-        };
+        let hard_bytes = bounds.hard_bytes.max(bounds.tail_bytes);
         let keep_from = self.keyframe().map_or(u64::MAX, |keyframe| keyframe.index);
         let mut spared = 0;
         while let Some(front) = self.frames.front() {

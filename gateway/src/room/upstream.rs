@@ -17,6 +17,9 @@ pub trait Upstream {
 
     /// Asks the keyframe owner of a track for a keyframe newer than `since`.
     fn request_keyframe(&self, id: TrackId, since: RoomTime, reason: Reason);
+
+    /// Counts a request that the receiver has not made, because its last one is too young.
+    fn withhold_keyframe(&self, reason: Reason);
 }
 
 impl Upstream for RoomHandle {
@@ -30,5 +33,9 @@ impl Upstream for RoomHandle {
 
     fn request_keyframe(&self, id: TrackId, since: RoomTime, reason: Reason) {
         Self::request_keyframe(self, id, since, reason);
+    }
+
+    fn withhold_keyframe(&self, reason: Reason) {
+        Self::withhold_keyframe(self, reason);
     }
 }

@@ -9,6 +9,7 @@ mod follow;
 pub mod incoming;
 pub mod net;
 pub mod outgoing;
+mod pace;
 pub mod peer;
 pub mod shortage;
 pub mod tell;

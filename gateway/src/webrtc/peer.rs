@@ -442,6 +442,9 @@ impl Peer {
     /// What the path to the peer carries, bits per second.
     pub fn set_estimate(&mut self, bps: u64, _now: Instant) {
         self.estimate = Some(bps);
+        for leg in &mut self.outgoing {
+            leg.set_estimate(bps);
+        }
     }
 
     /// Who sends nothing is reported no more, which the room understands.

@@ -146,7 +146,7 @@ fn keyframe_that_is_too_old_is_skipped_for_a_newer_one() {
 }
 
 #[test]
-fn lagging_picture_without_a_recent_keyframe_waits() {
+fn lagging_cursor_by_itself_waits_when_there_is_no_recent_keyframe() {
     let mut source = Source::video();
     let mut cursor = source.cursor();
     source.key();
@@ -177,6 +177,7 @@ fn keyframe_that_became_old_while_nobody_read_does_not_end_a_wait() {
 fn overrun_cursor_is_told_and_goes_on_at_a_keyframe() {
     let bounds = Bounds {
         hard_bytes: 20_000,
+        tail_bytes: 20_000,
         ..Bounds::VIDEO
     };
     let mut source = Source::new(video_id(1), bounds);

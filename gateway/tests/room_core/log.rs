@@ -195,16 +195,45 @@ fn newest_frame_is_kept_whatever_it_costs() {
         video_id(1),
         Bounds {
             hard_bytes: 10_000,
+            tail_bytes: 10_000,
             ..Bounds::VIDEO
         },
     );
+    let mut live = source.cursor();
     source.key();
     source.size = 50_000;
     source.key();
     assert_eq!(source.track.held().0, 1);
-    let mut late = source.cursor();
-    late.start();
-    assert_eq!(indices(&mut late), [1]);
+    assert_eq!(indices(&mut live), [1]);
+}
+
+#[test]
+fn nothing_past_the_hard_bounds_is_replayed_and_live_has_its_tail_all_the_same() {
+    let age = Bounds {
+        soft_age: 100_000,
+        hard_age: 300_000,
+        ..Bounds::VIDEO
+    };
+    let bytes = Bounds {
+        soft_bytes: 1000,
+        hard_bytes: 8000,
+        ..Bounds::VIDEO
+    };
+    for bounds in [age, bytes] {
+        let mut source = Source::new(video_id(1), bounds);
+        let mut live = source.cursor();
+        source.key();
+        // 280 ms and 8,000 bytes.
+        source.deltas(7);
+        assert!(matches!(source.cursor().start(), Start::Replay { fresh: false, .. }));
+        source.delta();
+        let mut late = source.cursor();
+        assert_eq!(late.start(), Start::NeedsKeyframe);
+        assert_eq!(indices(&mut late), NONE);
+        assert_eq!(indices(&mut live), (0..9).collect::<Vec<_>>(), "within half a second");
+        let found = source.track.counters().replays.now();
+        assert_eq!((found.hit, found.stale, found.miss), (0, 1, 1));
+    }
 }
 
 #[test]

@@ -82,6 +82,10 @@ struct Receiver {
     last: Option<u64>,
     /// Frames that it was given a reason not to get: a start, a lag, a resync.
     dropped: u64,
+    /// Began with a cursor of its own, and read all there was at every moment since.
+    steady: bool,
+    /// It has nothing yet but a stale keyframe.
+    still: bool,
 }
 
 struct World {
@@ -164,8 +168,14 @@ impl World {
                 let (member, now) = (receiver.member, self.now());
                 self.room.leave(member.id, member.epoch, LeaveReason::Left, now);
             }
-            Event::Rate(at, rate) => self.receiver(at, |receiver, _| receiver.rate = rate),
-            Event::Pause(at) => self.receiver(at, |receiver, _| receiver.paused = true),
+            Event::Rate(at, rate) => self.receiver(at, |receiver, _| {
+                receiver.rate = rate;
+                receiver.steady = false;
+            }),
+            Event::Pause(at) => self.receiver(at, |receiver, _| {
+                receiver.paused = true;
+                receiver.steady = false;
+            }),
             Event::Resume(at) => self.receiver(at, |receiver, now| {
                 if receiver.paused {
                     receiver.paused = false;
@@ -174,6 +184,7 @@ impl World {
             }),
             Event::Resync(at) => self.receiver(at, |receiver, now| {
                 receiver.cursor.resync(&LAG);
+                receiver.steady = false;
                 receiver.replay = Replay::new(Start::Live, now);
             }),
             Event::Ask => {
@@ -230,6 +241,8 @@ impl World {
             asked: false,
             last: None,
             dropped: 0,
+            steady: true,
+            still: false,
         };
         receiver.begin(self.now());
         self.receivers.push(receiver);
@@ -309,8 +322,15 @@ impl Receiver {
                             if gap && self.dropped != u64::MAX {
                                 prop_assert!(self.cursor.dropped() > self.dropped);
                             }
+                            // And nothing at all between the replay and live, but what the source itself lost, and the
+                            // deltas of a stale keyframe when a fresh one took over.
+                            let waited = std::mem::take(&mut self.still) && frame.keyframe;
+                            prop_assert!(!self.steady || !gap || waited, "{} after {}", frame.index, last);
                         }
-                        None => prop_assert!(frame.keyframe, "begins with delta {}", frame.index),
+                        None => {
+                            prop_assert!(frame.keyframe, "begins with delta {}", frame.index);
+                            self.still = self.replay.poll_timeout().is_some();
+                        }
                     }
                     if forms {
                         frame.messages();
@@ -345,6 +365,7 @@ fn bounds() -> impl Strategy<Value = Bounds> {
             hard_age: 2_000_000,
             hard_bytes: 600_000,
             tail: 300_000,
+            tail_bytes: 100_000,
         }),
     ]
 }

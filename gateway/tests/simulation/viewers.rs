@@ -124,6 +124,9 @@ impl Upstream for Seat {
     fn request_keyframe(&self, id: TrackId, since: RoomTime, reason: Reason) {
         self.inner.asked.borrow_mut().push((id, since, reason));
     }
+
+    /// Only a running room counts these.
+    fn withhold_keyframe(&self, _: Reason) {}
 }
 
 pub struct WebSocketViewer {
@@ -159,8 +162,8 @@ impl WebSocketViewer {
     }
 
     pub fn set_room(&mut self, snapshot: &Snapshot, now: u64) {
-        self.seat.instant(now);
-        self.egress.update(snapshot);
+        let instant = self.seat.instant(now);
+        self.egress.update(snapshot, instant);
     }
 
     /// Timestamps of what was decoded by number, on the room's clock, ms.

@@ -109,6 +109,7 @@ impl Scenario {
             hard_age: 2_000_000,
             hard_bytes: 600_000,
             tail: 300_000,
+            tail_bytes: 100_000,
         };
         let up = conditions(&mut random, good, true);
         let answers_keyframes = random.chance(500);

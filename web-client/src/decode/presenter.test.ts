@@ -94,6 +94,20 @@ describe("presenting", () => {
     expect(presenter.next(5000)).toMatchObject({ show: undefined, wakeAt: 5060 });
   });
 
+  it("does not go back to an old picture when a replay comes to a halt", () => {
+    const presenter = live();
+    presenter.push(item(4000, 4010), 4010);
+    expect(presenter.next(4010).show?.picture).toBe(4000);
+    presenter.expectReplay();
+    presenter.push(item(1000, 5000), 5000);
+    presenter.next(5000);
+    const halted = presenter.next(5060);
+    expect(halted.show).toBeUndefined();
+    expect(halted.drop.map((dropped) => dropped.picture)).toEqual([1000]);
+    presenter.push(item(4033, 5100), 5100);
+    expect(presenter.next(5160).show?.picture).toBe(4033);
+  });
+
   it("does not take a slow connection for a replay for ever", () => {
     const presenter = new Presenter<number>();
     presenter.setRoomClock(1000, 0);

@@ -37,6 +37,8 @@ export class Presenter<T> {
   #catchingUp = true;
   /** Nothing was shown yet: an old picture is better than none. */
   #blank = true;
+  /** Timestamp of the last picture that was shown. */
+  #shown = -Infinity;
   #firstAge: { at: number; age: number } | undefined;
   #candidate: { item: Pending<T>; since: number } | undefined;
 
@@ -71,7 +73,9 @@ export class Presenter<T> {
   }
 
   next(now: number): Decision<T> {
-    return this.#catchingUp ? this.#newestOnly(now) : this.#inTime(now);
+    const decision = this.#catchingUp ? this.#newestOnly(now) : this.#inTime(now);
+    if (decision.show) this.#shown = decision.show.timestamp;
+    return decision;
   }
 
   /** Gives back all that waits. */
@@ -105,7 +109,9 @@ export class Presenter<T> {
     const since = this.#candidate?.since ?? now;
     if (now - since >= Presenter.QUIET_MS) {
       this.#candidate = undefined;
-      return { show: newest, drop, wakeAt: undefined };
+      if (newest.timestamp >= this.#shown) return { show: newest, drop, wakeAt: undefined };
+      // What is on the screen is newer than a replay that has come to a halt on its way.
+      return { show: undefined, drop: [...drop, newest], wakeAt: undefined };
     }
     this.#pending = [newest];
     return { show: undefined, drop, wakeAt: since + Presenter.QUIET_MS };

@@ -78,7 +78,9 @@ export class TrackDecoder {
       return;
     }
     if (picture.keyframe && !this.#configure(picture)) return;
-    if (this.#wantKeyframe || picture.timestamp - this.#newestReceived > 1000) {
+    // A tile that is shown again goes back to its last keyframe, which may be older than what is on the screen.
+    const backwards = picture.keyframe && picture.timestamp < this.#newestReceived;
+    if (this.#wantKeyframe || backwards || picture.timestamp - this.#newestReceived > 1000) {
       this.#presenter.expectReplay();
       this.#freezes.pause();
     }

@@ -88,6 +88,11 @@ export class Reassembler {
     return this.#waitForKeyframe;
   }
 
+  /** Whether a keyframe must be asked for: none is here, and none is on its way. */
+  get needsKeyframe(): boolean {
+    return this.#waitForKeyframe && this.#open?.keyframe !== true;
+  }
+
   /** Forgets references, as after a decoder error: the next frame passed on is a keyframe. */
   requireKeyframe(): void {
     this.#waitForKeyframe = true;

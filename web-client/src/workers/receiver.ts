@@ -77,9 +77,9 @@ export class Receiver {
     track.packets++;
     track.meter.add(now, message.payload.byteLength);
     track.codec = codecName(message.codec);
-    const waiting = track.reassembler.waitingForKeyframe;
+    const needy = track.reassembler.needsKeyframe;
     const frame = track.reassembler.push(message);
-    if (!waiting && track.reassembler.waitingForKeyframe) this.events.needKeyframe(track.participant, track.slot);
+    if (!needy && track.reassembler.needsKeyframe) this.events.needKeyframe(track.participant, track.slot);
     if (!frame) return;
     const timestamp = track.unwrapper.unwrap(frame.timestamp);
     if (message.kind === "audio") this.#audio(track, frame.payload, timestamp);

@@ -1,0 +1,84 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { CODEC_H264 } from "../media/header.js";
+import { epochNow } from "../workers/messages.js";
+import { TrackDecoder } from "./track-decoder.js";
+
+/** Gives every picture back at once. */
+class InstantDecoder {
+  state = "unconfigured";
+  constructor(readonly init: { output: (frame: unknown) => void }) {}
+  configure(): void {
+    this.state = "configured";
+  }
+  decode(chunk: { timestamp: number }): void {
+    this.init.output({ timestamp: chunk.timestamp, displayWidth: 2, displayHeight: 2, close: () => undefined });
+  }
+  close(): void {
+    this.state = "closed";
+  }
+}
+
+class Chunk {
+  readonly timestamp: number;
+  constructor(init: { timestamp: number }) {
+    this.timestamp = init.timestamp;
+  }
+}
+
+const KEY = Uint8Array.of(0, 0, 0, 1, 0x67, 0x42, 0xe0, 0x1f, 1, 0, 0, 0, 1, 0x68, 1, 0, 0, 0, 1, 0x65, 1);
+const DELTA = Uint8Array.of(0, 0, 0, 1, 0x41, 1);
+const events = { needKeyframe: (): void => undefined, size: (): void => undefined, first: (): void => undefined, unsupported: (): void => undefined, supported: (): void => undefined };
+
+describe("a tile that is hidden and shown again", () => {
+  let shown: number[];
+  let decoder: TrackDecoder;
+  let start: number;
+
+  const push = (timestamp: number, keyframe: boolean): void =>
+    decoder.push({ codec: CODEC_H264, keyframe, timestamp, arrived: epochNow(), data: keyframe ? KEY : DELTA });
+
+  beforeEach(() => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] });
+    vi.stubGlobal("VideoDecoder", InstantDecoder);
+    vi.stubGlobal("EncodedVideoChunk", Chunk);
+    shown = [];
+    decoder = new TrackDecoder("1:video:0", events);
+    const context = { drawImage: (frame: { timestamp: number }) => shown.push(frame.timestamp / 1000) };
+    decoder.setCanvas({ width: 2, height: 2, getContext: () => context } as unknown as OffscreenCanvas);
+    start = epochNow();
+    decoder.presenter.setRoomClock(100_000, start);
+    // Live, from a keyframe on.
+    for (let t = 0; t <= 2000; t += 40) {
+      push(100_000 + t, t === 0);
+      vi.advanceTimersByTime(40);
+    }
+    expect(shown.length).toBe(51);
+    shown = [];
+  });
+
+  afterEach(() => {
+    decoder.close();
+    vi.useRealTimers();
+    vi.unstubAllGlobals();
+  });
+
+  it("shows nothing of the replay that it has shown before, nor runs through the rest", () => {
+    // Shown again soon after, within the same group of pictures: the replay begins at its keyframe.
+    vi.advanceTimersByTime(1000);
+    const live = 100_000 + epochNow() - start;
+    for (let t = 100_000; t <= live; t += 40) push(t, t === 100_000);
+    expect(shown.every((timestamp) => timestamp > live - 300)).toBe(true);
+    vi.advanceTimersByTime(100);
+    expect(shown.at(-1)).toBeGreaterThan(live - 40);
+  });
+
+  it("keeps the last picture while only an old one has come", () => {
+    vi.advanceTimersByTime(5000);
+    push(100_000, true);
+    vi.advanceTimersByTime(250);
+    expect(shown).toEqual([]);
+    push(100_000 + epochNow() - start, true);
+    vi.advanceTimersByTime(100);
+    expect(shown.length).toBe(1);
+  });
+});
