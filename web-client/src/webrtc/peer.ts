@@ -101,8 +101,10 @@ export class Peer {
 
   /** The codec that this browser encodes video promptly with has been found out. */
   prefer(videoCodec: string): void {
-    if (this.#closed || this.#videoCodec === videoCodec) return;
+    // Until it is known, senders are set up as for H.264.
+    const changes = (videoCodec === "av1") !== (this.#videoCodec === "av1");
     this.#videoCodec = videoCodec;
+    if (this.#closed || !changes) return;
     const videos = [...this.#senders.values()].filter(({ outbound }) => outbound.kind === "video");
     for (const { transceiver } of videos) this.#preferCodecs(transceiver, "video", "send");
     if (videos.length > 0) void this.#negotiate();

@@ -15,6 +15,8 @@ const joined: Joined = {
 class FakeConnection {
   static made: FakeConnection[] = [];
   static lineBytes = 1700;
+  /** What was preferred, in order. */
+  static preferred: string[] = [];
   connectionState = "new";
   iceConnectionState = "new";
   signalingState = "stable";
@@ -29,7 +31,10 @@ class FakeConnection {
   }
 
   addTransceiver(kind: string, { direction }: { direction: string }): unknown {
-    const transceiver = { direction, mid: String(this.transceivers.length), receiver: { track: { kind } }, setCodecPreferences: () => undefined };
+    const setCodecPreferences = (codecs: { mimeType: string }[]): void => {
+      FakeConnection.preferred.push(`${direction} ${codecs.map(({ mimeType }) => mimeType.slice(6)).join(" ")}`);
+    };
+    const transceiver = { direction, mid: String(this.transceivers.length), sender: { track: null }, receiver: { track: { kind } }, setCodecPreferences };
     this.transceivers.push(transceiver);
     return transceiver;
   }
@@ -62,12 +67,12 @@ class FakeConnection {
   }
 }
 
-function room(senders: number, mode: "auto" | "webrtc" = "auto"): { road: WebRtcRoad; turns: Turns; sent: ClientMessage[]; transports: string[] } {
+function room(senders: number, mode: "auto" | "webrtc" = "auto", publications: unknown[] = []): { road: WebRtcRoad; turns: Turns; sent: ClientMessage[]; transports: string[] } {
   const sent: ClientMessage[] = [];
   const transports: string[] = [];
   const host = {
     send: (message: ClientMessage) => sent.push(message),
-    publications: () => [],
+    publications: () => publications,
     transport: (media: string, reason: string) => transports.push(`${media}: ${reason}`),
     levels: () => undefined,
   } as unknown as RoadHost;
@@ -83,8 +88,10 @@ const kinds = (connection: FakeConnection | undefined, kind: string): number => 
 beforeEach(() => {
   FakeConnection.made = [];
   FakeConnection.lineBytes = 1700;
+  FakeConnection.preferred = [];
   vi.stubGlobal("RTCPeerConnection", FakeConnection);
-  const capabilities = { getCapabilities: () => ({ codecs: [] }) };
+  const h264 = { mimeType: "video/H264", sdpFmtpLine: "packetization-mode=1;profile-level-id=42e01f" };
+  const capabilities = { getCapabilities: (kind: string) => ({ codecs: kind === "audio" ? [{ mimeType: "audio/opus" }] : [h264, { mimeType: "video/AV1" }] }) };
   vi.stubGlobal("RTCRtpSender", capabilities);
   vi.stubGlobal("RTCRtpReceiver", capabilities);
 });
@@ -136,6 +143,24 @@ describe("the road by WebRTC", () => {
     road.begin(joined);
     await vi.waitFor(() => expect(FakeConnection.made).toHaveLength(1));
     expect(FakeConnection.made[0]?.configuration.iceServers).toEqual(joined.ice_servers);
+    road.close();
+  });
+
+  it("offers anew without H.264 once the browser turns out to be late with it, and only then", async () => {
+    const camera = { number: 1, kind: "video", slot: 0, maxBitrate: 1, fps: 30, source: "camera", announced: true };
+    const { road, sent } = room(0, "auto", [camera]);
+    road.begin(joined);
+    await vi.waitFor(() => expect(offers(sent)).toHaveLength(1));
+    road.message({ type: "answer", sdp: "v=0" });
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    road.prefer("h264");
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(offers(sent)).toHaveLength(1);
+    expect(FakeConnection.preferred.filter((one) => one.startsWith("sendonly"))).toEqual(["sendonly H264 AV1"]);
+    road.prefer("av1");
+    await vi.waitFor(() => expect(offers(sent)).toHaveLength(2));
+    expect(FakeConnection.preferred.filter((one) => one.startsWith("sendonly"))).toEqual(["sendonly H264 AV1", "sendonly AV1"]);
+    expect(FakeConnection.preferred.filter((one) => one.startsWith("recvonly"))).toEqual(["recvonly opus", "recvonly H264 AV1"]);
     road.close();
   });
 
