@@ -35,7 +35,7 @@ try {
   const audio = stats.sources.find((source) => source.kind === "audio");
   check("the picture moves", before.some((value, i) => Math.abs(value - after[i]) > 8), `${before} -> ${after}`);
   check("the tone is heard", Math.abs((audio?.dominantHz ?? 0) - 440) < 2, `${audio?.dominantHz} Hz, level ${audio?.audioLevel}`);
-  check("nothing is lost", video?.lost === 0 && audio?.lost === 0);
+  check("nothing is lost", video?.lost === 0 && audio?.lost === 0, `${video?.lost} and ${audio?.lost}`);
   check("the picture is sized as decoded", transport !== "auto" ? video?.width === 640 && video?.height === 360 : Math.abs(video?.width / video?.height - 16 / 9) < 0.05, `${video?.width}x${video?.height}`);
   if (transport === "fallback") check("the WebSocket goes on carrying media", stats.transport === "websocket" && /in time/.test(stats.transportReason), stats.transportReason);
   if (transport === "auto") check("media goes by WebRTC", stats.transport === "webrtc" && stats.sending.every((one) => one.bitrate > 0), stats.transportReason);

@@ -1,5 +1,6 @@
 // A real gateway for the tests of the page; WZP_GATEWAY names its binary.
 import { spawn } from "node:child_process";
+import { connect, createServer } from "node:net";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -34,6 +35,24 @@ export async function startGateway(...flags) {
   };
   onExit(() => gateway.stop());
   return gateway;
+}
+
+/** A second address of a gateway, whose connections `cut()` tears without a goodbye, as a phone does in a tunnel. */
+export async function tunnel(gateway) {
+  const sockets = [];
+  const server = createServer((near) => {
+    const far = connect(Number(new URL(gateway.base).port), "127.0.0.1");
+    for (const socket of [near, far]) socket.on("error", () => undefined);
+    sockets.push(near, far);
+    near.pipe(far).pipe(near);
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const cut = () => {
+    server.close();
+    for (const socket of sockets) socket.resetAndDestroy();
+  };
+  onExit(cut);
+  return { base: `http://127.0.0.1:${server.address().port}`, cut };
 }
 
 /** What the page says of itself. */

@@ -5,7 +5,7 @@ import { join as path } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
-import { BINARY, enter as join, startGateway, stats, untilStats } from "./gateway.mjs";
+import { BINARY, enter as join, startGateway, stats, tunnel, untilStats } from "./gateway.mjs";
 import { endAll, inState, launch, open, shot } from "./harness.mjs";
 
 const DIST = fileURLToPath(new URL("../../dist/page/", import.meta.url));
@@ -35,13 +35,13 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     await ben.context.close();
   });
 
-  test("a tab that crashes is marked as reconnecting on its tile and in the list", async () => {
-    const ana = await enter("Ana", "crashing");
-    const ben = await enter("Ben", "crashing");
+  test("somebody whose connection breaks is marked as reconnecting on the tile and in the list", async () => {
+    const ana = await enter("Ana", "breaking");
+    const way = await tunnel(gateway);
+    const ben = await enter("Ben", "breaking", "&transport=ws", {}, way);
     await ana.page.locator(".tile:not([data-local])").waitFor();
     await ana.page.getByRole("button", { name: "People" }).click();
-    // Without a goodbye, as a phone in a tunnel.
-    await ben.page.goto("chrome://crash").catch(() => undefined);
+    way.cut();
     await ana.page.locator(".tile:not([data-local])[data-reconnecting] .overlay").getByText("Reconnecting…").waitFor();
     await ana.page.locator("#people-list").getByText("Reconnecting…").waitFor();
     assert.deepEqual(ana.errors, []);

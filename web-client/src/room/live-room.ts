@@ -387,7 +387,10 @@ export class LiveRoom extends Room implements PublicationOwner {
         break;
       case "unsupported":
         if (track && this.#shows(track)) track.setUndecodable(true);
-        this.emit("notice", { code: "codec_unsupported", message: `Somebody sends ${message.codec} video, which this browser cannot show.` });
+        this.emit("notice", {
+          code: "codec_unsupported",
+          message: `${this.#roster.participants.get(Number(id))?.alias ?? "Somebody"} sends ${message.codec.toUpperCase()} video, which this browser cannot show.`,
+        });
         break;
     }
   }
