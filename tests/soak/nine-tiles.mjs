@@ -53,7 +53,7 @@ function ages(shown, trace) {
   // The file is played in a loop: a number's last time before it was seen is the one that counts.
   return shown.flatMap(([number, at]) => {
     const times = (sent.get(number) ?? []).filter((time) => time <= at);
-    return times.length ? [at - times.at(-1)] : [];
+    return times.length ? [Math.round(at - times.at(-1))] : [];
   });
 }
 
@@ -92,7 +92,7 @@ for (const transport of ['webrtc', 'ws']) {
     const [first, last] = [all.slice(0, all.length >> 1), all.slice(all.length >> 1)].map((half) => half.toSorted((a, b) => a - b));
     t.diagnostic(`sent ${Math.min(...sentPerSecond).toFixed(1)} to ${Math.max(...sentPerSecond).toFixed(1)} pictures a second each; decoded ${(100 * Math.min(...shares)).toFixed(0)} to ${(100 * Math.max(...shares)).toFixed(0)} % of ${FPS}`);
     t.diagnostic(`${all.length} pictures of one tile looked at: age p50 ${quantile(first, 0.5)} ms and p99 ${quantile(first, 0.99)} ms in the first half, ${quantile(last, 0.5)} and ${quantile(last, 0.99)} ms in the second`);
-    t.diagnostic(`frozen for ${after.map((source, n) => source.freezeMs - before[n].freezeMs).join(', ')} ms; dropped ${after.map(({ framesDropped }) => framesDropped).join(', ')}`);
+    t.diagnostic(`frozen for ${after.map((source, n) => Math.round(source.freezeMs - before[n].freezeMs)).join(', ')} ms; dropped ${after.map(({ framesDropped }) => framesDropped).join(', ')}`);
     assert.deepEqual(page.problems, []);
     assert.ok(Math.min(...shares) >= 0.9, `a tile had ${shares.map((share) => share.toFixed(2))} of its pictures`);
     assert.ok(all.length > seconds * 5, `${all.length} pictures in ${seconds} s`);

@@ -346,6 +346,46 @@ mod tests {
         }
     }
 
+    /// A sequence parameter set: its profile, three numbers up to the order of pictures, those of references, width and height,
+    /// cropping, whether it has frames only, and what follows.
+    fn sps(profile: u64, start: &[u32], sizes: &[u32], crop: Option<&[u32]>, frames: bool, rest: Vec<bool>) -> Bits {
+        let mut sps = Bits::default();
+        sps.put(profile, 8);
+        sps.put(0, 8);
+        sps.put(30, 8);
+        for value in start {
+            sps.ue(*value);
+        }
+        sps.ue(sizes[0] % 17);
+        // No gaps in the numbers of frames.
+        sps.put(0, 1);
+        sps.ue(sizes[1]);
+        sps.ue(sizes[2]);
+        sps.put(u64::from(frames), 1);
+        if !frames {
+            sps.put(0, 1);
+        }
+        // Direct inference.
+        sps.put(1, 1);
+        sps.put(u64::from(crop.is_some()), 1);
+        for value in crop.into_iter().flatten() {
+            sps.ue(*value);
+        }
+        sps.0.extend(rest);
+        sps.put(1, 1);
+        sps
+    }
+
+    #[test]
+    fn sets_of_these_tests_are_sets() {
+        let size =
+            |crop, frames| sps_size(&sps(66, &[0, 0, 2], &[1, 39, 22], crop, frames, vec![false]).nal_unit(0x67));
+        let [width, height] = [640, 368];
+        assert_eq!(size(None, true), Some(FrameSize { width, height }));
+        assert_eq!(size(Some(&[0, 0, 0, 4]), true), Some(FrameSize { width, height: 360 }));
+        assert_eq!(size(None, false), Some(FrameSize { width, height: 736 }));
+    }
+
     /// Numbers at the edges of what a code can say, and ordinary ones.
     fn numbers() -> impl Strategy<Value = u32> {
         prop_oneof![
@@ -368,30 +408,7 @@ mod tests {
             frames in any::<bool>(),
             rest in proptest::collection::vec(any::<bool>(), 0..200),
         ) {
-            let mut sps = Bits::default();
-            sps.put(profile, 8);
-            sps.put(0, 8);
-            sps.put(30, 8);
-            for value in start {
-                sps.ue(value);
-            }
-            // References, gaps, width, height, frames only, direct inference, cropping.
-            sps.ue(sizes[0] % 17);
-            sps.put(0, 1);
-            sps.ue(sizes[1]);
-            sps.ue(sizes[2]);
-            sps.put(u64::from(frames), 1);
-            if !frames {
-                sps.put(0, 1);
-            }
-            sps.put(1, 1);
-            sps.put(u64::from(crop.is_some()), 1);
-            for value in crop.into_iter().flatten() {
-                sps.ue(value);
-            }
-            sps.0.extend(rest);
-            sps.put(1, 1);
-            sps_size(&sps.nal_unit(0x67));
+            sps_size(&sps(profile, &start, &sizes, crop.as_deref(), frames, rest).nal_unit(0x67));
         }
 
         #[test]
