@@ -106,3 +106,25 @@ export async function until(what, probe, { timeout = 15000, every = 100 } = {}) 
 
 /** Lets `ms` pass, where the length itself is what is tested. */
 export const pass = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/**
+ * Watches from now on whether this machine gives processes the processor when they want it; what it returns tells. Where it does,
+ * delays are judged strictly, and with WZP_STRICT=1 everywhere.
+ */
+export function watchBusy(t) {
+  const late = [];
+  let last = performance.now();
+  const timer = setInterval(() => {
+    const now = performance.now();
+    late.push(now - last - 20);
+    last = now;
+  }, 20);
+  t.after(() => clearInterval(timer));
+  return () => {
+    clearInterval(timer);
+    const worst = late.sort((a, b) => a - b)[Math.floor(0.95 * late.length)] ?? Infinity;
+    const strict = process.env.WZP_STRICT === '1';
+    t.diagnostic(`of a hundred timers the fifth latest is ${worst.toFixed(1)} ms late: ${strict ? 'no matter' : worst > 5 ? 'a busy machine' : 'not busy'}`);
+    return worst > 5 && !strict;
+  };
+}

@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { joinPage, received, startChromium, stats } from './chromium.mjs';
-import { joinNative, pass, startGateway, until } from './gateway.mjs';
+import { joinNative, pass, startGateway, until, watchBusy } from './gateway.mjs';
 import { lossyLink } from './link.mjs';
 import { h264 } from './media.mjs';
 
-/** How long packets are lost. `make perf` sets this and the bounds to what is meant where nothing else runs. */
+/** How long packets are lost. */
 const seconds = Number(process.env.WZP_LOSSY_SECONDS ?? 20);
 
 /** Video statistics of all peer connections that a page has made, from the browser itself. */
@@ -80,7 +80,9 @@ test('5 % loss at 50 ms: RTX repairs it, and the picture hardly freezes', async 
   await pass(3000);
   const before = await inbound(page);
   await page.evaluate(() => { globalThis.whole.length = 0; });
+  const isBusy = watchBusy(t);
   await pass(seconds * 1000);
+  const busy = isBusy();
   const after = await inbound(page);
   link.set('loss=0');
   // Repairs that are under way count too.
@@ -95,11 +97,11 @@ test('5 % loss at 50 ms: RTX repairs it, and the picture hardly freezes', async 
   // The browser counts a packet that came again as RTX as lost on the stream that it belongs to.
   assert.ok(gained.packetsLost > seconds, `only ${gained.packetsLost} packets were lost`);
   assert.ok(whole.length > 28 * seconds, `${whole.length} whole pictures in ${seconds} s`);
-  assert.ok(repaired >= Number(process.env.WZP_REPAIRED ?? 0.97), `${unrepaired} of ${gained.packetsLost} lost packets were not repaired`);
+  assert.ok(repaired >= (busy ? 0.97 : 0.99), `${unrepaired} of ${gained.packetsLost} lost packets were not repaired`);
   assert.ok(gained.framesDecoded > 20 * seconds, `${gained.framesDecoded} pictures in ${seconds} s`);
   // A busy machine freezes pictures by itself.
   const frozen = gained.totalFreezesDuration / seconds;
-  assert.ok(frozen < Number(process.env.WZP_FREEZE ?? 0.1), `frozen for ${gained.totalFreezesDuration} s of ${seconds}`);
+  assert.ok(frozen < (busy ? 0.1 : 0.01), `frozen for ${gained.totalFreezesDuration} s of ${seconds}`);
   assert.ok(gained.keyFramesDecoded < seconds / 2, `${gained.keyFramesDecoded} keyframes in ${seconds} s`);
   await link.stop();
 });

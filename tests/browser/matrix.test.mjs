@@ -200,7 +200,7 @@ test('Firefox, Chromium, natives and pages that send samples hear and see each o
     const seconds = WATCH_MS / 1000;
     // 50 a second; the microphone of a Chromium that gets too little processor has gaps.
     rows.push(['Chromium', 'Samples', `pcm websocket, ${messages.length} in ${WATCH_MS / 1000} s`, `${HZ.Chromium} Hz at ${level.toFixed(2)}`, 'none', '', '0']);
-    assert.ok(messages.length > 33 * seconds && messages.length < 53 * seconds, `${messages.length} messages in ${WATCH_MS} ms`);
+    assert.ok(messages.length > 33 * seconds && messages.length < 50 * seconds + 15, `${messages.length} messages in ${WATCH_MS} ms`);
     assert.ok(level > 0.1, `${HZ.Chromium} Hz at ${level}`);
     assert.ok(strength(data.subarray(-24_000), HZ.Samples) < 0.01, 'it hears itself');
     assert.deepEqual(older.texts.map((text) => text.type), ['auth_ok']);
