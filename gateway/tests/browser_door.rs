@@ -526,6 +526,8 @@ async fn state_of_the_uplink_is_told_to_pages_and_programs() {
     );
     let (_, room) = server.get("/api/rooms/demo", None).await;
     assert_eq!(room["uplink"]["state"], "connected");
+    assert_eq!(room["replays"], json!({ "hit": 0, "stale": 0, "miss": 0 }));
+    assert_eq!(room["keyframes"]["suppressed_overflow"]["loss"], 0);
 
     let locked = Server::start(Settings {
         relay: Some(address),

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use crate::browser::capacity::Capacity;
 use crate::browser::message::{PauseReason, ToClient, TrackRef, codec_name};
 use crate::browser::window::Window;
 use crate::media::frame::{Frame, Kind, ParticipantId, RoomTime, TrackId};
-use crate::room::keyframes::Reason;
+use crate::room::keyframes::{Need, Reason, Want};
 use crate::room::registry::RoomHandle;
 use crate::room::replay::Replay;
 use crate::room::snapshot::Snapshot;
@@ -27,19 +28,11 @@ const AUDIO_LAG: Lag = Lag {
     most: 300_000,
     resync_age: 0,
 };
-/// A client that cannot follow asks its sources for keyframes at most this often, µs.
-const REQUEST_INTERVAL: u64 = 2_000_000;
 /// A client decodes a replay at least so many times faster than it is played,
 const DECODE_SPEED: u64 = 4;
 /// and may take this much longer all the same, µs. Until then its backlog is no reason to hold live pictures back: they would
 /// be too late then, and it would need a keyframe.
 const DECODE_MARGIN: u64 = 1_000_000;
-/// How often the client's capacity is judged.
-const CAPACITY_INTERVAL: Duration = Duration::from_millis(1000);
-/// After the path was full, its capacity is not tried beyond what went through for this long.
-const CAPACITY_HOLD: Duration = Duration::from_millis(4000);
-/// A capacity above this is no bound, bit/s.
-const CAPACITY_FREE: u32 = 6_000_000;
 
 /// What the session does next.
 #[derive(Debug)]
@@ -79,9 +72,9 @@ pub struct Egress {
     /// The video track that was served last.
     turn: Option<TrackId>,
     counters: Counters,
-    capacity: u32,
-    narrowed_at: Option<Instant>,
-    judged_at: Option<Instant>,
+    capacity: Capacity,
+    /// The window was shut for pictures at the last look.
+    shut: bool,
 }
 
 #[derive(Debug)]
@@ -90,7 +83,9 @@ struct Picture {
     /// None while the client does not want it.
     cursor: Option<(Cursor, Replay)>,
     pending: Option<(Arc<Frame>, usize)>,
-    asked_at: Option<RoomTime>,
+    want: Want,
+    /// The client has had pictures of it.
+    shown: bool,
     dropped_before: u64,
 }
 
@@ -110,9 +105,8 @@ impl Egress {
             replayed_until: RoomTime::default(),
             turn: None,
             counters: Counters::default(),
-            capacity: u32::MAX,
-            narrowed_at: None,
-            judged_at: None,
+            capacity: Capacity::default(),
+            shut: false,
         }
     }
 
@@ -123,6 +117,10 @@ impl Egress {
 
     /// When there may be something to send though nothing new has come.
     pub fn poll_timeout(&self) -> Option<RoomTime> {
+        // Nothing that waits for its time could go out; an acknowledgement wakes.
+        if self.shut {
+            return None;
+        }
         self.pictures
             .values()
             .filter_map(|picture| picture.cursor.as_ref()?.1.poll_timeout())
@@ -140,7 +138,8 @@ impl Egress {
     }
 
     /// Follows the room: new tracks are subscribed, ended ones let go. Says what the client should be told of it.
-    pub fn update(&mut self, snapshot: &Snapshot) -> Vec<ToClient> {
+    pub fn update(&mut self, snapshot: &Snapshot, now: Instant) -> Vec<ToClient> {
+        let now = self.room.time_at(now);
         let mut told = Vec::new();
         let mut wanted: BTreeMap<TrackId, Arc<Track>> = BTreeMap::new();
         let mut undecodable = Vec::new();
@@ -196,7 +195,7 @@ impl Egress {
                     if !self.pictures.contains_key(&id) {
                         let mut picture = Picture::new(track);
                         if !self.paused.iter().any(|paused| paused.names(id)) {
-                            let until = picture.resume(&self.waker, &self.room);
+                            let until = picture.resume(&self.waker, &self.room, now);
                             self.replayed_until = self.replayed_until.max(until);
                         }
                         self.pictures.insert(id, picture);
@@ -213,14 +212,15 @@ impl Egress {
     }
 
     /// The complete list of what the client does not want now.
-    pub fn pause(&mut self, paused: Vec<TrackRef>) {
+    pub fn pause(&mut self, paused: Vec<TrackRef>, now: Instant) {
+        let now = self.room.time_at(now);
         self.paused = paused;
         for (id, picture) in &mut self.pictures {
             let off = self.paused.iter().any(|paused| paused.names(*id));
             match (&picture.cursor, off) {
                 (Some(_), true) => picture.pause(),
                 (None, false) => {
-                    let until = picture.resume(&self.waker, &self.room);
+                    let until = picture.resume(&self.waker, &self.room, now);
                     self.replayed_until = self.replayed_until.max(until);
                 }
                 _ => {}
@@ -252,7 +252,10 @@ impl Egress {
             true => window.open_for_replay(now),
             false => window.open_for_video(now),
         };
-        if !open {
+        self.shut = !open;
+        let waits = self.shut && self.pictures.values().any(Picture::has_more);
+        self.capacity.note(waits, now);
+        if self.shut {
             return Out::Idle;
         }
         match self.next_picture(room_now) {
@@ -281,39 +284,17 @@ impl Egress {
         None
     }
 
-    /// Judges, once a second, how much video the client can take, and says so to the room, which limits publishers to what
+    /// Judges, now and then, how much video the client can take, and says so to the room, which limits publishers to what
     /// their best viewer can take.
     pub fn judge_capacity(&mut self, window: &mut Window, now: Instant) -> Vec<(TrackId, u32)> {
-        if self
-            .judged_at
-            .is_some_and(|at| now.saturating_duration_since(at) < CAPACITY_INTERVAL)
-        {
+        let dropped = self.counters().dropped_frames;
+        let Some(capacity) = self.capacity.judge(window, dropped, now) else {
             return Vec::new();
-        }
-        self.judged_at = Some(now);
-        if window.was_closed(CAPACITY_INTERVAL, now) {
-            // What went through is what the path carries; a little less lets the queue drain.
-            let rate = window.delivered_rate(now);
-            self.capacity = (rate - rate / 4).max(50_000).min(self.capacity);
-            self.narrowed_at = Some(now);
-        } else if self.capacity != u32::MAX
-            && (self.narrowed_at).is_none_or(|at| now.saturating_duration_since(at) >= CAPACITY_HOLD)
-        {
-            self.capacity = self.capacity.saturating_add(self.capacity / 12 + 5_000);
-            if self.capacity > CAPACITY_FREE {
-                self.capacity = u32::MAX;
-            }
-        }
-        let active = self
-            .pictures
-            .values()
-            .filter(|picture| picture.cursor.is_some())
-            .count()
-            .max(1) as u32;
-        let share = if self.capacity == u32::MAX {
-            u32::MAX
-        } else {
-            self.capacity / active
+        };
+        let active = self.pictures.values().filter(|picture| picture.cursor.is_some());
+        let share = match capacity {
+            u32::MAX => u32::MAX,
+            bits => bits / active.count().max(1) as u32,
         };
         self.pictures
             .iter()
@@ -335,7 +316,8 @@ impl Picture {
             track,
             cursor: None,
             pending: None,
-            asked_at: None,
+            want: Want::default(),
+            shown: false,
             dropped_before: 0,
         }
     }
@@ -344,28 +326,36 @@ impl Picture {
         self.dropped_before + self.cursor.as_ref().map_or(0, |(cursor, _)| cursor.dropped())
     }
 
+    /// Something waits to be sent.
+    fn has_more(&self) -> bool {
+        self.pending.is_some() || self.cursor.as_ref().is_some_and(|(cursor, _)| cursor.has_more())
+    }
+
     fn pause(&mut self) {
         self.dropped_before = self.dropped();
         self.cursor = None;
     }
 
     /// Starts, or starts again, at the last keyframe. Until when the client has that to decode.
-    fn resume(&mut self, waker: &Arc<Notify>, room: &RoomHandle) -> RoomTime {
+    fn resume(&mut self, waker: &Arc<Notify>, room: &RoomHandle, now: RoomTime) -> RoomTime {
         let mut cursor = Cursor::new(&self.track, waker);
-        let now = room.now();
         let start = cursor.start();
         let until = match start {
             Start::Replay { age, .. } => now.plus(age / DECODE_SPEED + DECODE_MARGIN),
             _ => now,
         };
-        let replay = Replay::new(start, now);
+        // What the client has seen last is newer than the cached keyframe.
+        let (replay, reason) = match self.shown {
+            true => (Replay::switching(start, now), Reason::Switch),
+            false => (Replay::new(start, now), Reason::Join),
+        };
         let wants_keyframe = replay.wants_keyframe();
         self.cursor = Some((cursor, replay));
         // What was already there is to be sent without waiting for the next frame.
         waker.notify_one();
         if wants_keyframe {
-            self.asked_at = Some(now);
-            room.request_keyframe(self.track.id(), now, Reason::Join);
+            self.want.started(now);
+            room.request_keyframe(self.track.id(), now, reason);
         }
         until
     }
@@ -375,11 +365,16 @@ impl Picture {
         if self.pending.is_none() {
             let (cursor, replay) = self.cursor.as_mut()?;
             match replay.next(cursor, &VIDEO_LAG, self.track.is_silent(), now) {
-                Next::Frame(frame) => self.pending = Some((frame, 0)),
+                Next::Frame(frame) => {
+                    self.want.satisfied();
+                    self.shown = true;
+                    self.pending = Some((frame, 0));
+                }
                 Next::NeedsKeyframe => {
-                    if self.asked_at.is_none_or(|at| now.since(at) >= REQUEST_INTERVAL) {
-                        self.asked_at = Some(now);
-                        room.request_keyframe(self.track.id(), now, Reason::Loss);
+                    match self.want.loss(now) {
+                        Need::Ask => room.request_keyframe(self.track.id(), now, Reason::Loss),
+                        Need::Withhold => room.withhold_keyframe(Reason::Loss),
+                        Need::Asked => {}
                     }
                     return None;
                 }
@@ -396,3 +391,6 @@ impl Picture {
         Some(message)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -520,7 +520,7 @@ fn peer_changed(
     let elsewhere = |tracks: Vec<TrackId>| {
         let mut egress = lock(&shared.egress);
         egress.set_elsewhere(tracks);
-        for message in egress.update(&room.snapshot()) {
+        for message in egress.update(&room.snapshot(), Instant::now()) {
             post(outbox, message);
         }
         shared.nudge.notify_one();

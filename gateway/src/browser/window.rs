@@ -46,7 +46,6 @@ pub struct Window {
     base_since: Option<Instant>,
     delivered: VecDeque<(Instant, u32)>,
     delivered_bytes: u64,
-    closed_at: Option<Instant>,
 }
 
 impl Window {
@@ -89,24 +88,20 @@ impl Window {
     }
 
     /// Whether video may be sent now.
-    pub fn open_for_video(&mut self, now: Instant) -> bool {
+    pub fn open_for_video(&self, now: Instant) -> bool {
         self.open(MAX_BACKLOG, now)
     }
 
     /// The same for a client that was given a replay and has that to decode yet: what it says of its backlog counts for
     /// nothing.
-    pub fn open_for_replay(&mut self, now: Instant) -> bool {
+    pub fn open_for_replay(&self, now: Instant) -> bool {
         self.open(u32::MAX, now)
     }
 
-    fn open(&mut self, max_backlog: u32, now: Instant) -> bool {
-        let open = self.age(now) <= VIDEO_AGE + self.base_delay()
+    fn open(&self, max_backlog: u32, now: Instant) -> bool {
+        self.age(now) <= VIDEO_AGE + self.base_delay()
             && self.backlog_ms <= max_backlog
-            && self.in_flight.len() < MAX_IN_FLIGHT;
-        if !open {
-            self.closed_at = Some(now);
-        }
-        open
+            && self.in_flight.len() < MAX_IN_FLIGHT
     }
 
     /// Whether sound may be sent now.
@@ -130,12 +125,6 @@ impl Window {
     pub fn delivered_rate(&mut self, now: Instant) -> u32 {
         self.forget(now);
         (self.delivered_bytes * 8 * 1000 / RATE_WINDOW.as_millis() as u64).min(u64::from(u32::MAX)) as u32
-    }
-
-    /// Video had to wait within the last `within`.
-    pub fn was_closed(&self, within: Duration, now: Instant) -> bool {
-        self.closed_at
-            .is_some_and(|at| now.saturating_duration_since(at) <= within)
     }
 
     fn observe(&mut self, delay: Duration, now: Instant) {

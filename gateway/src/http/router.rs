@@ -24,6 +24,7 @@ use crate::room::keyframes;
 use crate::room::member::Door;
 use crate::room::registry::RoomHandle;
 use crate::room::snapshot::MemberView;
+use crate::room::track::Replays;
 use crate::room::uplink::UplinkStatus;
 
 /// What requests need.
@@ -147,6 +148,9 @@ struct RoomMembers {
     /// What became of the requests for keyframes; not before there is a room.
     #[serde(skip_serializing_if = "Option::is_none")]
     keyframes: Option<keyframes::Counters>,
+    /// What newcomers found to begin with; under the same condition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replays: Option<Replays>,
     /// How the room stands with somebody else's relay, under the same condition.
     #[serde(skip_serializing_if = "Option::is_none")]
     uplink: Option<UplinkStatus>,
@@ -180,7 +184,8 @@ async fn room_members(
     Ok(Json(RoomMembers {
         room: name,
         members: admitted.then(|| snapshot.members.iter().map(member).collect()),
-        keyframes: running.map(|room| room.keyframes()),
+        keyframes: running.as_ref().map(RoomHandle::keyframes),
+        replays: running.as_ref().map(RoomHandle::replays),
         uplink: snapshot.uplink.as_deref().cloned(),
     }))
 }

@@ -18,7 +18,7 @@ use crate::media::frame::{Frame, RoomTime, TrackId};
 use crate::native::counters::Counters;
 use crate::native::transport::DATAGRAM_SEND_BUFFER;
 use crate::native::view::{Sound, Stamp, View};
-use crate::room::keyframes::Reason;
+use crate::room::keyframes::{Need, Reason, Want};
 use crate::room::mixing::Listener;
 use crate::room::registry::{Membership, RoomHandle};
 use crate::room::replay::Replay;
@@ -107,6 +107,8 @@ pub enum Request {
     Oversize(TrackId, u32),
     /// How much of a track this member can take, bit/s.
     Capacity(TrackId, u32),
+    /// A keyframe is needed that was not asked for, because one was a moment ago.
+    Withheld(Reason),
 }
 
 impl Request {
@@ -114,6 +116,7 @@ impl Request {
     pub fn forward<'a>(self, room: &RoomHandle, viewers: impl IntoIterator<Item = &'a Membership>) {
         match self {
             Self::Keyframe(track, since, reason) => room.request_keyframe(track, since, reason),
+            Self::Withheld(reason) => room.withhold_keyframe(reason),
             Self::Oversize(track, bits) => {
                 if let Some(viewer) = viewers.into_iter().next() {
                     viewer.report_oversize(track, bits);
@@ -154,8 +157,9 @@ pub struct Egress {
 struct Leg {
     cursor: Cursor,
     replay: Replay,
-    /// The keyframe that is waited for has been asked for.
-    asked: bool,
+    want: Want,
+    /// Why it needs a keyframe: for its beginning, until frames of it have gone out.
+    reason: Reason,
     dropped: u64,
 }
 
@@ -163,6 +167,21 @@ impl Leg {
     fn next(&mut self, now: RoomTime) -> Next {
         let silent = self.cursor.track().is_silent();
         self.replay.next(&mut self.cursor, &VIDEO_LAG, silent, now)
+    }
+
+    /// It can read nothing before a keyframe comes. What to ask for that, if anything.
+    fn wants_keyframe(&mut self, now: RoomTime) -> Option<Request> {
+        match self.want.loss(now) {
+            Need::Ask => Some(Request::Keyframe(self.cursor.track().id(), now, self.reason)),
+            Need::Withhold => Some(Request::Withheld(self.reason)),
+            Need::Asked => None,
+        }
+    }
+
+    fn goes_out(&mut self) {
+        self.want.satisfied();
+        self.reason = Reason::Loss;
+        self.dropped = self.cursor.dropped();
     }
 }
 
@@ -261,7 +280,9 @@ impl Egress {
     /// When [`Egress::pump`] wants to be called, woken or not.
     pub fn poll_timeout(&self, now: RoomTime) -> Option<RoomTime> {
         let retry = self.blocked_at.map(|at| at.plus(RETRY));
-        let replay = |leg: &Option<Leg>| leg.as_ref()?.replay.poll_timeout();
+        // No leg has its turn before the frame that is being sent is through.
+        let free = self.sending.is_none();
+        let replay = |leg: &Option<Leg>| leg.as_ref().filter(|_| free)?.replay.poll_timeout();
         let view = self.view.poll_timeout(now);
         [retry, view, replay(&self.shown), replay(&self.pending)]
             .into_iter()
@@ -353,6 +374,7 @@ impl Egress {
     fn pump_video(&mut self, out: &impl Datagrams, room: &mut SendRoom, now: RoomTime) {
         loop {
             if let Some(sending) = &mut self.sending {
+                let begun = sending.next > 0;
                 match sending.go_on(&mut self.view, &mut self.sent, out, room, &self.counters, now) {
                     Progress::Done(bytes) => {
                         self.report.sent += bytes;
@@ -367,7 +389,10 @@ impl Egress {
                         self.counters.video_dropped_space.one();
                         self.report.dropped = true;
                         self.sending = None;
-                        self.resync();
+                        if let Some(leg) = &mut self.shown {
+                            leg.cursor.give_back(&VIDEO_LAG, begun);
+                            leg.dropped = leg.cursor.dropped();
+                        }
                     }
                     Progress::Gone => return,
                 }
@@ -404,49 +429,52 @@ impl Egress {
             Some(_) => (Replay::switching(start, now), Reason::Switch),
             None => (Replay::new(start, now), Reason::Join),
         };
-        let asked = replay.wants_keyframe();
-        if asked {
+        let mut want = Want::default();
+        if replay.wants_keyframe() {
+            want.started(now);
             self.requests.push(Request::Keyframe(track.id(), now, reason));
         }
+        // A large replay leaves within the time that packets are held: all of it is.
+        self.sent.hold_bytes(track.bounds().hard_bytes);
         Leg {
             dropped: cursor.dropped(),
             cursor,
             replay,
-            asked,
+            want,
+            reason,
         }
     }
 
     fn next_frame(&mut self, now: RoomTime) -> Option<Arc<Frame>> {
-        if let Some(pending) = &mut self.pending
-            && let Next::Frame(frame) = pending.next(now)
-        {
-            let track = pending.cursor.track().clone();
-            self.view.show(&track, now);
-            self.shown = self.pending.take();
-            if let Some(leg) = &mut self.shown {
-                leg.asked = false;
-                leg.dropped = leg.cursor.dropped();
+        if let Some(pending) = &mut self.pending {
+            match pending.next(now) {
+                Next::Frame(frame) => {
+                    pending.goes_out();
+                    let track = pending.cursor.track().clone();
+                    self.view.show(&track, now);
+                    self.shown = self.pending.take();
+                    return Some(frame);
+                }
+                Next::NeedsKeyframe => self.requests.extend(pending.wants_keyframe(now)),
+                Next::Empty | Next::Ended => {}
             }
-            return Some(frame);
         }
         let leg = self.shown.as_mut()?;
         let next = leg.next(now);
         let dropped = leg.cursor.dropped();
         if dropped > leg.dropped {
             self.counters.video_dropped_lag.add(dropped - leg.dropped);
-            leg.dropped = dropped;
             self.report.dropped = true;
         }
+        leg.dropped = dropped;
         match next {
             Next::Frame(frame) => {
-                leg.asked = false;
+                leg.goes_out();
                 Some(frame)
             }
             Next::NeedsKeyframe => {
-                if !std::mem::replace(&mut leg.asked, true) {
-                    let track = leg.cursor.track().id();
-                    self.requests.push(Request::Keyframe(track, now, Reason::Loss));
-                }
+                self.report.dropped = true;
+                self.requests.extend(leg.wants_keyframe(now));
                 None
             }
             Next::Empty | Next::Ended => None,
@@ -480,7 +508,7 @@ impl Egress {
         });
     }
 
-    /// Goes on at the newest keyframe.
+    /// A frame can never be sent: goes on at a keyframe after it.
     fn resync(&mut self) {
         if let Some(leg) = &mut self.shown {
             leg.cursor.resync(&VIDEO_LAG);

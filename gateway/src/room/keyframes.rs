@@ -1,5 +1,7 @@
 //! The keyframe owner: the only one who may ask a source for a keyframe.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde::Serialize;
 
 use crate::media::frame::RoomTime;
@@ -10,6 +12,12 @@ pub const WINDOW: u64 = 500_000;
 pub const WINDOW_MAX: u64 = 2_000_000;
 /// A source that has left this many requests in a row without an answer is reported as silent.
 pub const SILENT_AFTER: u32 = 3;
+/// The second request is answered, like the first one within a window, by a keyframe that follows the first within this, µs:
+/// an encoder at the far end of a long path takes longer than a window each time.
+pub const SLOW_ANSWER: u64 = 1_500_000;
+/// A receiver that loses its place again and again asks for keyframes on this account at most this often, µs: everybody else
+/// would pay for its slow path.
+pub const LOSS_INTERVAL: u64 = 2_000_000;
 
 /// An unanswered request is repeated this often; after that only a new one is asked.
 const REPEATS: u32 = 8;
@@ -64,13 +72,45 @@ impl ByReason {
         self.join + self.switch + self.loss + self.viewer
     }
 
-    fn count(&mut self, reason: Reason) {
+    pub(super) fn count(&mut self, reason: Reason) {
         *match reason {
             Reason::Join => &mut self.join,
             Reason::Switch => &mut self.switch,
             Reason::Loss => &mut self.loss,
             Reason::Viewer => &mut self.viewer,
         } += 1;
+    }
+}
+
+/// The same, counted by any number of receivers at once.
+#[derive(Debug, Default)]
+pub struct SharedByReason {
+    join: AtomicU64,
+    switch: AtomicU64,
+    loss: AtomicU64,
+    viewer: AtomicU64,
+}
+
+impl SharedByReason {
+    /// One more.
+    pub fn count(&self, reason: Reason) {
+        let counter = match reason {
+            Reason::Join => &self.join,
+            Reason::Switch => &self.switch,
+            Reason::Loss => &self.loss,
+            Reason::Viewer => &self.viewer,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// As they are now.
+    pub fn now(&self) -> ByReason {
+        ByReason {
+            join: self.join.load(Ordering::Relaxed),
+            switch: self.switch.load(Ordering::Relaxed),
+            loss: self.loss.load(Ordering::Relaxed),
+            viewer: self.viewer.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -85,6 +125,12 @@ pub struct Counters {
     pub suppressed_window: ByReason,
     /// Suppressed because a keyframe had come already.
     pub suppressed_answered: ByReason,
+    /// Suppressed by the receiver itself, which had asked a moment ago; see [`LOSS_INTERVAL`].
+    pub suppressed_receiver: ByReason,
+    /// Suppressed because there is no such track (any more).
+    pub suppressed_unknown: ByReason,
+    /// Suppressed because the room had more to do than its queue holds.
+    pub suppressed_overflow: ByReason,
 }
 
 impl Counters {
@@ -103,17 +149,87 @@ impl Counters {
     }
 }
 
+/// What one receiver of one track does about a keyframe that it needs: it asks once, and again if none comes for long.
+///
+/// ```
+/// # use wzp_gateway::media::frame::RoomTime;
+/// # use wzp_gateway::room::keyframes::{Need, Want};
+/// let at = RoomTime::from_millis;
+/// let mut want = Want::default();
+/// assert_eq!(want.loss(at(0)), Need::Ask);
+/// assert_eq!(want.loss(at(10)), Need::Asked);
+/// want.satisfied();
+/// assert_eq!(want.loss(at(500)), Need::Withhold);
+/// assert_eq!(want.loss(at(510)), Need::Asked);
+/// assert_eq!(want.loss(at(2000)), Need::Ask);
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Want {
+    /// It has been asked for, or withheld.
+    dealt_with: bool,
+    /// When this receiver last asked, for whatever it needs now.
+    asked_at: Option<RoomTime>,
+    lost_at: Option<RoomTime>,
+}
+
+/// What a receiver that needs a keyframe does now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Ask the keyframe owner.
+    Ask,
+    /// Do not, and count that.
+    Withhold,
+    /// That has been done.
+    Asked,
+}
+
+impl Want {
+    /// A keyframe was asked for at the start, by a newcomer or one that switches.
+    pub fn started(&mut self, now: RoomTime) {
+        *self = Self {
+            dealt_with: true,
+            asked_at: Some(now),
+            ..self.clone()
+        };
+    }
+
+    /// The receiver can read nothing before a keyframe comes; said at every look. The first time it asks at once, whatever was
+    /// asked for at its start.
+    pub fn loss(&mut self, now: RoomTime) -> Need {
+        let over = |at: Option<RoomTime>| at.is_none_or(|at| now.since(at) >= LOSS_INTERVAL);
+        if self.dealt_with && !over(self.asked_at) {
+            return Need::Asked;
+        }
+        if !over(self.lost_at) {
+            self.dealt_with = true;
+            // Once the interval is over it asks after all.
+            self.asked_at = self.lost_at;
+            return Need::Withhold;
+        }
+        self.dealt_with = true;
+        (self.asked_at, self.lost_at) = (Some(now), Some(now));
+        Need::Ask
+    }
+
+    /// It reads frames.
+    pub fn satisfied(&mut self) {
+        self.dealt_with = false;
+    }
+}
+
 /// The policy for one track: the first request at once, then one per window, none once a keyframe has come.
 #[derive(Debug, Clone, Default)]
 pub struct KeyframeOwner {
     asked_at: Option<RoomTime>,
+    /// The first request since the last keyframe.
+    first_at: Option<RoomTime>,
     window: u64,
     /// Somebody waits for a keyframe that is newer than this: for the answer to the last request, or, because the window was
     /// closed, for the next request.
     wanted: Option<RoomTime>,
     /// Requests since the last keyframe.
     unanswered: u32,
-    /// Requests in a row that no keyframe followed within a window. A source that answers nobody sends a keyframe now and
+    /// Requests in a row that no keyframe followed in time. A source that answers nobody sends a keyframe now and
     /// then all the same, which tells nothing.
     ignored: u32,
 }
@@ -150,7 +266,8 @@ impl KeyframeOwner {
         due
     }
 
-    /// The source has not answered several requests in a row. Ends when a keyframe follows a first request within a window.
+    /// The source has not answered several requests in a row. Ends when a keyframe follows a first request within a window,
+    /// or a second one soon after.
     pub fn is_silent(&self) -> bool {
         self.ignored >= SILENT_AFTER
     }
@@ -168,6 +285,9 @@ impl KeyframeOwner {
             self.wanted = None;
         }
         self.asked_at = Some(now);
+        if self.unanswered == 0 {
+            self.first_at = Some(now);
+        }
         self.unanswered = self.unanswered.saturating_add(1);
     }
 
@@ -179,7 +299,12 @@ impl KeyframeOwner {
             && came >= asked
             && self.unanswered > 0
         {
-            if self.unanswered == 1 && came.since(asked) <= WINDOW {
+            let answered = match self.unanswered {
+                1 => came.since(asked) <= WINDOW,
+                2 => self.first_at.is_some_and(|first| came.since(first) <= SLOW_ANSWER),
+                _ => false,
+            };
+            if answered {
                 self.ignored = 0;
             }
             self.unanswered = 0;
@@ -289,6 +414,48 @@ mod tests {
             owner.handle_timeout(Some(ms(at + 5040)), ms(at + 6000));
             assert!(!owner.is_silent());
         }
+    }
+
+    #[test]
+    fn source_that_takes_longer_than_a_window_each_time_is_not_silent() {
+        let mut owner = KeyframeOwner::default();
+        for at in (0..100_000).step_by(10_000) {
+            owner.request(ms(at), None, ms(at));
+            assert!(owner.handle_timeout(None, ms(at + 500)));
+            owner.handle_timeout(Some(ms(at + 600)), ms(at + 1500));
+            assert!(!owner.is_silent(), "at {at} ms");
+        }
+    }
+
+    #[test]
+    fn first_loss_is_asked_for_at_once_whatever_the_start_asked_for() {
+        let mut want = Want::default();
+        want.started(ms(0));
+        assert_eq!(want.loss(ms(5)), Need::Asked, "the same need");
+        want.satisfied();
+        assert_eq!(want.loss(ms(100)), Need::Ask);
+        assert_eq!(want.loss(ms(1000)), Need::Asked);
+        assert_eq!(want.loss(ms(2100)), Need::Ask, "nothing has come of it");
+    }
+
+    #[test]
+    fn receiver_that_loses_its_place_again_and_again_asks_every_two_seconds() {
+        let mut want = Want::default();
+        let mut asked = Vec::new();
+        let mut withheld = 0;
+        for now in 0..10_000 {
+            match want.loss(ms(now)) {
+                Need::Ask => asked.push(now),
+                Need::Withhold => withheld += 1,
+                Need::Asked => {}
+            }
+            // It reads a little every half second.
+            if now % 500 == 499 {
+                want.satisfied();
+            }
+        }
+        assert_eq!(asked, [0, 2000, 4000, 6000, 8000]);
+        assert_eq!(withheld, 15);
     }
 
     #[test]

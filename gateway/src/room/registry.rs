@@ -13,13 +13,13 @@ use tokio::time::timeout;
 use wzp_proto::room_name::{RoomKey, RoomName};
 
 use crate::media::frame::{Kind, ParticipantId, RoomTime, TrackId};
-use crate::room::keyframes::{Counters, Reason};
+use crate::room::keyframes::{Counters, Reason, SharedByReason};
 use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, Muted, ResumeToken, TrackInfo};
 use crate::room::mixer::{LEG, Wants};
 use crate::room::mixing::{Listener, Mixing};
 use crate::room::snapshot::Snapshot;
 use crate::room::state::{Effect, Room};
-use crate::room::track::{Bounds, Track};
+use crate::room::track::{Bounds, Replays, Track};
 use crate::room::uplink::UplinkStatus;
 
 /// Commands that may wait for a room's task.
@@ -63,10 +63,18 @@ pub struct RoomHandle {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     /// The first plain name that somebody joined by; the hash form until then.
     display: watch::Receiver<Arc<str>>,
-    keyframes: watch::Receiver<Counters>,
+    keyframes: watch::Receiver<(Counters, Replays)>,
+    unheard: Arc<Unheard>,
     video: Bounds,
     epoch: Instant,
     mixing: Arc<Mixing>,
+}
+
+/// Keyframe requests that never came to the room's task.
+#[derive(Debug, Default)]
+struct Unheard {
+    withheld: SharedByReason,
+    overflow: SharedByReason,
 }
 
 enum Command {
@@ -206,7 +214,8 @@ impl Registry {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (snapshot_sender, snapshots) = watch::channel(Arc::new(Snapshot::default()));
         let (display_sender, display) = watch::channel(Arc::from(key.to_string()));
-        let (keyframes_sender, keyframes) = watch::channel(Counters::default());
+        let (keyframes_sender, keyframes) = watch::channel(Default::default());
+        let unheard = Arc::<Unheard>::default();
         let epoch = Instant::now();
         let mixing = Arc::<Mixing>::default();
         let task = RoomTask {
@@ -220,6 +229,7 @@ impl Registry {
             snapshots: snapshot_sender,
             display: display_sender,
             keyframes: keyframes_sender,
+            unheard: unheard.clone(),
             named: false,
             commands: commands.downgrade(),
             mixing: mixing.clone(),
@@ -231,6 +241,7 @@ impl Registry {
             snapshots,
             display,
             keyframes,
+            unheard,
             video: self.inner.video,
             epoch,
             mixing,
@@ -271,7 +282,22 @@ impl RoomHandle {
 
     /// What became of the requests for keyframes so far.
     pub fn keyframes(&self) -> Counters {
-        *self.keyframes.borrow()
+        Counters {
+            suppressed_receiver: self.unheard.withheld.now(),
+            suppressed_overflow: self.unheard.overflow.now(),
+            ..self.keyframes.borrow().0
+        }
+    }
+
+    /// What newcomers found in logs of pictures so far.
+    pub fn replays(&self) -> Replays {
+        let mut all = self.keyframes.borrow().1;
+        for member in &self.snapshot().members {
+            for view in &member.tracks {
+                all += view.track.counters().replays.now();
+            }
+        }
+        all
     }
 
     /// The room's mix.
@@ -311,7 +337,15 @@ impl RoomHandle {
 
     /// Asks the keyframe owner of a track for a keyframe newer than `since`.
     pub fn request_keyframe(&self, id: TrackId, since: RoomTime, reason: Reason) {
-        self.send(Command::Keyframe(id, since, reason));
+        let command = Command::Keyframe(id, since, reason);
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.commands.try_send(command) {
+            self.unheard.overflow.count(reason);
+        }
+    }
+
+    /// Takes note that a receiver did not ask for a keyframe that it needs, because it asked for one a moment ago.
+    pub fn withhold_keyframe(&self, reason: Reason) {
+        self.unheard.withheld.count(reason);
     }
 
     /// Says how loud a member is, −dBov: 0 (loudest) to 127 (silence).
@@ -490,7 +524,8 @@ struct RoomTask {
     controls: BTreeMap<ParticipantId, mpsc::Sender<Control>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     display: watch::Sender<Arc<str>>,
-    keyframes: watch::Sender<Counters>,
+    keyframes: watch::Sender<(Counters, Replays)>,
+    unheard: Arc<Unheard>,
     named: bool,
     /// For a handle of our own room, without keeping it open.
     commands: mpsc::WeakSender<Command>,
@@ -594,7 +629,7 @@ impl RoomTask {
     }
 
     fn carry_out(&mut self) {
-        let counters = self.room.keyframe_counters();
+        let counters = (self.room.keyframe_counters(), self.room.past_replays());
         self.keyframes
             .send_if_modified(|known| std::mem::replace(known, counters) != counters);
         let mut changed = false;
@@ -621,6 +656,7 @@ impl RoomTask {
                     snapshots: self.snapshots.subscribe(),
                     display: self.display.subscribe(),
                     keyframes: self.keyframes.subscribe(),
+                    unheard: self.unheard.clone(),
                     video: self.listing.registry.video,
                     epoch: self.epoch,
                     mixing: self.mixing.clone(),

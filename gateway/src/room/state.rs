@@ -10,7 +10,7 @@ use crate::room::limits;
 use crate::room::limits::Limits;
 use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, Muted, Presence, ResumeToken, TrackInfo};
 use crate::room::snapshot::{MemberView, Snapshot, TrackView};
-use crate::room::track::Track;
+use crate::room::track::{Replays, Track};
 use crate::room::uplink::UplinkStatus;
 
 /// How long a lost member may come back, µs.
@@ -80,6 +80,8 @@ pub struct Room {
     uplink: Option<Arc<UplinkStatus>>,
     effects: VecDeque<Effect>,
     keyframes: keyframes::Counters,
+    /// Of tracks that are gone.
+    replays: Replays,
 }
 
 impl Room {
@@ -100,6 +102,7 @@ impl Room {
             uplink: None,
             effects: VecDeque::new(),
             keyframes: keyframes::Counters::default(),
+            replays: Replays::default(),
         }
     }
 
@@ -327,7 +330,9 @@ impl Room {
 
     /// A receiver needs a keyframe of a video track newer than what came at `since`.
     pub fn request_keyframe(&mut self, id: TrackId, since: RoomTime, reason: keyframes::Reason, now: RoomTime) {
-        let Some(video) = self.videos.get_mut(&id) else { return };
+        let Some(video) = self.videos.get_mut(&id) else {
+            return self.keyframes.suppressed_unknown.count(reason);
+        };
         let verdict = video.owner.request(since, video.track.keyframe_at(), now);
         video.track.set_silent(video.owner.is_silent());
         self.keyframes.count(verdict, reason);
@@ -423,6 +428,11 @@ impl Room {
         self.keyframes
     }
 
+    /// What newcomers found in the logs of pictures that are gone. A track that is there counts for itself.
+    pub fn past_replays(&self) -> Replays {
+        self.replays
+    }
+
     /// Whether the source of this track has stopped answering keyframe requests.
     pub fn is_silent(&self, id: TrackId) -> bool {
         self.videos.get(&id).is_some_and(|video| video.owner.is_silent())
@@ -483,23 +493,23 @@ impl Room {
     }
 
     fn set_tracks_of(&mut self, id: ParticipantId, tracks: Vec<TrackView>) {
-        self.videos
-            .retain(|track_id, _| track_id.source != id || tracks.iter().any(|view| view.track.id() == *track_id));
+        let past = &mut self.replays;
+        self.videos.retain(|track_id, video| {
+            let stays = |view: &TrackView| Arc::ptr_eq(&view.track, &video.track);
+            let gone = track_id.source == id && !tracks.iter().any(stays);
+            if gone {
+                *past += video.track.counters().replays.now();
+            }
+            !gone
+        });
         for view in tracks.iter().filter(|view| view.info.kind == Kind::Video) {
             let track_id = view.track.id();
             // A track that was published anew under its old name starts with a new owner.
-            if self
-                .videos
-                .get(&track_id)
-                .is_none_or(|video| !Arc::ptr_eq(&video.track, &view.track))
-            {
-                let video = VideoTrack {
-                    track: view.track.clone(),
-                    owner: KeyframeOwner::default(),
-                    limits: Limits::default(),
-                };
-                self.videos.insert(track_id, video);
-            }
+            self.videos.entry(track_id).or_insert_with(|| VideoTrack {
+                track: view.track.clone(),
+                owner: KeyframeOwner::default(),
+                limits: Limits::default(),
+            });
         }
         if let Some(member) = self.members.get_mut(&id) {
             Arc::make_mut(&mut member.view).tracks = tracks;

@@ -214,13 +214,15 @@ impl Cursor {
         self.place.follows = None;
     }
 
-    /// What was delivered last did not go out, because there was no place for it. Like [`Cursor::resync`], but if there is no
-    /// such keyframe the receiver could still go on with this very frame.
-    pub fn give_back(&mut self, lag: &Lag) {
+    /// What was delivered last did not go out, because there was no place for it; `begun`: but for a part of it. Like
+    /// [`Cursor::resync`], but if there is no such keyframe the receiver could still go on with this very frame.
+    pub fn give_back(&mut self, lag: &Lag, begun: bool) {
         self.place.jump(&self.track.log(), lag);
         if self.place.waiting {
             self.place.follows = self.place.next.checked_sub(1);
         }
+        // A path that takes nothing at all is not too slow, it stands still.
+        self.place.was_late &= begun;
     }
 
     /// The receiver waits for a keyframe, and [`Cursor::go_on_late`] may help it. One that did not keep up after it last went

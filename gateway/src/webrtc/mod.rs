@@ -9,5 +9,6 @@ mod follow;
 pub mod incoming;
 pub mod net;
 pub mod outgoing;
+mod pace;
 pub mod peer;
 pub mod worker;

@@ -11,7 +11,7 @@ use crate::media::frame::{Frame, Kind, RoomTime, RtpPayload, TrackId};
 use crate::media::rtp::history::{self, History};
 use crate::media::rtp::packetize;
 use crate::media::rtp::rewrite::Rewriter;
-use crate::room::keyframes::Reason;
+use crate::room::keyframes::{Need, Reason, Want};
 use crate::room::registry::RoomHandle;
 use crate::room::replay::Replay;
 use crate::room::subscription::{Cursor, Lag, Next, Start};
@@ -19,6 +19,7 @@ use crate::room::track::Track;
 use crate::webrtc::assign::Line;
 use crate::webrtc::engine::{Codec, MAX_PAYLOAD, Mid, OutgoingRtp, ReportTime};
 use crate::webrtc::incoming::rtp_codec;
+use crate::webrtc::pace::Paced;
 
 /// Pictures that waited longer than this are left out.
 const VIDEO_LAG: Lag = Lag {
@@ -30,12 +31,9 @@ const AUDIO_LAG: Lag = Lag {
     most: 200_000,
     resync_age: 0,
 };
-/// A replay goes out no faster than this: 50 Mbit/s.
-const PACE_BYTES_PER_MS: u64 = 6_250;
-/// What may go out at once.
-const PACE_BURST: u64 = 128 * 1024;
-/// A viewer's loss asks its source at most this often, µs.
-const REQUEST_INTERVAL: u64 = 2_000_000;
+/// A keyframe that comes this much further on in the source's time than in ours begins a new run of timestamps, µs: a viewer
+/// that has a still from the log is given the fresh picture next, and would hold that back until its time came.
+const JUMP: u64 = 500_000;
 /// Over a path that loses this much, in 1/256, a repair is sent twice: one that is lost too costs the viewer another round
 /// trip, which its picture does not wait for. A path that loses more is full, and twice as much would fill it further.
 const LOSSY: RangeInclusive<u8> = 3..=38;
@@ -58,6 +56,8 @@ pub struct Outgoing {
     run: u64,
     paced: Paced,
     last: Option<(u64, RoomTime)>,
+    /// Index, time, and moment of the last frame of what is carried now.
+    sent: Option<(u64, RoomTime, Instant)>,
     bytes: u64,
     /// Frames left out for this viewer by cursors that are gone.
     dropped: u64,
@@ -68,15 +68,9 @@ struct Feed {
     waker: Arc<Notify>,
     replay: Option<Replay>,
     codec: Option<Codec>,
-    asked_at: Option<RoomTime>,
+    want: Want,
     /// Not sent for now: the path is too slow.
     paused: bool,
-}
-
-#[derive(Debug)]
-struct Paced {
-    level: u64,
-    at: Option<Instant>,
 }
 
 /// What feeding a leg came to.
@@ -99,11 +93,9 @@ impl Outgoing {
             copies: VecDeque::new(),
             feed: None,
             run: 0,
-            paced: Paced {
-                level: PACE_BURST,
-                at: None,
-            },
+            paced: Paced::default(),
             last: None,
+            sent: None,
             bytes: 0,
             dropped: 0,
         }
@@ -131,20 +123,21 @@ impl Outgoing {
 
     /// Carries `track` from its last keyframe on, or nothing.
     pub fn assign(&mut self, track: Option<&Arc<Track>>, waker: &Arc<Notify>, room: &RoomHandle) {
-        if let Some(feed) = self.feed.take() {
-            self.dropped += feed.cursor.dropped();
-        }
+        let before = self.feed.take();
+        self.dropped += before.as_ref().map_or(0, |feed| feed.cursor.dropped());
+        self.sent = None;
         let Some(track) = track else { return };
         self.run += 1;
+        self.history.hold_bytes(track.bounds().hard_bytes);
         let mut feed = Feed {
             cursor: Cursor::new(track, waker),
             waker: waker.clone(),
             replay: None,
             codec: None,
-            asked_at: None,
+            want: Want::default(),
             paused: false,
         };
-        feed.start(room);
+        feed.start(room, before.is_some());
         self.feed = Some(feed);
         waker.notify_one();
     }
@@ -157,7 +150,8 @@ impl Outgoing {
             self.dropped += feed.cursor.dropped();
             // A cursor never goes back; a viewer that resumes wants the last keyframe again.
             feed.cursor = Cursor::new(&feed.cursor.track().clone(), &feed.waker);
-            feed.start(room);
+            feed.start(room, true);
+            self.sent = None;
         }
         feed.paused = paused;
     }
@@ -180,22 +174,27 @@ impl Outgoing {
             if feed.paused {
                 return Fed::All;
             }
-            if self.line.kind == Kind::Video && !self.paced.may_send(now) {
+            if self.line.kind == Kind::Video && !self.paced.may_send(feed.is_replaying(), now) {
                 return Fed::Paced;
             }
             match feed.next(lag, room_now) {
                 Next::Frame(frame) => {
+                    feed.want.satisfied();
                     feed.codec = rtp_codec(frame.codec);
                     if let Some(codec) = feed.codec.filter(|codec| self.line.codecs.contains(codec)) {
                         self.send(&frame, codec, now, &mut write);
                     }
                 }
                 Next::NeedsKeyframe => {
-                    if feed.asked_at.is_none_or(|at| room_now.since(at) >= REQUEST_INTERVAL) {
-                        feed.asked_at = Some(room_now);
-                        room.request_keyframe(feed.cursor.track().id(), room_now, Reason::Loss);
+                    match feed.want.loss(room_now) {
+                        Need::Ask => room.request_keyframe(feed.cursor.track().id(), room_now, Reason::Loss),
+                        Need::Withhold => room.withhold_keyframe(Reason::Loss),
+                        Need::Asked => {}
                     }
-                    return Fed::All;
+                    return match feed.is_holding() {
+                        true => Fed::Paced,
+                        false => Fed::All,
+                    };
                 }
                 Next::Empty if feed.is_holding() => return Fed::Paced,
                 Next::Empty | Next::Ended => return Fed::All,
@@ -209,6 +208,14 @@ impl Outgoing {
             .iter()
             .filter_map(|seq| self.history.repeat(now, *seq).ok().cloned())
             .collect();
+        if self.line.kind == Kind::Video {
+            for packet in &repeated {
+                self.paced.sent(packet.payload.len());
+            }
+            if self.feed.as_ref().is_some_and(Feed::is_replaying) {
+                self.paced.slow_down(now);
+            }
+        }
         if LOSSY.contains(&self.loss) {
             let room = MAX_COPIES.saturating_sub(self.copies.len());
             let copies = repeated.iter().take(room).cloned();
@@ -220,12 +227,19 @@ impl Outgoing {
     /// A second copy of a repair that is due now.
     pub fn second_copy(&mut self, now: Instant) -> Option<OutgoingRtp> {
         self.copies.front().filter(|(due, _)| *due <= now)?;
-        self.copies.pop_front().map(|(_, packet)| packet)
+        let (_, packet) = self.copies.pop_front()?;
+        self.paced.sent(packet.payload.len());
+        Some(packet)
     }
 
     /// Second copies wait for their time.
     pub fn holds_copies(&self) -> bool {
         !self.copies.is_empty()
+    }
+
+    /// What the path to the viewer carries, bit/s, as far as that is known.
+    pub fn set_estimate(&mut self, bits_per_second: u64) {
+        self.paced.set_estimate(bits_per_second);
     }
 
     /// What the viewer lost since its last report, in 1/256.
@@ -244,6 +258,14 @@ impl Outgoing {
     }
 
     fn send(&mut self, frame: &Frame, codec: Codec, now: Instant, write: &mut impl FnMut(Mid, &OutgoingRtp)) {
+        if let Some((index, time, at)) = self.sent {
+            let passed = now.saturating_duration_since(at).as_micros() as u64;
+            let skips = frame.keyframe && frame.index != index + 1;
+            self.run += u64::from(skips && frame.time.since(time) > passed.saturating_add(JUMP));
+        }
+        if self.line.kind == Kind::Video {
+            self.sent = Some((frame.index, frame.time, now));
+        }
         let timestamp = self.rewriter.timestamp(now, self.run, frame.ticks as u32);
         self.last = Some((frame.ticks, frame.time));
         let payloads = frame.rtp_payloads(|frame| packetize(frame, codec));
@@ -257,7 +279,7 @@ impl Outgoing {
             };
             let size = packet.payload.len();
             self.bytes += size as u64;
-            self.paced.sent(size as u64);
+            self.paced.sent(size);
             write(self.line.mid, &packet);
             if self.line.kind == Kind::Video {
                 self.history.push(now, packet.seq, size, packet);
@@ -284,35 +306,28 @@ impl Feed {
             .is_some_and(|replay| replay.poll_timeout().is_some())
     }
 
-    fn start(&mut self, room: &RoomHandle) {
+    /// What goes out now is old.
+    fn is_replaying(&self) -> bool {
+        self.cursor.is_catching_up() || self.is_holding()
+    }
+
+    /// `switches`: the viewer has a picture on this line, of another source or of a moment ago.
+    fn start(&mut self, room: &RoomHandle, switches: bool) {
         let now = room.now();
         let start = self.cursor.start();
         if start == Start::Live {
             return;
         }
-        let replay = Replay::new(start, now);
+        let (replay, reason) = match switches {
+            true => (Replay::switching(start, now), Reason::Switch),
+            false => (Replay::new(start, now), Reason::Join),
+        };
         let wants_keyframe = replay.wants_keyframe();
         self.replay = Some(replay);
         if wants_keyframe {
-            self.asked_at = Some(now);
-            room.request_keyframe(self.cursor.track().id(), now, Reason::Join);
+            self.want.started(now);
+            room.request_keyframe(self.cursor.track().id(), now, reason);
         }
-    }
-}
-
-impl Paced {
-    fn may_send(&mut self, now: Instant) -> bool {
-        let elapsed = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        let gained = elapsed.as_micros() as u64 * PACE_BYTES_PER_MS / 1000;
-        if gained > 0 || self.at.is_none() {
-            self.level = (self.level + gained).min(PACE_BURST);
-            self.at = Some(now);
-        }
-        self.level > 0
-    }
-
-    fn sent(&mut self, bytes: u64) {
-        self.level = self.level.saturating_sub(bytes);
     }
 }
 
@@ -339,68 +354,4 @@ pub fn carried(leg: &Outgoing) -> Option<TrackId> {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-
-    fn leg(now: Instant) -> Outgoing {
-        let line = Line {
-            mid: Mid::new("0").unwrap(),
-            kind: Kind::Video,
-            pair: 0,
-            codecs: vec![Codec::H264],
-        };
-        let mut leg = Outgoing::new(line, 0);
-        for seq in 0..300 {
-            let packet = OutgoingRtp {
-                codec: Codec::H264,
-                seq,
-                timestamp: 0,
-                marker: false,
-                payload: Bytes::from_static(&[0x65]),
-            };
-            leg.history.push(now, seq, 1, packet);
-        }
-        leg
-    }
-
-    fn copies(leg: &mut Outgoing, now: Instant) -> Vec<u16> {
-        std::iter::from_fn(|| leg.second_copy(now))
-            .map(|packet| packet.seq)
-            .collect()
-    }
-
-    #[test]
-    fn a_repair_over_a_lossy_path_comes_twice_a_moment_apart() {
-        let now = Instant::now();
-        let mut leg = leg(now);
-        leg.set_loss(13);
-        assert_eq!(leg.repeat(&[4, 5, 900], now).len(), 2);
-        assert!(leg.holds_copies());
-        assert!(copies(&mut leg, now).is_empty());
-        assert_eq!(copies(&mut leg, now + SECOND_COPY), [4, 5]);
-        assert!(!leg.holds_copies());
-    }
-
-    #[test]
-    fn a_repair_comes_once_over_a_clean_path_and_over_a_full_one() {
-        let now = Instant::now();
-        for loss in [0, 2, 39, 255] {
-            let mut leg = leg(now);
-            leg.set_loss(loss);
-            assert_eq!(leg.repeat(&[4], now).len(), 1);
-            assert!(!leg.holds_copies(), "loss of {loss}/256");
-        }
-    }
-
-    #[test]
-    fn copies_that_wait_are_bounded() {
-        let now = Instant::now();
-        let mut leg = leg(now);
-        leg.set_loss(13);
-        let seqs: Vec<u16> = (0..300).collect();
-        assert_eq!(leg.repeat(&seqs, now).len(), 300);
-        assert_eq!(copies(&mut leg, now + SECOND_COPY).len(), MAX_COPIES);
-    }
-}
+mod tests;

@@ -437,6 +437,9 @@ impl Peer {
     /// What the path to the peer carries, bits per second.
     pub fn set_estimate(&mut self, bps: u64, _now: Instant) {
         self.estimate = Some(bps);
+        for leg in &mut self.outgoing {
+            leg.set_estimate(bps);
+        }
     }
 
     /// Reports, twice a second, and a judgement of the path.

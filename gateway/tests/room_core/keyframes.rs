@@ -4,6 +4,7 @@ use wzp_gateway::room::keyframes::{ByReason, Reason};
 use wzp_gateway::room::member::ResumeToken;
 use wzp_gateway::room::replay::Replay;
 use wzp_gateway::room::subscription::Next;
+use wzp_gateway::room::track::Replays;
 
 use crate::state::{KEYFRAME, person, publish, room_with, run_until, told};
 use crate::support::{LAG, Source, ms, video_id};
@@ -97,4 +98,43 @@ fn hundred_newcomers_within_a_second_cost_three_requests_at_most() {
             }
         }
     }
+}
+
+#[test]
+fn request_for_a_track_that_is_gone_is_counted() {
+    let (mut room, joined) = room_with(2);
+    let source = Source::video();
+    publish(&mut room, joined[0], &[&source.track]);
+    publish(&mut room, joined[0], &[]);
+    room.request_keyframe(video_id(1), ms(0), Reason::Loss, ms(0));
+    room.request_keyframe(video_id(9), ms(0), Reason::Viewer, ms(0));
+    let unknown = room.keyframe_counters().suppressed_unknown;
+    let expected = ByReason {
+        loss: 1,
+        viewer: 1,
+        ..ByReason::default()
+    };
+    assert_eq!((unknown, room.keyframe_counters().sent()), (expected, 0));
+}
+
+#[test]
+fn what_newcomers_found_is_known_after_the_track_is_gone() {
+    let (mut room, joined) = room_with(2);
+    let mut source = Source::video();
+    publish(&mut room, joined[0], &[&source.track]);
+    source.cursor().start();
+    source.key();
+    source.cursor().start();
+    source.deltas(70);
+    source.cursor().start();
+    source.cursor().start();
+    let found = Replays {
+        hit: 1,
+        stale: 2,
+        miss: 1,
+    };
+    assert_eq!(source.track.counters().replays.now(), found);
+    assert_eq!(room.past_replays(), Replays::default());
+    publish(&mut room, joined[0], &[]);
+    assert_eq!(room.past_replays(), found);
 }

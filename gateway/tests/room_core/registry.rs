@@ -339,6 +339,53 @@ async fn frames_and_requests_flow_between_members() {
 }
 
 #[tokio::test]
+async fn keyframe_requests_that_a_busy_room_does_not_hear_are_counted() {
+    let registry = registry();
+    let viewer = registry.join(&name("room"), person(1)).await.expect("there is place");
+    let id = crate::support::video_id(9);
+    // On this runtime the room's task has its turn only when this one waits.
+    for _ in 0..3000 {
+        viewer.room().request_keyframe(id, RoomTime::default(), Reason::Loss);
+    }
+    viewer.room().withhold_keyframe(Reason::Loss);
+    let counters = || viewer.room().keyframes();
+    let overflow = counters().suppressed_overflow.loss;
+    assert!((1..3000).contains(&overflow), "{overflow}");
+    assert_eq!(counters().suppressed_receiver.loss, 1);
+    let heard = async {
+        while counters().suppressed_unknown.loss < 3000 - overflow {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, heard).await.expect("all others were heard");
+}
+
+#[tokio::test]
+async fn what_newcomers_found_is_summed_up_over_all_tracks() {
+    let registry = registry();
+    let sender = registry.join(&name("room"), person(1)).await.expect("there is place");
+    let room = sender.room().clone();
+    let mut source = Source::new(crate::support::video_id(sender.id().0), *Source::video().track.bounds());
+    source.key();
+    source.cursor().start();
+    assert_eq!(room.replays().hit, 0, "the room does not know it yet");
+    sender.set_tracks(vec![(info(&source), source.track.clone())]).await;
+    see(&sender, |snapshot| {
+        snapshot.members.iter().any(|member| !member.tracks.is_empty())
+    })
+    .await;
+    assert_eq!(room.replays().hit, 1);
+    source.cursor().start();
+    assert_eq!(room.replays().hit, 2);
+    sender.set_tracks(Vec::new()).await;
+    see(&sender, |snapshot| {
+        snapshot.members.iter().all(|member| member.tracks.is_empty())
+    })
+    .await;
+    assert_eq!(room.replays().hit, 2, "it is gone, what it did is not");
+}
+
+#[tokio::test]
 async fn member_that_does_not_read_its_controls_holds_nobody_up() {
     let registry = registry();
     let mut silent = registry.join(&name("room"), person(1)).await.expect("there is place");

@@ -267,12 +267,14 @@ fn who_fell_behind_by_more_than_the_hard_bounds_waits_for_a_keyframe() {
 #[test]
 fn frame_that_found_no_place_is_given_again_if_no_keyframe_comes() {
     let (source, mut cursor, mut replay) = fallen_behind(0);
-    cursor.give_back(&LAG);
+    cursor.give_back(&LAG, true);
     let now = source.now;
     assert_eq!(pump(&mut replay, &mut cursor, false, now), NONE);
     assert_eq!(pump(&mut replay, &mut cursor, false, now + 250), [3]);
-    // Once: were its path too slow for it, it would never get past it.
-    cursor.give_back(&LAG);
+    // While nothing at all goes out, it is tried again; but were the path too slow for it, it would never get past it.
+    cursor.give_back(&LAG, false);
+    assert_eq!(pump(&mut replay, &mut cursor, true, now + 250), [3]);
+    cursor.give_back(&LAG, true);
     assert_eq!(pump(&mut replay, &mut cursor, true, now + 250), NONE);
 }
 

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+/// Packets of a stream are at least about this large on the average, bytes.
+const SMALL_PACKET: usize = 512;
+
 /// Bounds of [`SentPackets`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SentLimits {
@@ -75,6 +78,13 @@ impl SentPackets {
             bytes: 0,
             stats: SentStats::default(),
         }
+    }
+
+    /// Makes place for so many bytes of packets, if there is less, however small they are: for a sender whose bursts are
+    /// larger than what a steady stream sends in the time that packets are kept.
+    pub fn hold_bytes(&mut self, bytes: usize) {
+        self.limits.bytes = self.limits.bytes.max(bytes);
+        self.limits.packets = self.limits.packets.max(bytes / SMALL_PACKET);
     }
 
     /// Remembers a datagram sent at `now`. A number that does not follow the last one means that the counter has
@@ -162,4 +172,25 @@ impl SentPackets {
 /// Whether `seq` comes after `last`, at most half the number space later.
 fn follows(seq: u32, last: u32) -> bool {
     (1..1 << 31).contains(&seq.wrapping_sub(last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn burst_is_held_as_far_as_place_was_made_for_it() {
+        let packet = Bytes::from(vec![0; 1100]);
+        let now = Duration::from_secs(1);
+        for (place, held) in [(0, false), (6 << 20, true)] {
+            let mut sent = SentPackets::default();
+            sent.hold_bytes(place);
+            for seq in 0..5_500 {
+                sent.insert(seq, packet.clone(), now);
+            }
+            assert_eq!(!sent.answer(&[0], now + Duration::from_millis(400)).is_empty(), held);
+            assert!(sent.bytes() <= place.max(1 << 20));
+            assert!(sent.answer(&[5_499], now + Duration::from_millis(501)).is_empty());
+        }
+    }
 }

@@ -233,7 +233,7 @@ impl Reader<'_> {
             .map(|track| (track.source, track.kind, track.slot))
             .collect();
         self.to_peer(|peer| PeerCommand::Pause { peer, tracks: named });
-        lock(&self.shared.egress).pause(tracks);
+        lock(&self.shared.egress).pause(tracks, Instant::now());
         self.shared.nudge.notify_one();
     }
 

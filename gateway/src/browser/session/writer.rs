@@ -155,7 +155,7 @@ impl Writer<'_> {
             };
             send_now(sink, &notice).await?;
         }
-        let told = lock(&self.shared.egress).update(new);
+        let told = lock(&self.shared.egress).update(new, Instant::now());
         for message in told {
             send_now(sink, &message).await?;
         }

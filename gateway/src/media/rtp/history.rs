@@ -64,6 +64,11 @@ impl<P> History<P> {
         }
     }
 
+    /// Makes place for so many payload bytes, if there is less: for what is sent faster than it is played.
+    pub fn hold_bytes(&mut self, bytes: usize) {
+        self.limits.bytes = self.limits.bytes.max(bytes);
+    }
+
     /// Notes a packet with a payload of `bytes`. Sequence numbers must be consecutive; a gap empties the history.
     pub fn push(&mut self, now: Instant, seq: u16, bytes: usize, packet: P) {
         if seq != self.first.wrapping_add(self.sent.len() as u16) {

@@ -176,3 +176,76 @@ fn packets_are_not_sent_again_into_a_full_queue() {
     assert!(bench.link.sent.take().is_empty());
     assert_eq!(bench.egress.counters.resent_dropped_space.get(), 2);
 }
+
+#[test]
+fn stalled_viewer_of_a_source_that_does_not_answer_sees_all_that_it_missed() {
+    for silent in [false, true] {
+        let mut bench = Bench::new(8_000_000);
+        let mut one = Source::new(1);
+        if silent {
+            one.picture(true, 3_000, RoomTime(0));
+            bench.hush(&one);
+        }
+        bench.egress.set_room(&snapshot(&[&one]));
+        while bench.ms() < 3_000 {
+            match bench.ms() {
+                1_000 => bench.link.bytes_per_ms.set(0),
+                1_400 => bench.link.bytes_per_ms.set(1_000),
+                _ => {}
+            }
+            bench.step(|ms, now| {
+                if ms.is_multiple_of(33) {
+                    one.picture(ms == 0, 3_000, now);
+                }
+            });
+        }
+        bench.receiver.assert_decodable();
+        let shown = &bench.receiver.video;
+        assert_eq!(shown.last().map(|frame| frame.1), Some(one.pictures - 1), "live again");
+        assert_eq!(shown.iter().filter(|frame| frame.3).count(), 1, "without a keyframe");
+        assert_eq!(shown.len() as u32, one.pictures - u32::from(silent));
+    }
+}
+
+#[test]
+fn wait_that_ends_while_a_frame_is_being_sent_is_not_called_for() {
+    let mut one = Source::new(1);
+    one.picture(true, 80_000, RoomTime(0));
+    for n in 1..150u64 {
+        one.picture(false, 2_000, RoomTime::from_millis(n * 33));
+    }
+    // The cached keyframe takes 320 ms; its deltas wait for 250.
+    let mut bench = Bench::new(2_000_000);
+    bench.now = RoomTime::from_millis(5_000);
+    bench.egress.set_room(&snapshot(&[&one]));
+    let mut blocked = 0;
+    while bench.now < RoomTime::from_millis(5_400) {
+        let now = bench.now;
+        bench.step(|_, _| {});
+        if bench.egress.sending.is_some() {
+            assert_eq!(bench.egress.poll_timeout(now), Some(now.plus(RETRY)), "at {now:?}");
+            blocked += u32::from(now > RoomTime::from_millis(5_250));
+        }
+    }
+    assert!(blocked > 0, "the keyframe was on its way when the wait ended");
+}
+
+#[test]
+fn keyframe_request_that_came_to_nothing_is_made_again() {
+    let mut bench = Bench::new(50_000_000);
+    let mut one = Source::new(1);
+    bench.egress.set_room(&snapshot(&[&one]));
+    bench.step(|_, _| {});
+    assert_eq!(bench.keyframes_asked(Reason::Join), 1);
+    while bench.ms() < 2_100 {
+        bench.step(|ms, now| {
+            if ms.is_multiple_of(20) {
+                one.sound(true, now);
+            }
+        });
+    }
+    assert_eq!(
+        bench.keyframes_asked(Reason::Join) + bench.keyframes_asked(Reason::Loss),
+        2
+    );
+}

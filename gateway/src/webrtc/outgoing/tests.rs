@@ -1,0 +1,297 @@
+//! Repairs, switches of source and the timestamps of a replay, on one leg.
+
+use bytes::Bytes;
+use wzp_proto::identity::Fingerprint;
+use wzp_proto::room_name::RoomName;
+
+use super::*;
+use crate::media::frame::{Draft, ParticipantId};
+use crate::room::keyframes::ByReason;
+use crate::room::member::{Door, Join};
+use crate::room::registry::{Membership, Registry, RoomLimits};
+use crate::room::track::{Bounds, TrackWriter};
+
+fn leg(now: Instant) -> Outgoing {
+    let line = Line {
+        mid: Mid::new("0").unwrap(),
+        kind: Kind::Video,
+        pair: 0,
+        codecs: vec![Codec::H264],
+    };
+    let mut leg = Outgoing::new(line, 0);
+    for seq in 0..300 {
+        let packet = OutgoingRtp {
+            codec: Codec::H264,
+            seq,
+            timestamp: 0,
+            marker: false,
+            payload: Bytes::from_static(&[0x65]),
+        };
+        leg.history.push(now, seq, 1, packet);
+    }
+    leg
+}
+
+fn copies(leg: &mut Outgoing, now: Instant) -> Vec<u16> {
+    std::iter::from_fn(|| leg.second_copy(now))
+        .map(|packet| packet.seq)
+        .collect()
+}
+
+#[test]
+fn a_repair_over_a_lossy_path_comes_twice_a_moment_apart() {
+    let now = Instant::now();
+    let mut leg = leg(now);
+    leg.set_loss(13);
+    assert_eq!(leg.repeat(&[4, 5, 900], now).len(), 2);
+    assert!(leg.holds_copies());
+    assert!(copies(&mut leg, now).is_empty());
+    assert_eq!(copies(&mut leg, now + SECOND_COPY), [4, 5]);
+    assert!(!leg.holds_copies());
+}
+
+#[test]
+fn a_repair_comes_once_over_a_clean_path_and_over_a_full_one() {
+    let now = Instant::now();
+    for loss in [0, 2, 39, 255] {
+        let mut leg = leg(now);
+        leg.set_loss(loss);
+        assert_eq!(leg.repeat(&[4], now).len(), 1);
+        assert!(!leg.holds_copies(), "loss of {loss}/256");
+    }
+}
+
+#[test]
+fn copies_that_wait_are_bounded() {
+    let now = Instant::now();
+    let mut leg = leg(now);
+    leg.set_loss(13);
+    let seqs: Vec<u16> = (0..300).collect();
+    assert_eq!(leg.repeat(&seqs, now).len(), 300);
+    assert_eq!(copies(&mut leg, now + SECOND_COPY).len(), MAX_COPIES);
+}
+
+/// A track of pictures, in a room that does not know it.
+struct Source {
+    writer: TrackWriter,
+    count: u64,
+}
+
+impl Source {
+    fn new(source: u32) -> Self {
+        let id = TrackId {
+            source: ParticipantId(source),
+            kind: Kind::Video,
+            slot: 0,
+            layer: 0,
+        };
+        let (_, writer) = Track::create(id, Bounds::VIDEO, 0);
+        Self { writer, count: 0 }
+    }
+
+    fn picture(&mut self, keyframe: bool, time: RoomTime) {
+        let nal: &[u8] = if keyframe {
+            &[0, 0, 0, 1, 0x65, 1, 2]
+        } else {
+            &[0, 0, 0, 1, 0x41, 1, 2]
+        };
+        let draft = Draft {
+            codec: wzp_proto::codec::Codec::H264Baseline,
+            keyframe,
+            ticks: time.0 * 9 / 100,
+            time,
+            size: None,
+            payload: Bytes::from_static(nal),
+        };
+        self.writer.append(draft, time);
+        self.count += 1;
+    }
+
+    /// A keyframe that is four seconds old at `now`, and deltas since.
+    fn stale(&mut self, now: RoomTime) {
+        for n in 0..=100u64 {
+            self.picture(n == 0, RoomTime(now.0 + n * 40_000 - 4_000_000));
+        }
+    }
+}
+
+async fn member() -> Membership {
+    let limits = RoomLimits { rooms: 1, members: 2 };
+    let join = Join {
+        name: String::new(),
+        fingerprint: Fingerprint([1; 16]),
+        door: Door::Webrtc,
+        resume: None,
+        resumable: false,
+    };
+    let name = RoomName::parse("general").unwrap();
+    Registry::new(limits).join(&name, join).await.unwrap()
+}
+
+fn video_leg() -> Outgoing {
+    let line = Line {
+        mid: Mid::new("0").unwrap(),
+        kind: Kind::Video,
+        pair: 0,
+        codecs: vec![Codec::H264],
+    };
+    Outgoing::new(line, 0)
+}
+
+/// Timestamps of the frames that go out now.
+fn fed(leg: &mut Outgoing, room: &RoomHandle, now: Instant, room_now: RoomTime) -> Vec<u32> {
+    let mut timestamps = Vec::new();
+    leg.feed(room, now, room_now, |_, packet| timestamps.push(packet.timestamp));
+    timestamps.dedup();
+    timestamps
+}
+
+/// Requests for tracks that the room does not know.
+async fn requests(room: &RoomHandle) -> ByReason {
+    let mut before = ByReason::default();
+    loop {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        let now = room.keyframes().suppressed_unknown;
+        if now == before {
+            return now;
+        }
+        before = now;
+    }
+}
+
+#[tokio::test]
+async fn fresh_picture_after_a_still_is_not_held_back_by_its_time() {
+    let member = member().await;
+    let room = member.room();
+    let (now, room_now) = (Instant::now(), RoomTime(20_000_000));
+    let mut source = Source::new(1);
+    source.stale(room_now);
+    let mut leg = video_leg();
+    let before = room.now();
+    leg.assign(Some(&source.writer.track().clone()), &Arc::default(), room);
+    let still = fed(&mut leg, room, now, before);
+    assert_eq!(still.len(), 1, "the cached keyframe");
+    let later = Duration::from_millis(100);
+    let room_later = room_now.plus(100_000);
+    source.picture(true, room_later);
+    let fresh = fed(&mut leg, room, now + later, room_later);
+    assert_eq!(
+        fresh,
+        [still[0].wrapping_add(9_000)],
+        "as much later as it is for the viewer"
+    );
+    // From there on in the source's own spacing.
+    source.picture(false, room_later.plus(40_000));
+    let next = fed(&mut leg, room, now + later, room_later.plus(1_000));
+    assert_eq!(next, [fresh[0].wrapping_add(3_600)]);
+}
+
+#[tokio::test]
+async fn replay_keeps_the_spacing_of_its_source() {
+    let member = member().await;
+    let room = member.room();
+    let (now, room_now) = (Instant::now(), RoomTime(20_000_000));
+    let mut source = Source::new(1);
+    source.stale(room_now);
+    let mut leg = video_leg();
+    let before = room.now();
+    leg.assign(Some(&source.writer.track().clone()), &Arc::default(), room);
+    let mut all = fed(&mut leg, room, now, before);
+    // No fresh keyframe came.
+    all.extend(fed(
+        &mut leg,
+        room,
+        now + Duration::from_secs(1),
+        room.now().plus(1_000_000),
+    ));
+    assert_eq!(all.len(), 101);
+    assert!(all.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == 3_600));
+}
+
+#[tokio::test]
+async fn line_that_changes_its_source_or_resumes_shows_no_old_still() {
+    let member = member().await;
+    let room = member.room();
+    let (now, room_now) = (Instant::now(), RoomTime(20_000_000));
+    let (mut one, mut two) = (Source::new(1), Source::new(2));
+    one.picture(true, room_now);
+    two.stale(room_now);
+    let mut leg = video_leg();
+    leg.assign(Some(&one.writer.track().clone()), &Arc::default(), room);
+    assert_eq!(fed(&mut leg, room, now, room_now).len(), 1);
+    leg.assign(Some(&two.writer.track().clone()), &Arc::default(), room);
+    assert!(
+        fed(&mut leg, room, now, room.now()).is_empty(),
+        "the picture of one stands"
+    );
+    assert_eq!(
+        requests(room).await,
+        ByReason {
+            switch: 1,
+            ..ByReason::default()
+        }
+    );
+    leg.set_paused(true, room);
+    let before = room.now();
+    leg.set_paused(false, room);
+    assert!(fed(&mut leg, room, now, before).is_empty());
+    assert_eq!(
+        requests(room).await,
+        ByReason {
+            switch: 2,
+            ..ByReason::default()
+        }
+    );
+    let all = fed(&mut leg, room, now, room.now().plus(250_000));
+    assert_eq!(all.len(), 101);
+}
+
+#[tokio::test]
+async fn viewer_that_fell_behind_is_served_from_the_log() {
+    let member = member().await;
+    let room = member.room();
+    let (now, room_now) = (Instant::now(), RoomTime(20_000_000));
+    let mut source = Source::new(1);
+    source.picture(true, room_now);
+    let mut leg = video_leg();
+    leg.assign(Some(&source.writer.track().clone()), &Arc::default(), room);
+    assert_eq!(fed(&mut leg, room, now, room_now).len(), 1);
+    for n in 1..=25u64 {
+        source.picture(false, room_now.plus(n * 40_000));
+    }
+    let later = room_now.plus(1_000_000);
+    let mut written = 0;
+    let waits = leg.feed(room, now, later, |_, _| written += 1);
+    assert_eq!((waits, written), (Fed::Paced, 0), "it wants to be called again");
+    assert_eq!(
+        requests(room).await,
+        ByReason {
+            loss: 1,
+            ..ByReason::default()
+        }
+    );
+    assert_eq!(fed(&mut leg, room, now, later.plus(250_000)).len(), 25);
+}
+
+#[tokio::test]
+async fn history_holds_as_much_as_a_replay_may_be() {
+    let member = member().await;
+    let now = Instant::now();
+    let mut leg = video_leg();
+    let packet = |seq| OutgoingRtp {
+        codec: Codec::H264,
+        seq,
+        timestamp: 0,
+        marker: false,
+        payload: Bytes::from_static(&[0x65; 1000]),
+    };
+    let source = Source::new(1);
+    leg.assign(Some(&source.writer.track().clone()), &Arc::default(), member.room());
+    let packets = Bounds::VIDEO.hard_bytes / 1000;
+    for seq in 0..packets as u16 {
+        leg.history.push(now, seq, 1000, packet(seq));
+    }
+    assert_eq!(leg.repeat(&[0], now).len(), 1);
+}
