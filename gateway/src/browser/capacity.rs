@@ -10,8 +10,12 @@ const INTERVAL: Duration = Duration::from_millis(500);
 const FULL: u32 = 3;
 /// or for more than 1/this of it so that some were left out.
 const FULL_WITH_DROPS: u32 = 10;
-/// After the path was full, its capacity is not tried beyond what went through for this long.
-const HOLD: Duration = Duration::from_millis(900);
+/// After the path was full, no more is tried for this long,
+const HOLD: Duration = Duration::from_millis(400);
+/// and nothing less either for this long: publishers do not follow at once.
+const HOLD_LOWER: Duration = Duration::from_millis(1000);
+/// A path that is seen to carry so many times the capacity has become a better one.
+const AMPLE: u32 = 2;
 /// A capacity above this is no bound, bit/s.
 const FREE: u32 = 6_000_000;
 /// Never less than this, bit/s.
@@ -78,31 +82,36 @@ impl Capacity {
         let drops = std::mem::replace(&mut self.dropped, dropped) != dropped;
         let full = waited >= elapsed / FULL || (drops && waited >= elapsed / FULL_WITH_DROPS);
         let rate = window.delivered_rate(now);
-        if full {
+        let path = window.take_path_rate();
+        let narrowed = |least: Duration| {
+            self.narrowed_at
+                .is_some_and(|at| now.saturating_duration_since(at) < least)
+        };
+        if full && narrowed(HOLD_LOWER) {
+            self.rising = false;
+        } else if full {
             // What went through is what the path carries; a little less lets the queue drain.
             self.bits = (rate - rate / 6).max(FLOOR).min(self.bits);
             self.narrowed_at = Some(now);
             self.rising = false;
-        } else if self.bits != u32::MAX && !self.holds(now) {
-            self.rise(rate, waited);
+        } else if self.bits != u32::MAX && waited.is_zero() && !narrowed(HOLD) {
+            self.rise(rate, path);
         }
         Some(self.bits)
     }
 
-    fn holds(&self, now: Instant) -> bool {
-        self.narrowed_at
-            .is_some_and(|at| now.saturating_duration_since(at) < HOLD)
-    }
-
-    /// A small step first; if the source takes it and nothing has to wait, the path is better than it was, and steps are large.
-    fn rise(&mut self, rate: u32, waited: Duration) {
+    /// Nothing had to wait: how much more is tried depends on what the path is seen to carry. If that is not to be seen, on
+    /// whether the publishers make use of what there is, and have made use of the last step.
+    fn rise(&mut self, rate: u32, path: Option<u32>) {
         let used = rate >= self.bits / 10 * 8;
-        let step = match (used && waited.is_zero(), self.rising) {
-            (true, true) => self.bits / 2,
-            (true, false) => self.bits / 4,
-            (false, _) => self.bits / 24,
+        let step = match path {
+            Some(path) if path / AMPLE >= self.bits => self.bits,
+            Some(_) if used => self.bits / 12,
+            None if used && self.rising => self.bits / 2,
+            None if used => self.bits / 4,
+            _ => self.bits / 24,
         };
-        self.rising = used && waited.is_zero();
+        self.rising = used;
         self.bits = self.bits.saturating_add(step + 2_500);
         if self.bits > FREE {
             self.bits = u32::MAX;

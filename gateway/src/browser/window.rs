@@ -16,6 +16,8 @@ const MAX_BASE: Duration = Duration::from_millis(500);
 const BASE_WINDOW: Duration = Duration::from_secs(15);
 /// Rates are measured over this.
 const RATE_WINDOW: Duration = Duration::from_millis(1000);
+/// Fewer bytes under way at once tell nothing about what the path carries.
+const TELLING: u64 = 1000;
 /// A client that lets this many messages go unacknowledged gets nothing more until it acknowledges.
 const MAX_IN_FLIGHT: usize = 4096;
 
@@ -46,12 +48,18 @@ pub struct Window {
     base_since: Option<Instant>,
     delivered: VecDeque<(Instant, u32)>,
     delivered_bytes: u64,
+    /// Something has been under way since then, and so many bytes of it were sent.
+    busy: Option<(Instant, u64)>,
+    /// Bytes of such times that are over, and how long they took beyond the base delay.
+    carried: (u64, Duration),
 }
 
 impl Window {
     /// A binary message of `bytes` goes out.
     pub fn sent(&mut self, bytes: usize, now: Instant) {
         self.sent += 1;
+        let busy = self.busy.get_or_insert((now, 0));
+        busy.1 += bytes as u64;
         self.in_flight.push_back(Sent {
             at: now,
             bytes: bytes as u32,
@@ -82,6 +90,13 @@ impl Window {
         self.acked = count;
         if let Some(at) = newest {
             self.observe(now.saturating_duration_since(at), now);
+        }
+        if self.in_flight.is_empty()
+            && let Some((since, bytes)) = self.busy.take().filter(|(_, bytes)| *bytes >= TELLING)
+        {
+            let took = now.saturating_duration_since(since).saturating_sub(self.base_delay());
+            self.carried.0 += bytes;
+            self.carried.1 += took.max(Duration::from_millis(1));
         }
         self.forget(now);
         Ok(())
@@ -125,6 +140,14 @@ impl Window {
     pub fn delivered_rate(&mut self, now: Instant) -> u32 {
         self.forget(now);
         (self.delivered_bytes * 8 * 1000 / RATE_WINDOW.as_millis() as u64).min(u64::from(u32::MAX)) as u32
+    }
+
+    /// Bits per second at which bytes went through while any were under way, since the last call: what the path carries, however
+    /// little of the time it has something to carry. `None` if it never came to rest, or had hardly anything to carry.
+    pub fn take_path_rate(&mut self) -> Option<u32> {
+        let (bytes, took) = std::mem::take(&mut self.carried);
+        let rate = u128::from(bytes) * 8_000_000 / took.as_micros().max(1);
+        (bytes > 0).then(|| u32::try_from(rate).unwrap_or(u32::MAX))
     }
 
     fn observe(&mut self, delay: Duration, now: Instant) {
@@ -219,6 +242,27 @@ mod tests {
         window.acked(1, 401, now).unwrap();
         assert!(!window.open_for_video(now));
         assert!(window.open_for_audio(now));
+    }
+
+    #[test]
+    fn rate_of_the_path_is_seen_though_little_is_sent() {
+        let start = Instant::now();
+        for (bytes_per_ms, expected) in [(100, 800_000), (1000, 8_000_000)] {
+            let mut window = Window::default();
+            window.sent(100, start);
+            window.acked(1, 0, start + ms(20)).unwrap();
+            assert_eq!(window.take_path_rate(), None);
+            // A picture of 4,000 bytes in two pieces, twice a second, over a path that takes 20 ms.
+            for i in 1..10u64 {
+                let sent = start + ms(i * 500);
+                window.sent(2000, sent);
+                window.sent(2000, sent);
+                let took = 4000 / bytes_per_ms;
+                window.acked(2 * i, 0, sent + ms(20 + took / 2)).unwrap();
+                window.acked(2 * i + 1, 0, sent + ms(20 + took)).unwrap();
+            }
+            assert_eq!(window.take_path_rate(), Some(expected));
+        }
     }
 
     #[test]

@@ -487,7 +487,7 @@ async fn capacity_follows_a_link_that_is_halved_and_is_back_two_seconds_after_it
             if (half + 5_000..whole).contains(&bench.now) {
                 lowest = lowest.min(rate);
             }
-            if bench.now >= whole && rate == FULL && back.is_none() {
+            if bench.now >= whole && rate >= FULL / 10 * 9 && back.is_none() {
                 back = Some(bench.now - whole);
             }
             if bench.now >= whole + 3_000 {
