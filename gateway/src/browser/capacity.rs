@@ -106,9 +106,8 @@ impl Capacity {
         let used = rate >= self.bits / 10 * 8;
         let step = match path {
             Some(path) if path / AMPLE >= self.bits => self.bits,
-            Some(_) if used => self.bits / 12,
-            None if used && self.rising => self.bits / 2,
-            None if used => self.bits / 4,
+            None if used && self.rising => self.bits / 4,
+            _ if used => self.bits / 12,
             _ => self.bits / 24,
         };
         self.rising = used;
