@@ -90,7 +90,7 @@ async fn client_that_has_a_replay_to_decode_gets_live_pictures_all_the_same() {
     let viewer = ParticipantId(99);
     let mut egress = Egress::new(viewer, membership.room().clone(), vec!["h264".to_owned()]);
     let (mut window, mut sent) = (Window::default(), 0);
-    egress.update(&membership.room().snapshot());
+    egress.update(&membership.room().snapshot(), at(0));
     drain(&mut egress, &mut window, &mut sent, 0, at(0));
     assert_eq!(sent, 1, "the keyframe, while a fresh one may come");
     // None comes; then the whole replay, which takes the client a second to decode.
