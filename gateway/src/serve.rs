@@ -23,6 +23,7 @@ use crate::http::router::{App, router};
 use crate::http::whip;
 use crate::native;
 use crate::net::{self, ConnectionLimit};
+use crate::pcm;
 use crate::room::registry::{Registry, RoomLimits};
 use crate::state::StateDir;
 use crate::uplink;
@@ -67,6 +68,7 @@ pub struct Addresses {
 pub struct Gateway {
     addresses: Addresses,
     registry: Registry,
+    pcm: Arc<pcm::Counters>,
     shutdown: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -111,6 +113,7 @@ impl Gateway {
             net::tcp_listener(config.http).with_context(|| format!("cannot listen on {} (http)", config.http))?;
         let listener = Listener::new(socket, tls, limit.clone())?;
         let http = axum::serve::Listener::local_addr(&listener)?;
+        let pcm = Arc::<pcm::Counters>::default();
         let app = App {
             session: session::Config {
                 registry: registry.clone(),
@@ -120,7 +123,7 @@ impl Gateway {
                 peers: Some(worker.peers()),
             },
             whip: whip::table::Sessions::new(config.max_connections),
-            pcm: Arc::default(),
+            pcm: pcm.clone(),
             pages: config.static_dir.clone().map_or(Pages::Embedded, Pages::Folder),
             allowed_origins: config.allowed_origins.clone().into(),
             shutdown: stop.clone(),
@@ -162,6 +165,7 @@ impl Gateway {
         Ok(Self {
             addresses,
             registry,
+            pcm,
             shutdown,
             tasks,
         })
@@ -175,6 +179,11 @@ impl Gateway {
     /// Its rooms.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// What the door for samples did.
+    pub fn pcm(&self) -> &pcm::Counters {
+        &self.pcm
     }
 
     /// Says goodbye to everybody and ends all tasks, within about five seconds.
