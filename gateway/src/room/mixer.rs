@@ -4,7 +4,7 @@
 //! through. From two talkers on there is one mix for all who do not talk, and from three on one more for each talker
 //! who listens (of two, each hears the other untouched).
 //!
-//! A listener's change between packets and mix is made so that nobody hears it: see [`hearing`] for when, [`voice`] for how.
+//! A listener's change between packets and mix is made so that nobody hears it: see `hearing` for when, `voice` for how.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -211,7 +211,7 @@ async fn mix_begins_and_ends_with_the_second_talker_without_a_gap() {
         before + after <= 2 * concealed,
         "{before} weak parts before, {after} after; {concealed} blocks concealed"
     );
-    assert!(samples.chunks_exact(48_000).any(|part| amplitude(part, 660.0) > 0.17));
+    assert!(samples.chunks_exact(48_000).any(|part| loudness(part, 660.0) > 0.17));
 }
 
 #[tokio::test]
