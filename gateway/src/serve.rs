@@ -25,6 +25,7 @@ use crate::http::server;
 use crate::http::whip;
 use crate::native;
 use crate::net::{self, ConnectionLimit};
+use crate::pcm;
 use crate::room::registry::{Registry, RoomLimits};
 use crate::state::StateDir;
 use crate::uplink;
@@ -69,6 +70,7 @@ pub struct Addresses {
 pub struct Gateway {
     addresses: Addresses,
     registry: Registry,
+    pcm: Arc<pcm::Counters>,
     shutdown: watch::Sender<bool>,
     sessions: TaskTracker,
     tasks: Vec<JoinHandle<()>>,
@@ -117,6 +119,7 @@ impl Gateway {
         let listener = Listener::new(socket, tls, limit.clone(), deadlines)?;
         let http = listener.address();
         let sessions = TaskTracker::new();
+        let pcm = Arc::<pcm::Counters>::default();
         let app = App {
             session: session::Config {
                 registry: registry.clone(),
@@ -128,7 +131,7 @@ impl Gateway {
                 timing: session::Timing::default(),
             },
             whip: whip::table::Sessions::new(config.max_connections, &config.ice_servers),
-            pcm: Arc::default(),
+            pcm: pcm.clone(),
             pages: config.static_dir.clone().map_or(Pages::Embedded, Pages::Folder),
             allowed_origins: config.allowed_origins.clone().into(),
             sessions: sessions.clone(),
@@ -167,6 +170,7 @@ impl Gateway {
         Ok(Self {
             addresses,
             registry,
+            pcm,
             shutdown,
             sessions,
             tasks,
@@ -182,6 +186,11 @@ impl Gateway {
     /// Its rooms.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// What the door for samples did.
+    pub fn pcm(&self) -> &pcm::Counters {
+        &self.pcm
     }
 
     /// Waits for a failure that the gateway cannot go on after: it would look alive and connect nobody any more. Whoever

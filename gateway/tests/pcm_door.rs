@@ -1,5 +1,6 @@
 //! Pages that send samples, in a real gateway, together with a native member.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
@@ -270,6 +271,13 @@ async fn wrong_sizes_and_a_flood_are_answered_and_not_heard() {
     }
     // At once 50 are taken; 500 refused in a row end it.
     assert_eq!(wait_close(&mut page).await, 4429);
+    let counters = server.gateway.pcm();
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    assert_eq!(count(&counters.bad_size_in), 1);
+    let (taken, refused) = (count(&counters.blocks_in), count(&counters.over_rate_in));
+    assert_eq!(refused, 500);
+    // 49 at once, and 52 for every second that it took.
+    assert!((49..=100).contains(&taken), "{taken} taken");
     let other = format!("ws://{}/ws/general", server.gateway.addresses().http);
     let mut request = tokio_tungstenite::tungstenite::client::IntoClientRequest::into_client_request(other).unwrap();
     request

@@ -79,9 +79,9 @@ counters! {
     audio_repair_refused_in,
     /// Sound packets that came twice or too late.
     audio_late_in,
-    /// Repair packets, comfort noise and empty packets.
+    /// Repair packets and empty packets.
     audio_skipped_in,
-    /// Sound packets made anew as Opus, because browsers cannot decode their codec.
+    /// Sound packets made anew as Opus of 20 ms: of codecs that browsers cannot decode, and of other lengths.
     audio_transcoded_in,
     /// Sound packets that are not what their codec says.
     audio_malformed_in,
@@ -137,6 +137,8 @@ counters! {
     audio_mixed_out,
     /// Silent sound packets left out, because what an app has to play had become too long.
     audio_silence_skipped,
+    /// Sound packets not sent: no packets of their codec.
+    audio_undecodable_out,
     /// Sound packets not sent: no space in the queue.
     audio_dropped_space,
     /// Sound packets not sent: larger than a datagram.

@@ -16,9 +16,11 @@ use wzp_proto::video::{FRAGMENT_PAYLOAD, MAX_FRAGMENTS, fragment_header};
 use crate::media::audio::mix::TALKING_LEVEL;
 use crate::media::frame::{Frame, RoomTime, TrackId};
 use crate::native::counters::Counters;
+use crate::native::shortener::Shortener;
 use crate::native::transport::DATAGRAM_SEND_BUFFER;
 use crate::native::view::{Sound, Stamp, View};
 use crate::room::keyframes::{Need, Reason, Want};
+use crate::room::limits::FLOOR;
 use crate::room::mixing::Listener;
 use crate::room::registry::{Membership, RoomHandle};
 use crate::room::replay::Replay;
@@ -55,6 +57,9 @@ const QUEUE_FLOOR: usize = 4 * (MediaHeader::LEN + FRAGMENT_PAYLOAD);
 const MAX_NACKED: usize = 256;
 /// Distance of capacity reports, µs.
 const REPORT_INTERVAL: u64 = 1_000_000;
+/// What a source is asked for when a frame of it was too large before its rate was known, bit/s: no frame of an encoder that
+/// keeps to this is as large as two seconds of it.
+const UNKNOWN_RATE_ASK: u32 = 1_000_000;
 
 /// Where datagrams go.
 pub trait Datagrams {
@@ -143,6 +148,8 @@ pub struct Egress {
     ahead: u64,
     /// The source that goes through is silent now.
     quiet: bool,
+    /// Makes packets that are too long for an app anew.
+    shortener: Shortener,
     shown: Option<Leg>,
     pending: Option<Leg>,
     sending: Option<Sending>,
@@ -201,9 +208,11 @@ struct Sending {
 struct Report {
     at: RoomTime,
     sent: usize,
-    bytes_seen: u64,
-    bits_seen: u64,
     dropped: bool,
+    /// The shown track, its bytes when it was looked at last, and when that was.
+    seen: Option<(Arc<Track>, u64, RoomTime)>,
+    /// Bit rate of the shown track, once it is known.
+    rate: Option<u64>,
 }
 
 impl Egress {
@@ -217,6 +226,7 @@ impl Egress {
             mix: None,
             ahead: 0,
             quiet: false,
+            shortener: Shortener::default(),
             shown: None,
             pending: None,
             sending: None,
@@ -226,9 +236,9 @@ impl Egress {
             report: Report {
                 at: now,
                 sent: 0,
-                bytes_seen: 0,
-                bits_seen: 0,
                 dropped: false,
+                seen: None,
+                rate: None,
             },
         }
     }
@@ -307,6 +317,7 @@ impl Egress {
             counters,
             ahead,
             quiet,
+            shortener,
             ..
         } = self;
         for cursor in audio {
@@ -319,15 +330,22 @@ impl Egress {
                     counters.audio_silence_skipped.one();
                     continue;
                 }
-                let len = MediaHeader::LEN + frame.payload.len();
-                if !fits(len, room, counters) {
+                let Some(parts) = shortener.parts(&frame, view.takes_any()) else {
+                    counters.audio_undecodable_out.one();
                     continue;
+                };
+                for part in &parts {
+                    let len = MediaHeader::LEN + part.payload.len();
+                    if !fits(len, room, counters) {
+                        continue;
+                    }
+                    let header = view.audio(part.ticks, part.time).header(&frame);
+                    if !out.send(encode_datagram(&header, &part.payload)) {
+                        return;
+                    }
+                    room.take(len);
+                    counters.audio_out.one();
                 }
-                if !out.send(encode_datagram(&view.audio(&frame).header(&frame), &frame.payload)) {
-                    return;
-                }
-                room.take(len);
-                counters.audio_out.one();
             }
         }
     }
@@ -491,9 +509,12 @@ impl Egress {
             Err(_) => {
                 self.counters.video_dropped_size.one();
                 let fits = (MAX_FRAGMENTS * FRAGMENT_PAYLOAD) as u64;
-                let bits = self.report.bits_seen * fits / (frame.payload.len() as u64).max(1) * 4 / 5;
-                let bits = u32::try_from(bits).unwrap_or(u32::MAX).max(100_000);
-                self.requests.push(Request::Oversize(frame.track, bits));
+                let len = (frame.payload.len() as u64).max(1);
+                let bits = match self.report.rate_of(frame.track) {
+                    Some(rate) => u32::try_from(rate * fits / len * 4 / 5).unwrap_or(u32::MAX),
+                    None => UNKNOWN_RATE_ASK,
+                };
+                self.requests.push(Request::Oversize(frame.track, bits.max(FLOOR)));
                 return self.resync();
             }
         };
@@ -519,25 +540,44 @@ impl Egress {
     /// Once a second: how much of the shown picture gets through.
     fn report(&mut self, now: RoomTime) {
         let elapsed = now.since(self.report.at);
-        let Some(leg) = self.shown.as_ref().filter(|_| elapsed >= REPORT_INTERVAL) else {
-            return;
-        };
+        let Some(leg) = &self.shown else { return };
         let track = leg.cursor.track();
-        let seen = track.counters().bytes.load(std::sync::atomic::Ordering::Relaxed);
-        let per_second = |bytes: u64| bytes * 8 * 1_000_000 / elapsed.max(1);
-        let sent = per_second(self.report.sent as u64) * 85 / 100;
+        self.report.look_at(track, now);
+        if elapsed < REPORT_INTERVAL {
+            return;
+        }
+        let sent = self.report.sent as u64 * 8 * 1_000_000 / elapsed * 85 / 100;
         let capacity = match self.report.dropped {
             true => u32::try_from(sent).unwrap_or(u32::MAX),
             false => u32::MAX,
         };
         self.requests.push(Request::Capacity(track.id(), capacity));
-        self.report = Report {
-            at: now,
-            sent: 0,
-            bytes_seen: seen,
-            bits_seen: per_second(seen.saturating_sub(self.report.bytes_seen)),
-            dropped: false,
-        };
+        self.report.at = now;
+        self.report.sent = 0;
+        self.report.dropped = false;
+    }
+}
+
+impl Report {
+    /// Measures the rate of the shown track, from when it was first shown on.
+    fn look_at(&mut self, track: &Arc<Track>, now: RoomTime) {
+        let bytes = track.counters().bytes.load(std::sync::atomic::Ordering::Relaxed);
+        match &self.seen {
+            Some((known, before, at)) if Arc::ptr_eq(known, track) => {
+                let elapsed = now.since(*at);
+                if elapsed < REPORT_INTERVAL {
+                    return;
+                }
+                self.rate = Some(bytes.saturating_sub(*before) * 8 * 1_000_000 / elapsed);
+            }
+            _ => self.rate = None,
+        }
+        self.seen = Some((track.clone(), bytes, now));
+    }
+
+    fn rate_of(&self, track: TrackId) -> Option<u64> {
+        self.rate
+            .filter(|_| self.seen.as_ref().is_some_and(|(seen, ..)| seen.id() == track))
     }
 }
 

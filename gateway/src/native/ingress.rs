@@ -11,7 +11,8 @@ use wzp_proto::header::{MediaHeader, MediaType};
 use wzp_proto::packet::MediaPacket;
 use wzp_proto::video::{AssembledFrame, FrameSize, Reassembler};
 
-use crate::media::audio::transcode::Transcoder;
+use crate::media::audio::noise::ComfortNoise;
+use crate::media::audio::transcode::{TranscodeError, Transcoder};
 use crate::media::audio::{BLOCK, BLOCK_TIME};
 use crate::media::clock::{Extend32, SourceClock};
 use crate::media::frame::{Draft, Kind, ParticipantId, RoomTime, TrackId};
@@ -33,6 +34,12 @@ const REPAIR_PATIENCE: Patience = Patience {
     wait: 140_000,
     held: 32,
 };
+/// Comfort noise goes on for this many blocks if nothing follows its packet, 200 ms: senders repeat it as often.
+const NOISE_BLOCKS: u32 = 10;
+/// Of so many sound packets in a row it is looked at how many were lost.
+const LOSS_WINDOW: u64 = 50;
+/// Changes of a picture's size are told at most this often, µs.
+const SIZE_INTERVAL: u64 = 300_000;
 /// Ticks of sound: 48 kHz.
 const TICKS_PER_MS: u64 = 48;
 /// Keyframe wishes go to the room's keyframe owner at most this often, µs; the owner has its own policy.
@@ -72,12 +79,46 @@ struct AudioIngress {
     transcoder: Option<Transcoder>,
     /// Where what was transcoded ends, ticks.
     transcoded_to: Option<u64>,
+    noise: Option<Noise>,
+    loss: Loss,
+}
+
+/// Comfort noise that goes on until something follows.
+#[derive(Debug)]
+struct Noise {
+    made: ComfortNoise,
+    /// The next block, of which the payload is the noise's own packet.
+    next: Draft,
+    due: RoomTime,
+    left: u32,
+}
+
+/// How much of what the member sends is lost on its way to us.
+#[derive(Debug, Default)]
+struct Loss {
+    came: u64,
+    lost: u64,
+}
+
+impl Loss {
+    /// One packet came, after `missing` that did not; the loss in percent, once there is enough to tell.
+    fn packet(&mut self, missing: u64) -> Option<f32> {
+        self.came += 1;
+        self.lost += missing;
+        let sent = self.came + self.lost;
+        if sent < LOSS_WINDOW {
+            return None;
+        }
+        let percent = self.lost as f32 * 100.0 / sent as f32;
+        *self = Self::default();
+        Some(percent)
+    }
 }
 
 #[derive(Debug)]
 struct AudioPacket {
     header: MediaHeader,
-    /// `None` for repair packets and comfort noise, which share the numbers but are no sound.
+    /// `None` for repair packets, which share the numbers but are no sound.
     payload: Option<Bytes>,
     arrived: RoomTime,
 }
@@ -95,6 +136,8 @@ struct VideoIngress {
     writer: Option<TrackWriter>,
     codec: Option<Codec>,
     size: Option<FrameSize>,
+    /// What the room was told, and when.
+    told: Option<(Codec, Option<FrameSize>, RoomTime)>,
 }
 
 /// Packets that a member should send again.
@@ -118,6 +161,8 @@ impl AudioIngress {
             codec: None,
             transcoder: None,
             transcoded_to: None,
+            noise: None,
+            loss: Loss::default(),
         }
     }
 }
@@ -135,6 +180,7 @@ impl VideoIngress {
             writer: None,
             codec: None,
             size: None,
+            told: None,
         }
     }
 }
@@ -219,7 +265,8 @@ impl Ingress {
 
     /// When [`Ingress::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<RoomTime> {
-        [self.audio.order.poll_timeout(), self.video.order.poll_timeout()]
+        let noise = self.audio.noise.as_ref().map(|noise| noise.due);
+        [self.audio.order.poll_timeout(), self.video.order.poll_timeout(), noise]
             .into_iter()
             .flatten()
             .min()
@@ -228,6 +275,7 @@ impl Ingress {
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: RoomTime) {
         self.release_audio(now);
+        self.release_noise(None, now);
         self.repair_video(now);
         self.release_video(now);
         // What was waited for in vain is asked for as a keyframe at once.
@@ -265,17 +313,22 @@ impl Ingress {
             };
             (info, writer.track().clone())
         });
-        let video = self.video.writer.as_ref().zip(self.video.codec).map(|(writer, codec)| {
-            let info = TrackInfo {
-                kind: Kind::Video,
-                slot: 0,
-                layer: 0,
-                origin: Origin::Camera,
-                codec,
-                size: self.video.size,
-            };
-            (info, writer.track().clone())
-        });
+        let video = self
+            .video
+            .writer
+            .as_ref()
+            .zip(self.video.told)
+            .map(|(writer, (codec, size, _))| {
+                let info = TrackInfo {
+                    kind: Kind::Video,
+                    slot: 0,
+                    layer: 0,
+                    origin: Origin::Camera,
+                    codec,
+                    size,
+                };
+                (info, writer.track().clone())
+            });
         Some(audio.into_iter().chain(video).collect())
     }
 
@@ -310,7 +363,7 @@ impl Ingress {
         } else if header.fec_ratio > 0 || (header.is_repair() && refused == 0) {
             self.audio.repairs = true;
         }
-        let sound = !header.is_repair() && header.codec != Codec::ComfortNoise && !packet.payload.is_empty();
+        let sound = !header.is_repair() && !packet.payload.is_empty();
         let item = AudioPacket {
             header,
             payload: sound.then_some(packet.payload),
@@ -368,6 +421,9 @@ impl Ingress {
                 return;
             };
             self.counters.audio_lost_in.add(missing);
+            if let Some(percent) = self.audio.loss.packet(missing) {
+                self.directive = self.quality.measured(percent).or(self.directive);
+            }
             if restarted {
                 self.audio.timestamps = Extend32::default();
             }
@@ -385,10 +441,15 @@ impl Ingress {
                 size: None,
                 payload,
             };
-            self.counters.audio_in.one();
-            if Transcoder::is_needed(item.header.codec) {
+            self.release_noise(Some(draft.ticks), now);
+            self.audio.noise = None;
+            if draft.codec == Codec::ComfortNoise {
+                self.begin_noise(draft, now);
+            } else if Transcoder::is_needed(draft.codec, &draft.payload) {
+                self.counters.audio_in.one();
                 self.transcode(draft, now);
             } else {
+                self.counters.audio_in.one();
                 self.audio.transcoder = None;
                 self.audio.transcoded_to = None;
                 self.append_audio(draft, now);
@@ -396,8 +457,8 @@ impl Ingress {
         }
     }
 
-    /// Codec2 becomes Opus here, once for everybody: browsers cannot decode it, apps change codecs in mid-stream without harm,
-    /// and for the mix it has to be decoded anyway.
+    /// Codec2, and Opus whose packets are longer than usual, become Opus of 20 ms here, once for everybody: browsers cannot decode
+    /// Codec2, apps change codecs in mid-stream without harm, and for the mix it has to be decoded anyway.
     fn transcode(&mut self, draft: Draft, now: RoomTime) {
         // By time, not by number: repair packets have numbers too.
         let gap = self
@@ -414,22 +475,18 @@ impl Ingress {
         let Some(transcoder) = &mut self.audio.transcoder else {
             return;
         };
-        let (packets, stand_in) = match transcoder.push(draft.codec, &draft.payload, missing) {
+        let made = match transcoder.push(draft.codec, &draft.payload, missing) {
             Ok(made) => made,
-            Err(error) => {
-                tracing::debug!(%error, source = %self.source, "sound packet not taken");
-                return self.counters.audio_malformed_in.one();
-            }
+            Err(error) => return self.refuse_audio(&error),
         };
         self.counters.audio_transcoded_in.one();
-        let sounding = packets.len().saturating_sub(stand_in) as u64;
-        self.audio.transcoded_to = Some(draft.ticks + sounding * BLOCK as u64);
-        for (n, payload) in packets.into_iter().enumerate() {
-            let (before, after) = (stand_in.saturating_sub(n) as u64, n.saturating_sub(stand_in) as u64);
+        self.audio.transcoded_to = Some(draft.ticks + made.samples as u64);
+        let before = made.before as u64;
+        for (n, payload) in (0u64..).zip(made.packets) {
             let part = Draft {
                 codec: Codec::Opus24k,
-                ticks: (draft.ticks + after * BLOCK as u64).saturating_sub(before * BLOCK as u64),
-                time: RoomTime((draft.time.0 + after * BLOCK_TIME).saturating_sub(before * BLOCK_TIME)),
+                ticks: (draft.ticks + n * BLOCK as u64).saturating_sub(before),
+                time: RoomTime((draft.time.0 + n * BLOCK_TIME).saturating_sub(before * 1000 / TICKS_PER_MS)),
                 payload,
                 ..draft.clone()
             };
@@ -437,8 +494,69 @@ impl Ingress {
         }
     }
 
+    fn refuse_audio(&self, error: &TranscodeError) {
+        tracing::debug!(%error, source = %self.source, "sound packet not taken");
+        self.counters.audio_malformed_in.one();
+    }
+
+    /// Browsers are sent the noise that an app would make (WZP wire v2, section 6.2).
+    fn begin_noise(&mut self, draft: Draft, now: RoomTime) {
+        self.audio.transcoded_to = None;
+        match ComfortNoise::new(self.source.0) {
+            Ok(made) => {
+                self.audio.noise = Some(Noise {
+                    made,
+                    next: draft,
+                    due: now,
+                    left: NOISE_BLOCKS,
+                });
+                self.release_noise(None, now);
+            }
+            Err(error) => tracing::error!(%error, "no comfort noise"),
+        }
+    }
+
+    /// Makes the noise that is due at `now`, or all that ends before `ticks`, where something else begins.
+    fn release_noise(&mut self, ticks: Option<u64>, now: RoomTime) {
+        while let Some(noise) = &mut self.audio.noise
+            && ticks.map_or(noise.due <= now, |ticks| noise.next.ticks + BLOCK as u64 <= ticks)
+        {
+            let payload = match noise.made.packet(&noise.next.payload) {
+                Ok(payload) => payload,
+                Err(error) => {
+                    self.audio.noise = None;
+                    return self.refuse_audio(&error);
+                }
+            };
+            let first = noise.left == NOISE_BLOCKS;
+            let block = Draft {
+                codec: Codec::Opus24k,
+                payload,
+                ..noise.next.clone()
+            };
+            noise.left -= 1;
+            noise.next.ticks += BLOCK as u64;
+            noise.next.time = noise.next.time.plus(BLOCK_TIME);
+            // What comes instead may be late.
+            noise.due = noise.due.plus(BLOCK_TIME + if first { AUDIO_PATIENCE.wait } else { 0 });
+            if noise.left == 0 {
+                self.audio.noise = None;
+            }
+            if first {
+                self.counters.audio_in.one();
+                self.counters.audio_transcoded_in.one();
+            }
+            self.append_audio(block, now);
+        }
+    }
+
     fn append_audio(&mut self, draft: Draft, now: RoomTime) {
-        if self.audio.codec != Some(draft.codec) {
+        // To everybody but this member, Opus is Opus.
+        if self
+            .audio
+            .codec
+            .is_none_or(|codec| codec != draft.codec && !(codec.is_opus() && draft.codec.is_opus()))
+        {
             self.audio.codec = Some(draft.codec);
             self.tracks_changed = true;
         }
@@ -461,6 +579,7 @@ impl Ingress {
         if self.video.writer.is_none() {
             self.video.writer = Some(open(self.source, Kind::Video, self.video_bounds, self.first_seqs[1]));
             self.video.codec = Some(packet.header.codec);
+            self.video.told = Some((packet.header.codec, None, now));
             self.tracks_changed = true;
         }
         let repaired = self.video.order.repaired();
@@ -530,9 +649,15 @@ impl Ingress {
 
     fn append_video(&mut self, unit: Unit, frame: &AssembledFrame, media_ms: u64, time: RoomTime, now: RoomTime) {
         let size = unit.size.or(frame.size).or(self.video.size);
-        if (self.video.codec, self.video.size) != (Some(frame.codec), size) {
-            self.video.codec = Some(frame.codec);
-            self.video.size = size;
+        self.video.codec = Some(frame.codec);
+        self.video.size = size;
+        // The first size is told at once; afterwards it changes with a keyframe, and a sender that flaps is not followed.
+        let tells = self.video.told.is_none_or(|(codec, told, at)| {
+            let differs = (codec, told) != (frame.codec, size);
+            differs && (told.is_none() || (unit.keyframe && now.since(at) >= SIZE_INTERVAL))
+        });
+        if tells {
+            self.video.told = Some((frame.codec, size, now));
             self.tracks_changed = true;
         }
         let draft = Draft {

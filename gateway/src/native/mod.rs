@@ -17,6 +17,7 @@ pub mod reorder;
 pub mod repair;
 pub mod server;
 pub mod session;
+pub mod shortener;
 pub mod signals;
 pub mod transport;
 pub mod view;

@@ -1,7 +1,8 @@
-//! What a member says of its own path, and which profile that path asks for.
+//! How good a member's path is, and which profile that path asks for.
 //!
-//! Each member is judged by its own reports alone: a bad network makes one voice thinner, never the room's. Members whose
-//! path is good are told nothing; the studio profiles are the app's own choice.
+//! Each member is judged by its own path alone: a bad network makes one voice thinner, never the room's. What counts is the
+//! worse of two: what the member reports, and how much of its sound is lost on the way to us, since it is the sending that it is
+//! told to change. Members whose path is good are told nothing; the studio profiles are the app's own choice.
 
 use wzp_proto::codec::QualityProfile;
 use wzp_proto::packet::QualityReport;
@@ -25,10 +26,13 @@ pub enum Tier {
 impl Tier {
     /// The tier of one report.
     pub fn of(report: &QualityReport) -> Self {
-        let (loss, rtt) = (report.loss_percent(), report.rtt().as_millis());
-        if loss >= 15.0 || rtt >= 200 {
+        Self::of_path(report.loss_percent(), report.rtt().as_millis())
+    }
+
+    fn of_path(loss_percent: f32, rtt_ms: u128) -> Self {
+        if loss_percent >= 15.0 || rtt_ms >= 200 {
             Self::Catastrophic
-        } else if loss >= 5.0 || rtt >= 100 {
+        } else if loss_percent >= 5.0 || rtt_ms >= 100 {
             Self::Degraded
         } else {
             Self::Good
@@ -58,6 +62,10 @@ pub struct Quality {
     tier: Tier,
     worse: u32,
     better: u32,
+    /// By the loss that we saw last.
+    seen: Tier,
+    /// A report came since then.
+    reported: bool,
 }
 
 impl Default for Quality {
@@ -66,6 +74,8 @@ impl Default for Quality {
             tier: Tier::Good,
             worse: 0,
             better: 0,
+            seen: Tier::Good,
+            reported: false,
         }
     }
 }
@@ -74,7 +84,21 @@ impl Quality {
     /// Takes a report; the member's new tier, if it changes: down to what three reports in a row say, up by one step after
     /// five.
     pub fn report(&mut self, report: &QualityReport) -> Option<Tier> {
-        let observed = Tier::of(report);
+        self.reported = true;
+        self.observe(Tier::of(report).min(self.seen))
+    }
+
+    /// Takes how much of the member's newest sound was lost on its way to us; the member's new tier, if it changes. Counts
+    /// like a report if none came meanwhile, else with the next one.
+    pub fn measured(&mut self, loss_percent: f32) -> Option<Tier> {
+        self.seen = Tier::of_path(loss_percent, 0);
+        if std::mem::take(&mut self.reported) {
+            return None;
+        }
+        self.observe(self.seen)
+    }
+
+    fn observe(&mut self, observed: Tier) -> Option<Tier> {
         (self.worse, self.better) = match observed.cmp(&self.tier) {
             std::cmp::Ordering::Less => (self.worse + 1, 0),
             std::cmp::Ordering::Equal => (0, 0),
@@ -87,10 +111,7 @@ impl Quality {
         } else {
             return None;
         };
-        *self = Self {
-            tier: next,
-            ..Self::default()
-        };
+        (self.tier, self.worse, self.better) = (next, 0, 0);
         Some(next)
     }
 }
@@ -123,6 +144,31 @@ mod tests {
             let report = if n % 3 == 2 { report(0.0, 10) } else { report(0.0, 150) };
             assert_eq!(quality.report(&report), None);
         }
+    }
+
+    #[test]
+    fn loss_on_the_way_to_us_counts_whatever_the_member_reports() {
+        // One that reports nothing.
+        let mut quality = Quality::default();
+        let down: Vec<_> = (0..3).filter_map(|_| quality.measured(20.0)).collect();
+        assert_eq!(down, [Tier::Catastrophic]);
+        let up: Vec<_> = (0..12).filter_map(|_| quality.measured(0.0)).collect();
+        assert_eq!(up, [Tier::Degraded, Tier::Good]);
+        // One that reports a fine path: its reports count, with what we saw.
+        let mut quality = Quality::default();
+        let mut told = Vec::new();
+        for n in 0..20 {
+            told.extend(quality.report(&report(0.0, 10)).map(|tier| (n, tier)));
+            told.extend(quality.measured(if n < 8 { 7.0 } else { 1.0 }).map(|tier| (n, tier)));
+        }
+        assert_eq!(told, [(3, Tier::Degraded), (13, Tier::Good)]);
+        // One whose own report is worse than what we see.
+        let mut quality = Quality::default();
+        let told = (0..3).filter_map(|_| {
+            quality.measured(0.0);
+            quality.report(&report(20.0, 10))
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [Tier::Catastrophic]);
     }
 
     #[test]

@@ -210,6 +210,11 @@ impl View {
         Some(self.sources.get(&self.only?)?.stream_id)
     }
 
+    /// Whether the receiver takes packets of any length: it asked for every source apart, and has a decoder for each.
+    pub fn takes_any(&self) -> bool {
+        self.only.is_some()
+    }
+
     /// The sound tracks to listen to.
     pub fn audio_tracks(&self) -> impl Iterator<Item = &Arc<Track>> {
         self.sources.values().filter_map(|source| source.audio.as_ref())
@@ -320,9 +325,9 @@ impl View {
         }
     }
 
-    /// The numbers to send a sound frame under.
-    pub fn audio(&mut self, frame: &Frame) -> Stamp {
-        let (seq, timestamp) = self.audio_out.next(Kind::Audio, frame.time, frame.ticks, 1);
+    /// The numbers to send a sound packet under that stands at `ticks` on its source's clock and at `time` on the room's.
+    pub fn audio(&mut self, ticks: u64, time: RoomTime) -> Stamp {
+        let (seq, timestamp) = self.audio_out.next(Kind::Audio, time, ticks, 1);
         let alone = self.only.and_then(|only| self.sources.get(&only));
         Stamp {
             seq,

@@ -8,6 +8,7 @@ use crate::media::audio::encode::MixEncoder;
 use crate::media::audio::mix::Limiter;
 use crate::media::audio::{BLOCK, Block};
 use crate::media::frame::{Draft, Kind, ParticipantId, RoomTime, TrackId};
+use crate::pcm::clock::PageClock;
 use crate::room::member::{Origin, TrackInfo};
 use crate::room::track::{Bounds, Track, TrackWriter};
 
@@ -17,8 +18,6 @@ pub const MESSAGE: usize = BLOCK * 2;
 const RATE: u64 = 52;
 /// Messages at once, after the network was held up.
 const BURST: u64 = 50;
-/// A page that was silent for longer than this paused; its time goes on at the room's, ticks: 100 ms.
-const PAUSE: u64 = 4_800;
 
 /// Why a message was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +53,7 @@ pub struct Ingress {
     writer: TrackWriter,
     encoder: MixEncoder,
     limiter: Limiter,
-    next_ticks: u64,
+    clock: PageClock,
     /// Messages that may come now, in millionths.
     allowance: u64,
     refilled_at: RoomTime,
@@ -76,7 +75,7 @@ impl Ingress {
             writer: Track::create(id, Bounds::AUDIO, first_seq).1,
             encoder: MixEncoder::new()?,
             limiter: Limiter::default(),
-            next_ticks: 0,
+            clock: PageClock::default(),
             allowance: BURST * 1_000_000,
             refilled_at: now,
         })
@@ -95,11 +94,11 @@ impl Ingress {
         (info, self.writer.track().clone())
     }
 
-    /// Takes a message that came at `now`.
+    /// Takes a message that came at `now`; `more` says that another one has come already.
     ///
     /// # Errors
     /// It is not what the door takes: nothing of it is heard.
-    pub fn message(&mut self, message: &[u8], now: RoomTime) -> Result<(), Refused> {
+    pub fn message(&mut self, message: &[u8], now: RoomTime, more: bool) -> Result<(), Refused> {
         let refill = now.since(self.refilled_at) * RATE;
         self.allowance = (self.allowance + refill).min(BURST * 1_000_000);
         self.refilled_at = now;
@@ -119,18 +118,12 @@ impl Ingress {
             .encoder
             .encode(&block)
             .map_err(|error| Refused::Encode(error.code()))?;
-        let arrived = now.0 * 48 / 1000;
-        let ticks = if arrived > self.next_ticks + PAUSE {
-            arrived
-        } else {
-            self.next_ticks
-        };
-        self.next_ticks = ticks + BLOCK as u64;
+        let (ticks, time) = self.clock.message(now, more);
         let draft = Draft {
             codec: Codec::Opus24k,
             keyframe: true,
             ticks,
-            time: RoomTime(ticks * 1000 / 48),
+            time,
             size: None,
             payload,
         };
@@ -172,7 +165,7 @@ mod tests {
                 .collect();
             // 7 ms of jitter.
             let now = RoomTime(1_000_000 + n * 20_000 + n % 3 * 7_000);
-            ingress.message(&message, now).unwrap();
+            ingress.message(&message, now, false).unwrap();
             let Next::Frame(frame) = cursor.next(&LAG) else {
                 panic!("no frame")
             };
@@ -186,19 +179,28 @@ mod tests {
     #[test]
     fn wrong_lengths_and_too_fast_a_rate_are_refused_and_not_heard() {
         let (mut ingress, mut cursor) = ingress();
-        assert_eq!(ingress.message(&[0; 1_919], RoomTime(0)), Err(Refused::Odd(1_919)));
-        assert_eq!(ingress.message(&[0; 1_918], RoomTime(0)), Err(Refused::Size(1_918)));
-        assert_eq!(ingress.message(&[], RoomTime(0)), Err(Refused::Size(0)));
+        assert_eq!(
+            ingress.message(&[0; 1_919], RoomTime(0), false),
+            Err(Refused::Odd(1_919))
+        );
+        assert_eq!(
+            ingress.message(&[0; 1_918], RoomTime(0), false),
+            Err(Refused::Size(1_918))
+        );
+        assert_eq!(ingress.message(&[], RoomTime(0), false), Err(Refused::Size(0)));
         assert!(matches!(cursor.next(&LAG), Next::Empty));
         let taken = (0..200)
-            .filter(|_| ingress.message(&[0; MESSAGE], RoomTime(0)).is_ok())
+            .filter(|_| ingress.message(&[0; MESSAGE], RoomTime(0), false).is_ok())
             .count();
         assert_eq!(taken as u64, BURST - 3);
-        assert_eq!(ingress.message(&[0; MESSAGE], RoomTime(0)), Err(Refused::Rate));
-        assert_eq!(ingress.message(&[0; MESSAGE], RoomTime(20_000)), Ok(()));
+        assert_eq!(ingress.message(&[0; MESSAGE], RoomTime(0), false), Err(Refused::Rate));
+        assert_eq!(ingress.message(&[0; MESSAGE], RoomTime(20_000), false), Ok(()));
         // A second of steady sending is never refused.
         for n in 0..500u64 {
-            assert_eq!(ingress.message(&[0; MESSAGE], RoomTime(40_000 + n * 20_000)), Ok(()));
+            assert_eq!(
+                ingress.message(&[0; MESSAGE], RoomTime(40_000 + n * 20_000), false),
+                Ok(())
+            );
         }
     }
 
@@ -206,7 +208,7 @@ mod tests {
         #[test]
         fn any_message_is_taken_or_refused(message in proptest::collection::vec(any::<u8>(), 0..4_000), ms in 0u64..1_000_000) {
             let (mut ingress, _cursor) = ingress();
-            let taken = ingress.message(&message, RoomTime::from_millis(ms)).is_ok();
+            let taken = ingress.message(&message, RoomTime::from_millis(ms), false).is_ok();
             prop_assert_eq!(taken, message.len() == MESSAGE);
         }
     }

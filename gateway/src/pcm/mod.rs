@@ -4,6 +4,7 @@
 //! ([`ingress`]). Out: messages of the same form with the mix of everyone else ([`session`]). Text messages carry only the
 //! token and errors.
 
+mod clock;
 pub mod ingress;
 pub mod session;
 

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
@@ -147,14 +148,27 @@ async fn enter(room: &RoomName, config: &Config) -> Result<Membership, JoinError
     config.registry.join(room, join).await
 }
 
+/// What a socket gives: nothing when the page has gone.
+type Received = Option<Result<Message, axum::Error>>;
+
 struct Session<'a> {
     socket: &'a mut WebSocket,
+    /// Came right behind the message before.
+    waiting: Option<Received>,
     config: &'a Config,
     ingress: Ingress,
     published: bool,
     refused: u32,
     told_at: Option<Instant>,
     heard_at: Instant,
+}
+
+/// The next message, first the one that waits.
+async fn receive(waiting: &mut Option<Received>, socket: &mut WebSocket) -> Received {
+    match waiting.take() {
+        Some(message) => message,
+        None => socket.recv().await,
+    }
 }
 
 impl Session<'_> {
@@ -175,6 +189,7 @@ impl Session<'_> {
         };
         let session = Session {
             socket,
+            waiting: None,
             config,
             ingress,
             published: false,
@@ -211,8 +226,11 @@ impl Session<'_> {
         let mut dropped = 0;
         loop {
             tokio::select! {
-                message = self.socket.recv() => match message {
-                    Some(Ok(message)) => self.take(message, membership).await?,
+                message = receive(&mut self.waiting, self.socket) => match message {
+                    Some(Ok(message)) => {
+                        self.waiting = self.socket.recv().now_or_never();
+                        self.take(message, membership).await?;
+                    }
                     _ => return Err(None),
                 },
                 () = waker.notified() => {
@@ -243,7 +261,8 @@ impl Session<'_> {
         self.heard_at = Instant::now();
         match message {
             Message::Binary(samples) => {
-                let taken = self.ingress.message(&samples, membership.room().now());
+                let more = matches!(&self.waiting, Some(Some(Ok(Message::Binary(_)))));
+                let taken = self.ingress.message(&samples, membership.room().now(), more);
                 if let Err(refused) = taken {
                     return self.refuse(refused).await;
                 }

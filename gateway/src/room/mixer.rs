@@ -3,22 +3,22 @@
 //! Every source is decoded once, whatever the number of listeners. One talker costs no encoder: listeners pass his packets
 //! through. From two talkers on there is one mix for all who do not talk, and from three on one more for each talker
 //! who listens (of two, each hears the other untouched).
+//!
+//! A listener's change between packets and mix is made so that nobody hears it: see `hearing` for when, `voice` for how.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::media::audio::encode::MixEncoder;
-use crate::media::audio::mix::{Limiter, TALKING_LEVEL, Talkers, add, to_i16, without};
-use crate::media::audio::source::Source;
-use crate::media::audio::{BLOCK, Block};
-use crate::media::frame::{Frame, ParticipantId, RoomTime};
+mod hearing;
+mod output;
+mod voice;
 
-/// Blocks that a mix's encoder is primed with: 60 ms.
-const PAST: usize = 3;
-/// When all but one of a listener's talkers have fallen silent, the mix goes on until that one pauses, so that nobody hears
-/// the change back to his packets; but not longer than this, µs.
-const LINGER: u64 = 4_000_000;
+use crate::media::audio::mix::{TALKING_LEVEL, Talkers};
+use crate::media::frame::{Frame, ParticipantId, RoomTime};
+use crate::room::mixer::hearing::{Hears, Place};
+use crate::room::mixer::output::{Forms, Needs, Output};
+use crate::room::mixer::voice::{Lags, Parts, Voice};
 
 /// The number under which a room's uplink listens; no member has it.
 pub const LEG: ParticipantId = ParticipantId(0);
@@ -46,6 +46,8 @@ pub struct Tick {
     pub talkers: Vec<ParticipantId>,
     heard: BTreeMap<ParticipantId, Heard>,
     shared: Forms,
+    /// Who takes the packets of `shared`.
+    sharing: BTreeSet<ParticipantId>,
     local: Forms,
     own: BTreeMap<ParticipantId, Forms>,
 }
@@ -56,22 +58,25 @@ struct Heard {
     next_index: Option<u64>,
 }
 
-#[derive(Debug, Clone, Default)]
-struct Forms {
-    opus: Option<Bytes>,
-    pcm: Option<Bytes>,
-}
-
 impl Tick {
-    /// The mix for this listener as an Opus packet of 20 ms: everyone who talks but himself. `None` unless at least two others
-    /// talk, or did until a moment ago.
+    /// The mix for this listener as an Opus packet of 20 ms: everyone who talks but himself. `None` for one who takes the
+    /// packets of the only other talker.
     pub fn opus(&self, listener: ParticipantId) -> Option<&Bytes> {
-        self.forms(listener).opus.as_ref()
+        match self.own.get(&listener) {
+            Some(own) => own.opus.as_ref(),
+            None if listener == LEG => self.local.opus.as_ref(),
+            None if self.sharing.contains(&listener) => self.shared.opus.as_ref(),
+            None => None,
+        }
     }
 
     /// The mix for this listener as 960 samples, 16 bits, little-endian: everyone who talks but himself.
     pub fn pcm(&self, listener: ParticipantId) -> Option<&Bytes> {
-        self.forms(listener).pcm.as_ref()
+        match self.own.get(&listener) {
+            Some(own) => own.pcm.as_ref(),
+            None if self.talkers.contains(&listener) => None,
+            None => self.shared.pcm.as_ref(),
+        }
     }
 
     /// How loud a source is, −dBov.
@@ -82,15 +87,6 @@ impl Tick {
     /// Log index of the first frame of a source that is not yet in the mix.
     pub fn next_index(&self, source: ParticipantId) -> Option<u64> {
         self.heard.get(&source)?.next_index
-    }
-
-    fn forms(&self, listener: ParticipantId) -> &Forms {
-        match self.own.get(&listener) {
-            _ if listener == LEG => &self.local,
-            Some(own) => own,
-            None if self.talkers.contains(&listener) => const { &Forms { opus: None, pcm: None } },
-            None => &self.shared,
-        }
     }
 }
 
@@ -103,58 +99,35 @@ pub struct Work {
     pub encoded: u64,
     /// Packets that no decoder took.
     pub undecodable: u64,
+    /// 20 ms blocks of sources of which a part is made up: the packet was lost, or late.
+    pub concealed: u64,
 }
 
 /// The mix of one room.
 #[derive(Debug, Default)]
 pub struct RoomMix {
-    sources: BTreeMap<ParticipantId, Member>,
+    sources: BTreeMap<ParticipantId, Voice>,
     talkers: Talkers,
     /// Sources that are members of somebody else's relay.
     remote: BTreeSet<ParticipantId>,
+    /// What each listener who takes packets hears now.
+    hears: BTreeMap<ParticipantId, Hears>,
     shared: Output,
+    /// The same for those who have just come from a talker's packets, until he pauses.
+    late: Output,
     local: Output,
     own: BTreeMap<ParticipantId, Output>,
     index: u64,
-    /// Who talked alone in the last tick and was passed through.
-    through: Option<ParticipantId>,
     work: Work,
-}
-
-#[derive(Debug)]
-struct Member {
-    source: Source,
-    /// The last blocks, oldest first.
-    past: [Block; PAST],
-}
-
-#[derive(Debug, Default)]
-struct Output {
-    limiter: Limiter,
-    encoder: Option<MixEncoder>,
-    /// The tick of the last packet.
-    encoded_at: Option<u64>,
-    /// Since when only one is left in it.
-    alone_since: Option<RoomTime>,
 }
 
 impl RoomMix {
     /// Takes the complete list of sources. Those that were there before go on.
     pub fn set_sources(&mut self, sources: &[ParticipantId]) {
-        let Self {
-            sources: known,
-            talkers,
-            own,
-            ..
-        } = self;
-        known.retain(|id, _| sources.contains(id));
-        own.retain(|id, _| sources.contains(id));
-        talkers.retain(|id| sources.contains(&id));
+        self.sources.retain(|id, _| sources.contains(id));
+        self.talkers.retain(|id| sources.contains(&id));
         for id in sources {
-            known.entry(*id).or_insert_with(|| Member {
-                source: Source::new(id.0),
-                past: [[0.0; BLOCK]; PAST],
-            });
+            self.sources.entry(*id).or_insert_with(|| Voice::new(*id));
         }
     }
 
@@ -170,9 +143,8 @@ impl RoomMix {
 
     /// Takes a frame of a source; frames of others are ignored.
     pub fn push(&mut self, frame: &Frame) {
-        if let Some(member) = self.sources.get_mut(&frame.track.source) {
-            let payload = frame.payload.clone();
-            (member.source).push(frame.codec, payload, frame.ticks, frame.index, frame.arrived);
+        if let Some(voice) = self.sources.get_mut(&frame.track.source) {
+            voice.push(frame);
         }
     }
 
@@ -189,192 +161,197 @@ impl RoomMix {
             ..Tick::default()
         };
         self.index += 1;
-        for (id, member) in &mut self.sources {
-            member.past.rotate_left(1);
-            if let Some(last) = member.past.last_mut() {
-                *last = *member.source.block();
-            }
-            let undecodable = member.source.undecodable();
-            if member.source.advance(now) {
+        self.advance(&mut tick, now);
+        self.expire(&tick);
+        let coming = self.follow(&tick, listeners, now);
+        self.join(&tick, listeners, &coming, now);
+        self.place(&tick);
+        self.make(&mut tick, listeners);
+        tick
+    }
+
+    /// All sources move on by 20 ms.
+    fn advance(&mut self, tick: &mut Tick, now: RoomTime) {
+        for (id, voice) in &mut self.sources {
+            let undecodable = voice.source().undecodable();
+            let missed = voice.source().counters();
+            if voice.advance(now) {
                 self.work.decoded += 1;
-                self.talkers.level(*id, member.source.level(), now);
+                self.talkers.level(*id, voice.source().level(), now);
             }
-            self.work.undecodable += member.source.undecodable() - undecodable;
+            self.work.undecodable += voice.source().undecodable() - undecodable;
+            let misses = voice.source().counters();
+            self.work.concealed += u64::from((misses.late, misses.lost) != (missed.late, missed.lost));
             let heard = Heard {
-                level: member.source.level(),
-                next_index: member.source.next_index(),
+                level: voice.source().level(),
+                next_index: voice.source().next_index(),
             };
             tick.heard.insert(*id, heard);
         }
         tick.talkers = self.talkers.now(now);
-        // Whose packets went through until now has been heard farther than the mix has him: he goes on from there. Not if some
-        // have heard the mix all along.
-        let anew = listeners.values().all(|wants| *wants != Wants::Pcm);
-        if anew
-            && !self.shared.went_on(tick.index)
-            && !self.local.went_on(tick.index)
-            && let Some(id) = self
-                .through
-                .filter(|id| tick.talkers.len() >= 2 && tick.talkers.contains(id))
-            && let Some(member) = self.sources.get_mut(&id)
-        {
-            let before = member.source.splice(now);
-            if let Some(last) = member.past.last_mut() {
-                *last = before;
-            }
+    }
+
+    /// Who pauses is in time again in every mix, and mixes that nobody took have nothing to go on from.
+    fn expire(&mut self, tick: &Tick) {
+        let talks = |id: ParticipantId| tick.level(id) <= TALKING_LEVEL;
+        let outputs = [&mut self.shared, &mut self.late, &mut self.local];
+        for output in outputs.into_iter().chain(self.own.values_mut()) {
+            output.expire(tick.index, talks);
         }
-        self.through = match tick.talkers[..] {
-            [alone] => Some(alone),
-            _ => None,
-        };
-        let mut sum = [0.0; BLOCK];
-        for id in &tick.talkers {
-            if let Some(member) = self.sources.get(id) {
-                add(&mut sum, member.source.block());
+        self.own.retain(|_, output| output.is_kept(tick.index));
+    }
+
+    /// What every listener hears from now on; those who go over from a talker's packets to a mix, and from whose.
+    fn follow(
+        &mut self,
+        tick: &Tick,
+        listeners: &BTreeMap<ParticipantId, Wants>,
+        now: RoomTime,
+    ) -> Vec<(ParticipantId, ParticipantId)> {
+        self.hears.retain(|listener, _| listeners.contains_key(listener));
+        let mut coming = Vec::new();
+        for (listener, wants) in listeners.iter().filter(|(_, wants)| **wants != Wants::Pcm) {
+            let is_heard = |id: &ParticipantId| id != listener && (*wants != Wants::Local || !self.remote.contains(id));
+            let others = || tick.talkers.iter().copied().filter(is_heard);
+            let before = self.hears.get(listener).copied().unwrap_or_default();
+            let hears = before.next(others(), |id| tick.level(id), now);
+            if let (Hears::Through(Some(source)), Hears::Mix { .. }) = (before, hears)
+                && others().any(|id| id == source)
+            {
+                coming.push((*listener, source));
             }
+            self.hears.insert(*listener, hears);
         }
-        // One talker, or the only other one of two, is passed through.
-        let levels = |but: Option<ParticipantId>| -> Vec<u8> {
-            (tick.talkers.iter().filter(|id| Some(**id) != but))
-                .map(|id| tick.level(*id))
-                .collect()
-        };
-        let enough_for_all = self.shared.is_mix(&levels(None), tick.index, now);
-        let mut shared = (false, false);
-        let mut own = Vec::new();
-        let mut local_forms = None;
-        let local: Vec<_> = (tick.talkers.iter().copied())
-            .filter(|id| !self.remote.contains(id))
-            .collect();
-        let local_levels: Vec<_> = local.iter().map(|id| tick.level(*id)).collect();
-        for (listener, wants) in listeners {
-            if *wants == Wants::Local {
-                if self.local.is_mix(&local_levels, tick.index, now) {
-                    let mut sum = [0.0; BLOCK];
-                    for id in &local {
-                        if let Some(member) = self.sources.get(id) {
-                            add(&mut sum, member.source.block());
-                        }
-                    }
-                    let past = || Self::past(&self.sources, &local, None);
-                    local_forms = Some(self.local.forms(sum, (true, false), past, tick.index, &mut self.work));
-                }
+        coming
+    }
+
+    /// Those who come from a talker's packets have heard him farther than the mixes have him. If nobody has heard a mix until
+    /// now, he goes on in all of them from where they are; else in theirs alone, until he pauses.
+    fn join(
+        &mut self,
+        tick: &Tick,
+        listeners: &BTreeMap<ParticipantId, Wants>,
+        coming: &[(ParticipantId, ParticipantId)],
+        now: RoomTime,
+    ) {
+        let goes_on = |output: &Output| output.went_on(tick.index);
+        let mixed = listeners.values().any(|wants| *wants == Wants::Pcm)
+            || [&self.shared, &self.late, &self.local].into_iter().any(goes_on)
+            || self.own.values().any(goes_on);
+        let mut lags = BTreeMap::new();
+        for (_, source) in coming {
+            let Some(voice) = self.sources.get_mut(source) else {
                 continue;
+            };
+            lags.entry(*source).or_insert_with(|| match mixed {
+                true => voice.lag(now),
+                false => {
+                    voice.splice(now);
+                    0
+                }
+            });
+        }
+        for (listener, source) in coming {
+            let output = if *listener == LEG {
+                &mut self.local
+            } else if tick.talkers.contains(listener) {
+                self.own.entry(*listener).or_default()
+            } else if mixed && !self.late.went_on(tick.index) {
+                if let Some(Hears::Mix { place, .. }) = self.hears.get_mut(listener) {
+                    *place = Some(Place::Late);
+                }
+                &mut self.late
+            } else {
+                continue;
+            };
+            if let Some(lag) = lags.get(source).filter(|lag| **lag > 0) {
+                output.lags.insert(*source, *lag);
             }
+        }
+    }
+
+    /// From which mix every listener takes it.
+    fn place(&mut self, tick: &Tick) {
+        for (listener, hears) in &mut self.hears {
+            let Hears::Mix { place, .. } = hears else { continue };
+            let before = *place;
+            let lags = match before {
+                Some(Place::Late) => self.late.lags.clone(),
+                Some(Place::Own) => (self.own.get(listener)).map_or_else(Lags::new, |own| own.lags.clone()),
+                Some(Place::Shared) | None => Lags::new(),
+            };
             let talks = tick.talkers.contains(listener);
-            let needs = match wants {
-                Wants::Opus if talks => {
-                    let output = self.own.entry(*listener).or_default();
-                    (output.is_mix(&levels(Some(*listener)), tick.index, now), false)
-                }
-                Wants::Opus | Wants::Local => (enough_for_all, false),
-                Wants::Pcm => (false, true),
+            let next = match before {
+                _ if *listener == LEG => Place::Shared,
+                _ if talks => Place::Own,
+                Some(before) if !lags.is_empty() => before,
+                _ => Place::Shared,
             };
-            if !talks {
-                shared = (shared.0 || needs.0, shared.1 || needs.1);
-            } else if needs.0 || needs.1 {
-                own.push((*listener, needs));
+            *place = Some(next);
+            match (before, next) {
+                (Some(Place::Late), Place::Own) => self.own.entry(*listener).or_default().lags = lags,
+                (Some(Place::Late | Place::Own) | None, Place::Shared) => self.shared.newcomer = true,
+                _ => {}
             }
         }
-        tick.local = local_forms.unwrap_or_default();
-        if shared.0 || shared.1 {
-            let past = || Self::past(&self.sources, &tick.talkers, None);
-            tick.shared = self.shared.forms(sum, shared, past, tick.index, &mut self.work);
-        }
-        for (listener, needs) in own {
-            let Some(member) = self.sources.get(&listener) else {
-                continue;
-            };
-            let rest = without(&sum, member.source.block());
-            let past = || Self::past(&self.sources, &tick.talkers, Some(listener));
-            let output = self.own.entry(listener).or_default();
-            let forms = output.forms(rest, needs, past, tick.index, &mut self.work);
-            tick.own.insert(listener, forms);
-        }
-        tick
     }
 
-    /// What the mix would have been in the last 60 ms.
-    fn past(
-        sources: &BTreeMap<ParticipantId, Member>,
-        talkers: &[ParticipantId],
-        but: Option<ParticipantId>,
-    ) -> [Block; PAST] {
-        let mut past = [[0.0; BLOCK]; PAST];
-        for id in talkers.iter().filter(|id| Some(**id) != but) {
-            if let Some(member) = sources.get(id) {
-                past.iter_mut()
-                    .zip(&member.past)
-                    .for_each(|(sum, block)| add(sum, block));
-            }
-        }
-        past
-    }
-}
-
-impl Output {
-    /// Whether the tick before this one had a packet.
-    fn went_on(&self, index: u64) -> bool {
-        self.encoded_at.is_some_and(|at| at + 1 == index)
-    }
-
-    /// Whether this tick has a packet, when so many are to be heard and are so loud.
-    fn is_mix(&mut self, levels: &[u8], index: u64, now: RoomTime) -> bool {
-        let since = self.alone_since.take();
-        match levels {
-            [] => false,
-            [level] if self.went_on(index) => {
-                let since = *self.alone_since.insert(since.unwrap_or(now));
-                *level <= TALKING_LEVEL && now.since(since) < LINGER
-            }
-            [_] => false,
-            _ => true,
-        }
-    }
-
-    /// `needs`: as Opus, as samples.
-    fn forms(
-        &mut self,
-        mut mix: Block,
-        needs: (bool, bool),
-        past: impl Fn() -> [Block; PAST],
-        index: u64,
-        work: &mut Work,
-    ) -> Forms {
-        self.limiter.apply(&mut mix);
-        let opus = needs.0.then(|| self.encode(&mix, past, index, work));
-        let opus = opus.and_then(|encoded| {
-            encoded
-                .inspect_err(|error| tracing::error!(%error, "a mix was not encoded"))
-                .ok()
-        });
-        let pcm = needs
-            .1
-            .then(|| to_i16(&mix).iter().flat_map(|sample| sample.to_le_bytes()).collect());
-        Forms { opus, pcm }
-    }
-
-    fn encode(
-        &mut self,
-        mix: &Block,
-        past: impl Fn() -> [Block; PAST],
-        index: u64,
-        work: &mut Work,
-    ) -> Result<Bytes, opus::Error> {
-        let goes_on = self.went_on(index);
-        let encoder = match &mut self.encoder {
-            Some(encoder) => encoder,
-            none => none.insert(MixEncoder::new()?),
+    /// Makes what is needed of every mix.
+    fn make(&mut self, tick: &mut Tick, listeners: &BTreeMap<ParticipantId, Wants>) {
+        let Self {
+            sources,
+            remote,
+            hears,
+            shared,
+            late,
+            local,
+            own,
+            work,
+            ..
+        } = self;
+        let (index, talkers) = (tick.index, std::mem::take(&mut tick.talkers));
+        let parts = |ids, but| Parts {
+            voices: sources,
+            ids,
+            but,
         };
-        if !goes_on {
-            let mut past = past();
-            past.iter_mut().for_each(|block| Limiter::default().apply(block));
-            encoder.prime(&past)?;
-            work.encoded += PAST as u64;
+        let (packets, samples) = (Needs { opus: true, pcm: false }, Needs { opus: false, pcm: true });
+        let (mut of_shared, mut late_ears) = (Needs::default(), Vec::new());
+        for (listener, wants) in listeners {
+            let place = hears.get(listener).and_then(|hears| hears.place());
+            match (wants, place) {
+                (Wants::Pcm, _) if !talkers.contains(listener) => of_shared.pcm = true,
+                (Wants::Pcm, _) | (Wants::Opus, Some(Place::Own)) => {
+                    let needs = if *wants == Wants::Pcm { samples } else { packets };
+                    let output = own.entry(*listener).or_default();
+                    let forms = output.forms(&parts(&talkers, Some(*listener)), needs, index, work);
+                    tick.own.insert(*listener, forms);
+                }
+                (Wants::Opus, Some(Place::Shared)) => {
+                    of_shared.opus = true;
+                    tick.sharing.insert(*listener);
+                }
+                (Wants::Opus, Some(Place::Late)) => late_ears.push(*listener),
+                (Wants::Local, Some(_)) => {
+                    let ours: Vec<_> = talkers.iter().copied().filter(|id| !remote.contains(id)).collect();
+                    let ours = Parts {
+                        voices: sources,
+                        ids: &ours,
+                        but: None,
+                    };
+                    tick.local = local.forms(&ours, packets, index, work);
+                }
+                (_, None) => {}
+            }
         }
-        self.encoded_at = Some(index);
-        work.encoded += 1;
-        encoder.encode(mix)
+        if of_shared.opus || of_shared.pcm {
+            tick.shared = shared.forms(&parts(&talkers, None), of_shared, index, work);
+        }
+        if !late_ears.is_empty() {
+            let forms = late.forms(&parts(&talkers, None), packets, index, work);
+            tick.own.extend(late_ears.into_iter().map(|ear| (ear, forms.clone())));
+        }
+        tick.talkers = talkers;
     }
 }
 

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, interval, sleep};
 
 use crate::media::audio::BLOCK_TIME;
 use crate::media::frame::{Kind, ParticipantId, RoomTime};
 use crate::room::member::Door;
 use crate::room::mixer::{RoomMix, Tick, Wants, Work};
 use crate::room::registry::RoomHandle;
-use crate::room::snapshot::Snapshot;
+use crate::room::snapshot::{MemberView, Snapshot, TrackView};
 use crate::room::subscription::{Cursor, Lag, Next};
 use crate::room::track::Track;
 
@@ -25,6 +26,8 @@ const FRAME_LAG: Lag = Lag {
 };
 /// A task that was held up for longer than this does not make up for it, ticks.
 const CATCH_UP: u64 = 10;
+/// A mix that broke off begins anew after this long, so that one that breaks at once does not keep a core busy.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// Levels are reported every so many ticks: 10 per second.
 const REPORT_EVERY: u64 = 5;
 
@@ -91,8 +94,12 @@ impl Mixing {
 
     /// Begins the room's mix if it is needed and does not run.
     pub fn begin(room: &RoomHandle, snapshot: &Snapshot) {
+        if room.mixing().is_running() {
+            return;
+        }
+        let plan = Plan::of(snapshot);
         let mut inner = room.mixing().inner();
-        if !inner.running && Plan::new(snapshot, &inner.listeners).is_needed() {
+        if !inner.running && plan.is_needed(&inner.wishes()) {
             inner.running = true;
             drop(inner);
             // The task owns itself: it ends when nobody needs it, and with the room.
@@ -102,6 +109,12 @@ impl Mixing {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn wishes(&self) -> BTreeMap<ParticipantId, Wants> {
+        self.listeners.iter().map(|(id, (wants, _))| (*id, *wants)).collect()
     }
 }
 
@@ -139,66 +152,74 @@ impl Drop for Listener {
 #[derive(Debug, Default)]
 struct Plan {
     sources: BTreeMap<ParticipantId, Arc<Track>>,
-    /// Sources whose level nobody else reports.
-    unmeasured: Vec<ParticipantId>,
+    /// Sources whose level nobody else reports, while somebody uses it.
+    unmeasured: BTreeSet<ParticipantId>,
     /// Sources that are members of somebody else's relay.
     remote: BTreeSet<ParticipantId>,
 }
 
 impl Plan {
-    fn new(snapshot: &Snapshot, listeners: &BTreeMap<ParticipantId, (Wants, Arc<Notify>)>) -> Self {
-        let mut sources = BTreeMap::new();
-        let mut unmeasured = Vec::new();
-        let mut remote = BTreeSet::new();
+    /// What could be decoded in a room. Looks at every track once.
+    fn of(snapshot: &Snapshot) -> Self {
+        let mut plan = Self::default();
+        let is_picture = |view: &&TrackView| view.info.kind == Kind::Video;
+        let pictures = |member: &MemberView| member.tracks.iter().filter(is_picture).count();
+        let all_pictures: usize = snapshot.members.iter().map(|member| pictures(member)).sum();
+        let mut level_users = Vec::new();
         for member in &snapshot.members {
+            // Pages show who speaks; an app shows the picture of who does, if it can choose.
+            let uses_levels = match member.door {
+                Door::Native => all_pictures - pictures(member) >= 2,
+                Door::Webrtc | Door::Websocket => true,
+                _ => false,
+            };
+            if uses_levels {
+                level_users.push(member.id);
+            }
             // The sound that apps hear of a member: the first of its tracks.
             let Some(view) = member.tracks.iter().find(|view| view.info.kind == Kind::Audio) else {
                 continue;
             };
-            sources.insert(member.id, view.track.clone());
+            plan.sources.insert(member.id, view.track.clone());
             if member.is_remote() {
-                remote.insert(member.id);
+                plan.remote.insert(member.id);
             }
             // Browsers say in every RTP packet how loud it is.
             if member.door != Door::Webrtc {
-                unmeasured.push(member.id);
+                plan.unmeasured.insert(member.id);
             }
         }
-        let pictures = |but: ParticipantId| {
-            snapshot
-                .tracks_for(but)
-                .filter(|(_, view)| view.info.kind == Kind::Video)
+        // Levels are for others.
+        let is_used = match level_users[..] {
+            [] => false,
+            [alone] => plan.unmeasured.iter().any(|source| *source != alone),
+            _ => true,
         };
-        // Pages show who speaks; an app shows the picture of who does, if it can choose.
-        let uses_levels = |viewer: ParticipantId, door: Door| match door {
-            Door::Native => pictures(viewer).count() >= 2,
-            Door::Webrtc | Door::Websocket => true,
-            _ => false,
-        };
-        let levels = unmeasured.iter().any(|source| {
-            (snapshot.members.iter()).any(|member| member.id != *source && uses_levels(member.id, member.door))
-        });
-        if !levels {
-            unmeasured.clear();
+        if !is_used {
+            plan.unmeasured.clear();
         }
-        let others = |listener| sources.keys().filter(|source| **source != listener).count();
-        let mixes = listeners.iter().any(|(listener, (wants, _))| match wants {
-            Wants::Opus => others(*listener) >= 2,
-            Wants::Local => sources.keys().filter(|source| !remote.contains(source)).count() >= 2,
-            Wants::Pcm => others(*listener) >= 1,
-        });
-        if !mixes {
-            sources.retain(|id, _| unmeasured.contains(id));
-        }
-        Self {
-            sources,
-            unmeasured,
-            remote,
-        }
+        plan
     }
 
-    fn is_needed(&self) -> bool {
-        !self.sources.is_empty()
+    /// Whether somebody takes a mix of two or more, or samples.
+    fn is_mixed(&self, listeners: &BTreeMap<ParticipantId, Wants>) -> bool {
+        let others = |listener| self.sources.len() - usize::from(self.sources.contains_key(listener));
+        listeners.iter().any(|(listener, wants)| match wants {
+            Wants::Opus => others(listener) >= 2,
+            Wants::Local => self.sources.len() - self.remote.len() >= 2,
+            Wants::Pcm => others(listener) >= 1,
+        })
+    }
+
+    fn is_needed(&self, listeners: &BTreeMap<ParticipantId, Wants>) -> bool {
+        !self.unmeasured.is_empty() || self.is_mixed(listeners)
+    }
+
+    /// Leaves out what nobody needs.
+    fn reduce(&mut self, listeners: &BTreeMap<ParticipantId, Wants>) {
+        if !self.is_mixed(listeners) {
+            self.sources.retain(|id, _| self.unmeasured.contains(id));
+        }
     }
 }
 
@@ -212,12 +233,29 @@ struct Task {
     levels: BTreeMap<ParticipantId, u8>,
     ticks: u64,
     begin: RoomTime,
+    /// Nobody needs the mix any more, and the room knows that it has ended.
+    ended: bool,
 }
 
 impl Drop for Task {
     fn drop(&mut self) {
         let work = self.mix.work();
         tracing::debug!(?work, ticks = self.ticks, "a mix ends");
+        if self.ended {
+            return;
+        }
+        // It broke off: one bad tick must not leave the room without a mix for good.
+        self.room.mixing().inner().running = false;
+        if std::thread::panicking() {
+            tracing::error!("a mix broke off and begins anew");
+        }
+        if let Ok(runtime) = Handle::try_current() {
+            let room = self.room.clone();
+            runtime.spawn(async move {
+                sleep(RESTART_AFTER).await;
+                Mixing::begin(&room, &room.snapshot());
+            });
+        }
     }
 }
 
@@ -231,6 +269,7 @@ impl Task {
             levels: BTreeMap::new(),
             ticks: 0,
             begin: room.now(),
+            ended: false,
             room,
         }
     }
@@ -246,10 +285,7 @@ impl Task {
                 self.begin = self.room.now();
                 self.ticks = 0;
             }
-            let listeners: BTreeMap<_, _> = {
-                let inner = self.room.mixing().inner();
-                inner.listeners.iter().map(|(id, (wants, _))| (*id, *wants)).collect()
-            };
+            let listeners = self.room.mixing().inner().wishes();
             let Ok(changed) = self.snapshots.has_changed() else {
                 break;
             };
@@ -260,20 +296,32 @@ impl Task {
             known = listening;
             self.tick(&listeners);
         }
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
         self.room.mixing().inner().running = false;
     }
 
     /// Looks at the room again; false if nobody needs the mix any more.
     fn replan(&mut self) -> bool {
-        {
+        loop {
+            let snapshot = self.snapshots.borrow_and_update().clone();
+            self.plan = Plan::of(&snapshot);
             let mut inner = self.room.mixing().inner();
             // Looked at under the lock that [`Mixing::begin`] takes after a change: either we see it, or it sees that we end.
-            let snapshot = self.snapshots.borrow_and_update().clone();
-            self.plan = Plan::new(&snapshot, &inner.listeners);
-            if !self.plan.is_needed() {
-                inner.running = false;
-                return false;
+            if self.snapshots.has_changed().unwrap_or(false) {
+                continue;
             }
+            let wishes = inner.wishes();
+            if self.plan.is_needed(&wishes) {
+                self.plan.reduce(&wishes);
+                break;
+            }
+            inner.running = false;
+            self.ended = true;
+            return false;
         }
         let plan = &self.plan;
         let mix = &mut self.mix;
@@ -319,3 +367,6 @@ impl Task {
         mixing.inner().work = self.mix.work();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,6 +55,13 @@ pub struct TrackView {
     pub track: Arc<Track>,
 }
 
+impl PartialEq for TrackView {
+    /// The same track, said to be the same.
+    fn eq(&self, other: &Self) -> bool {
+        self.info == other.info && Arc::ptr_eq(&self.track, &other.track)
+    }
+}
+
 impl MemberView {
     /// It is a member of somebody else's relay, here by our uplink.
     pub fn is_remote(&self) -> bool {

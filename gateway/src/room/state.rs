@@ -243,8 +243,12 @@ impl Room {
                     views.push(TrackView { info, track });
                 }
             }
-            self.set_tracks_of(id, views);
-            self.changed();
+            // What is told twice is no news: everybody would be told again.
+            let known = self.members.get(&id).map(|member| &member.view.tracks);
+            if known.is_some_and(|known| *known != views) {
+                self.set_tracks_of(id, views);
+                self.changed();
+            }
         }
     }
 

@@ -36,23 +36,30 @@ async fn sound_passes_unchanged_under_new_numbers() {
     let first = listener_hears(&mut talker, &mut listener).await;
     assert!(first.header.seq >= 1 << 31, "far from every app's own counter");
     for n in 1..=50u32 {
-        talker.send_sound(100 + n, &[n as u8; 40]);
+        talker.send_sound(100 + n, &sound(n));
         let heard = listener.wait_packet(MediaType::Audio).await;
-        assert_eq!(heard.payload[..], [n as u8; 40]);
+        assert_eq!(heard.payload[..], sound(n));
         assert_eq!(heard.header.seq, first.header.seq + n);
         assert_eq!(heard.header.timestamp, first.header.timestamp + n * 20);
         assert_eq!((heard.header.stream_id, heard.header.fec_block), (0, 0));
     }
 }
 
+/// A packet that says it is 20 ms of Opus.
+fn sound(n: u32) -> [u8; 40] {
+    let mut packet = [n as u8; 40];
+    packet[0] = 0xf8;
+    packet
+}
+
 /// Sends until the listener hears; the numbers go on at 101.
 async fn listener_hears(talker: &mut Member, listener: &mut Member) -> wzp_proto::packet::MediaPacket {
     for n in 1..=100 {
-        talker.send_sound(n, &[n as u8; 40]);
+        talker.send_sound(n, &sound(n));
         talker.ping().await;
     }
     let mut last = listener.wait_packet(MediaType::Audio).await;
-    while last.payload[0] != 100 {
+    while last.payload[..] != sound(100) {
         last = listener.wait_packet(MediaType::Audio).await;
     }
     last

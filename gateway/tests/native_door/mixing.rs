@@ -171,7 +171,13 @@ async fn mix_begins_and_ends_with_the_second_talker_without_a_gap() {
     let mut bert = door.join("general", "bert").await;
     let mut cleo = door.join("general", "cleo").await;
     let time = Duration::from_secs(7);
-    let (_, _, heard) = tokio::join!(
+    let room = door.registry.get(RoomName::parse("general").unwrap().key()).unwrap();
+    let concealed = async {
+        // Just before the talkers stop sending.
+        tokio::time::sleep(time - Duration::from_millis(200)).await;
+        room.mixing().work().concealed as usize
+    };
+    let (_, _, heard, concealed) = tokio::join!(
         talk(
             &mut anna,
             |n| Some(if (270..280).contains(&n) { 0.0 } else { 440.0 }),
@@ -183,6 +189,7 @@ async fn mix_begins_and_ends_with_the_second_talker_without_a_gap() {
             time
         ),
         talk(&mut cleo, |_| None, time),
+        concealed,
     );
     assert_contiguous(&heard);
     assert!(door.counters.audio_mixed_out.get() > 90);
@@ -199,9 +206,12 @@ async fn mix_begins_and_ends_with_the_second_talker_without_a_gap() {
         .expect("anna's pause");
     let before = weak(&samples[24_000..paused - 960]);
     let after = weak(&samples[paused + 14_400..samples.len() - 4_800]);
-    // A busy machine may make the mix conceal a late packet, which shifts the phase of a tone.
-    assert!(before <= 5 && after <= 2, "{before} weak parts before, {after} after");
-    assert!(samples.chunks_exact(48_000).any(|part| amplitude(part, 660.0) > 0.17));
+    // Where a busy machine makes packets late, the mix conceals them, which shifts the phase of a tone; otherwise nothing is weak.
+    assert!(
+        before + after <= 2 * concealed,
+        "{before} weak parts before, {after} after; {concealed} blocks concealed"
+    );
+    assert!(samples.chunks_exact(48_000).any(|part| loudness(part, 660.0) > 0.17));
 }
 
 #[tokio::test]

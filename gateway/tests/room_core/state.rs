@@ -9,7 +9,7 @@ use wzp_gateway::room::member::{
     Control, Door, Join, JoinError, LeaveReason, LimitReason, Muted, Origin, Presence, ResumeToken, TrackInfo,
 };
 use wzp_gateway::room::state::{Effect, Joined, RESUME_GRACE, Room};
-use wzp_gateway::room::track::Track;
+use wzp_gateway::room::track::{Bounds, Track};
 use wzp_gateway::room::uplink::{UplinkState, UplinkStatus};
 use wzp_proto::codec::Codec;
 use wzp_proto::identity::Fingerprint;
@@ -346,6 +346,19 @@ fn change_is_told_once_and_only_if_it_is_one() {
         Arc::ptr_eq(&before.members[0], &after.members[0]),
         "who did not change is shared"
     );
+}
+
+#[test]
+fn tracks_that_are_told_twice_are_no_news() {
+    let (mut room, joined) = room_with(2);
+    let source = Source::new(audio_id(joined[0].id.0), Bounds::AUDIO);
+    for _ in 0..3 {
+        publish(&mut room, joined[0], &[&source.track]);
+    }
+    assert_eq!(effects(&mut room), [Effect::Changed]);
+    publish(&mut room, joined[0], &[]);
+    publish(&mut room, joined[0], &[]);
+    assert_eq!(effects(&mut room), [Effect::Changed]);
 }
 
 #[test]

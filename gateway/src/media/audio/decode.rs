@@ -5,6 +5,7 @@ use std::fmt;
 use wzp_proto::codec::Codec;
 
 use crate::media::audio::BLOCK;
+use crate::media::audio::mix::TALKING_LEVEL;
 use crate::media::audio::resample::Upsampler;
 
 /// Longest Opus packet, samples: 120 ms (RFC 6716, section 3.2.5).
@@ -76,8 +77,9 @@ impl Voice {
                 let &[level] = payload else {
                     return Err(DecodeError::ComfortNoise(payload.len()));
                 };
-                // The byte has no unit; 50 is usual and should be barely heard: taken as −dBov.
-                self.state = State::Noise(10f32.powf(-f32::from(level.max(40)) / 20.0));
+                // The byte has no unit; 50 is usual and should be barely heard: taken as −dBov of the peaks, and never as loud as
+                // talk.
+                self.state = State::Noise(10f32.powf(-f32::from(level.max(TALKING_LEVEL)) / 20.0));
                 self.conceal(BLOCK, out);
                 Ok(BLOCK)
             }
@@ -358,6 +360,43 @@ mod tests {
             voice.decode(Codec::Codec2_3200, &[1, 2, 3], &mut out),
             Err(DecodeError::Codec2 { len: 3, .. })
         ));
+    }
+
+    proptest! {
+        // More than a thousand frames of each codec, each of the codec's own length.
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn any_codec2_frames_make_bounded_finite_sound(
+            frames in proptest::collection::vec(any::<[u8; 8]>(), 32..40),
+        ) {
+            for (codec, len, samples) in [(Codec::Codec2_3200, 8, 960), (Codec::Codec2_1200, 6, 1_920)] {
+                let (mut voice, mut out) = (Voice::new(3), Vec::new());
+                for frame in &frames {
+                    prop_assert_eq!(voice.decode(codec, &frame[..len], &mut out), Ok(samples));
+                }
+                prop_assert_eq!(out.len(), frames.len() * samples);
+                prop_assert!(out.iter().all(|sample| sample.abs() < 8.0));
+            }
+        }
+
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+        #[test]
+        fn any_opus_packets_make_bounded_finite_sound_or_an_error(
+            packets in proptest::collection::vec((any::<u8>(), proptest::collection::vec(any::<u8>(), 0..40)), 1..4),
+        ) {
+            let mut voice = Voice::new(3);
+            for (toc, rest) in packets {
+                // One frame per packet, in whichever mode and of whichever length.
+                let payload: Vec<u8> = std::iter::once(toc & 0xf8).chain(rest).collect();
+                let mut out = Vec::new();
+                let decoded = voice.decode(Codec::Opus24k, &payload, &mut out);
+                prop_assert_eq!(decoded.unwrap_or(0), out.len());
+                prop_assert!(out.len() <= LONGEST && out.iter().all(|sample| sample.is_finite()));
+            }
+        }
     }
 
     proptest! {

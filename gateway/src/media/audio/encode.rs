@@ -49,12 +49,20 @@ impl MixEncoder {
     /// Not expected of libopus.
     pub fn prime<'a>(&mut self, before: impl IntoIterator<Item = &'a Block>) -> Result<(), opus::Error> {
         self.encoder.reset_state()?;
-        self.encoder.set_prediction_disabled(true)?;
-        self.apart = APART;
+        self.stand_apart()?;
         for block in before {
             self.encoder.encode_float(block, &mut self.packet)?;
         }
         Ok(())
+    }
+
+    /// Makes the next packets decodable for somebody who has heard another encoder make the same sound.
+    ///
+    /// # Errors
+    /// Not expected of libopus.
+    pub fn stand_apart(&mut self) -> Result<(), opus::Error> {
+        self.apart = APART;
+        self.encoder.set_prediction_disabled(true)
     }
 
     /// The next 20 ms.

@@ -11,6 +11,8 @@ pub const TALKING_LEVEL: u8 = 50;
 pub const TALKING_HOLD: u64 = 800_000;
 /// So many are mixed at most, the loudest: each costs an encoder.
 pub const MOST_TALKERS: usize = 16;
+/// By so much somebody has to be louder than the faintest of them to take his place, dB.
+const STAYS: u8 = 6;
 /// No sample of a mix is larger than this. Leaves what an Opus encoder may add.
 pub const CEILING: f32 = 0.9;
 
@@ -18,6 +20,8 @@ pub const CEILING: f32 = 0.9;
 #[derive(Debug, Default)]
 pub struct Talkers {
     heard: BTreeMap<ParticipantId, (u8, RoomTime)>,
+    /// Who is in the mix, by id.
+    mixed: Vec<ParticipantId>,
 }
 
 impl Talkers {
@@ -34,28 +38,27 @@ impl Talkers {
         self.heard.retain(|id, _| keep(*id));
     }
 
-    /// Who talks at `now`, by id.
+    /// Who talks at `now`, by id. When too many do, those who are in the mix already stay in it unless somebody is clearly
+    /// louder: words are not cut to pieces.
     pub fn now(&mut self, now: RoomTime) -> Vec<ParticipantId> {
         self.heard.retain(|_, (_, at)| now.since(*at) <= TALKING_HOLD);
-        let mut talkers: Vec<_> = self.heard.iter().map(|(id, (level, _))| (*level, *id)).collect();
+        let rank = |(id, (level, _)): (&ParticipantId, &(u8, RoomTime))| {
+            let stays = self.mixed.binary_search(id).is_ok();
+            (level.saturating_sub(if stays { STAYS } else { 0 }), *id)
+        };
+        let mut talkers: Vec<_> = self.heard.iter().map(rank).collect();
         talkers.sort_unstable();
         talkers.truncate(MOST_TALKERS);
-        let mut talkers: Vec<_> = talkers.into_iter().map(|(_, id)| id).collect();
-        talkers.sort_unstable();
-        talkers
+        self.mixed.clear();
+        self.mixed.extend(talkers.into_iter().map(|(_, id)| id));
+        self.mixed.sort_unstable();
+        self.mixed.clone()
     }
 }
 
 /// Adds a block to a sum.
 pub fn add(sum: &mut Block, block: &Block) {
     sum.iter_mut().zip(block).for_each(|(sum, sample)| *sum += sample);
-}
-
-/// The sum without one of its parts: what the one hears who made that part.
-pub fn without(sum: &Block, block: &Block) -> Block {
-    let mut rest = *sum;
-    rest.iter_mut().zip(block).for_each(|(sum, sample)| *sum -= sample);
-    rest
 }
 
 /// Keeps one mix below [`CEILING`]: goes down at once, comes back slowly.
@@ -105,7 +108,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::media::audio::tests::{amplitude, tone};
+    use crate::media::audio::tests::tone;
 
     const A: ParticipantId = ParticipantId(1);
     const B: ParticipantId = ParticipantId(2);
@@ -130,18 +133,22 @@ mod tests {
     }
 
     #[test]
-    fn mix_minus_contains_the_others_only() {
-        let tones = [440.0, 660.0, 880.0].map(|hz| -> Vec<f32> { tone(hz, 0.3, 0, 48_000) });
-        let mut heard = Vec::new();
-        for n in 0..50 {
-            let part = |tone: &Vec<f32>| -> Block { tone[n * BLOCK..(n + 1) * BLOCK].try_into().unwrap() };
-            let mut sum = [0.0; BLOCK];
-            tones.iter().for_each(|tone| add(&mut sum, &part(tone)));
-            heard.extend(without(&sum, &part(&tones[0])));
-        }
-        assert!(amplitude(&heard, 440.0) < 0.001);
-        assert!((amplitude(&heard, 660.0) - 0.3).abs() < 0.001);
-        assert!((amplitude(&heard, 880.0) - 0.3).abs() < 0.001);
+    fn who_is_in_the_mix_gives_way_only_to_somebody_clearly_louder() {
+        let mut talkers = Talkers::default();
+        let mut speak = |levels: &dyn Fn(u32) -> u8| {
+            for n in 0..=MOST_TALKERS as u32 {
+                talkers.level(ParticipantId(n), levels(n), RoomTime(0));
+            }
+            talkers.now(RoomTime(0))
+        };
+        let first = speak(&|n| if n == 16 { 31 } else { 30 });
+        assert_eq!(first, (0..16).map(ParticipantId).collect::<Vec<_>>());
+        assert_eq!(speak(&|n| if n == 16 { 26 } else { 30 }), first, "by 4 dB");
+        let louder = speak(&|n| if n == 16 { 22 } else { 30 });
+        assert!(
+            louder.len() == MOST_TALKERS && louder.contains(&ParticipantId(16)),
+            "by 8 dB"
+        );
     }
 
     proptest! {

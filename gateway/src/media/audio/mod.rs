@@ -7,6 +7,7 @@ pub mod decode;
 pub mod encode;
 pub mod jitter;
 pub mod mix;
+pub mod noise;
 pub mod resample;
 pub mod source;
 pub mod transcode;

@@ -1,5 +1,7 @@
 //! One source on its way into a mix: its jitter buffer, its decoder, and how loud it is.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 use wzp_proto::codec::Codec;
 
@@ -15,6 +17,8 @@ const CONCEALED: u32 = 3;
 /// … and after DTX, where libopus makes comfort noise.
 const CONCEALED_DTX: u32 = 20;
 
+/// So much sound is compared to find where a voice goes on, samples: 10 ms.
+const LIKE: usize = BLOCK / 2;
 /// What comes out of a new Opus stream is this much older than what goes in, samples: 6.5 ms.
 const LOOKAHEAD: usize = 312;
 
@@ -69,20 +73,9 @@ impl Source {
     /// now take an Opus stream: of the last 20 to 37 ms that came, the block begins where the sound before is most like the end of what came, so
     /// that a voice goes on in its own rhythm. How the 20 ms before the block sounded.
     pub fn splice(&mut self, now: RoomTime) -> Block {
+        self.decode_waiting(now);
         let mut came = self.block.to_vec();
         came.append(&mut self.decoded);
-        while self.jitter.held() > 0 {
-            match self.jitter.next(now) {
-                Next::Packet(packet) => {
-                    if self.voice.decode(packet.codec, &packet.payload, &mut came).is_err() {
-                        self.undecodable += 1;
-                        self.voice.conceal(BLOCK, &mut came);
-                    }
-                }
-                Next::Lost(lost) => self.voice.conceal(lost, &mut came),
-                Next::Late | Next::Pause => break,
-            }
-        }
         let at = continuation(&came);
         let part = |from: usize| -> Block { std::array::from_fn(|n| came.get(from + n).copied().unwrap_or(0.0)) };
         self.block = part(at);
@@ -92,6 +85,15 @@ impl Source {
         };
         self.decoded.extend(came.iter().skip(at + BLOCK));
         before
+    }
+
+    /// How many samples before the current block listeners who have heard all that has come should go on in an Opus stream, so
+    /// that the voice keeps its rhythm: up to 10 ms. Others hear the block as it is. `sounded` ends with the current block.
+    pub fn lag(&mut self, sounded: &[f32], now: RoomTime) -> usize {
+        self.decode_waiting(now);
+        let came: Vec<f32> = self.block.iter().chain(&self.decoded).copied().collect();
+        let last = sounded.len().saturating_sub(BLOCK + LOOKAHEAD);
+        likest(sounded, last.saturating_sub(LIKE)..=last, &came).map_or(0, |at| last - at)
     }
 
     /// The block that sounds now.
@@ -122,6 +124,26 @@ impl Source {
     /// Packets that no decoder took.
     pub fn undecodable(&self) -> u64 {
         self.undecodable
+    }
+
+    /// Decodes whatever waits. What sounds next stays the same.
+    fn decode_waiting(&mut self, now: RoomTime) {
+        while self.jitter.held() > 0 {
+            match self.jitter.next(now) {
+                Next::Packet(packet) => {
+                    if self
+                        .voice
+                        .decode(packet.codec, &packet.payload, &mut self.decoded)
+                        .is_err()
+                    {
+                        self.undecodable += 1;
+                        self.voice.conceal(BLOCK, &mut self.decoded);
+                    }
+                }
+                Next::Lost(lost) => self.voice.conceal(lost, &mut self.decoded),
+                Next::Late | Next::Pause => break,
+            }
+        }
     }
 
     /// Decodes until `samples` are there; false if there is nothing but silence.
@@ -178,16 +200,17 @@ impl Source {
 /// Where to go on in `samples` so that a whole block is left and, [`LOOKAHEAD`] earlier, the 10 ms before are most like the last
 /// 10 ms; 0 if there is too little to choose from.
 fn continuation(samples: &[f32]) -> usize {
-    const LIKE: usize = BLOCK / 2;
     let last = samples.len().saturating_sub(BLOCK + LOOKAHEAD);
     let first = last.saturating_sub(BLOCK / 2).max(LIKE);
-    let Some(end) = samples.len().checked_sub(LIKE).and_then(|from| samples.get(from..)) else {
-        return 0;
-    };
+    likest(samples, first..=last, samples).map_or(0, |at| at + LOOKAHEAD)
+}
+
+/// Before which of these places the 10 ms are most like the last 10 ms of `came`.
+fn likest(samples: &[f32], places: RangeInclusive<usize>, came: &[f32]) -> Option<usize> {
+    let end = came.len().checked_sub(LIKE).and_then(|from| came.get(from..))?;
     let likeness = |at: usize| {
-        let Some(before) = samples.get(at - LIKE..at) else {
-            return f32::MIN;
-        };
+        let before = at.checked_sub(LIKE).and_then(|from| samples.get(from..at));
+        let Some(before) = before else { return f32::MIN };
         let (mut dot, mut power) = (0.0, 1e-9);
         for (a, b) in before.iter().zip(end) {
             dot += a * b;
@@ -195,9 +218,7 @@ fn continuation(samples: &[f32]) -> usize {
         }
         dot / f32::sqrt(power)
     };
-    (first..=last)
-        .max_by(|a, b| likeness(*a).total_cmp(&likeness(*b)))
-        .map_or(0, |at| at + LOOKAHEAD)
+    places.max_by(|a, b| likeness(*a).total_cmp(&likeness(*b)))
 }
 
 #[cfg(test)]

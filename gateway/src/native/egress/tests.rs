@@ -476,6 +476,70 @@ fn frame_of_more_than_255_fragments_is_reported_and_left_out() {
     assert_eq!(bench.receiver.video.last().map(|frame| frame.3), Some(true));
 }
 
+/// What sources are asked for because of pictures that are too large.
+fn oversizes(bench: &Bench) -> Vec<u32> {
+    (bench.requests.iter())
+        .filter_map(|request| match request {
+            Request::Oversize(_, bits) => Some(*bits),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn first_picture_of_too_many_fragments_does_not_starve_the_source() {
+    let mut bench = Bench::new(50_000_000);
+    let mut one = Source::new(1);
+    bench.egress.set_room(&snapshot(&[&one]));
+    bench.step(|_, now| one.picture(true, 300_000, now));
+    assert_eq!(oversizes(&bench), [UNKNOWN_RATE_ASK]);
+}
+
+#[test]
+fn rate_of_a_source_is_measured_from_when_it_is_shown() {
+    let mut bench = Bench::new(50_000_000);
+    let (mut one, mut two) = (Source::new(1), Source::new(2));
+    bench.egress.set_room(&snapshot(&[&one, &two]));
+    // The second has sent 2 Mbit/s for a long time when it is shown, and goes on with it.
+    while bench.ms() < 6_000 {
+        bench.step(|ms, now| {
+            live(&mut one, ms, ms < 2_000, now);
+            if ms.is_multiple_of(20) {
+                two.sound(ms >= 2_000, now);
+            }
+            if ms.is_multiple_of(40) {
+                let large = ms == 5_600;
+                two.picture(ms.is_multiple_of(400), if large { 300_000 } else { 10_000 }, now);
+            }
+        });
+    }
+    assert_eq!(bench.receiver.video.last().map(|frame| frame.0), Some(2));
+    let asked = oversizes(&bench);
+    assert_eq!(asked.len(), 1);
+    assert!((1_400_000..1_800_000).contains(&asked[0]), "{asked:?}");
+}
+
+#[test]
+fn rate_of_the_source_before_says_nothing_of_the_one_after_a_switch() {
+    let mut bench = Bench::new(50_000_000);
+    let (mut one, mut two) = (Source::new(1), Source::new(2));
+    bench.egress.set_room(&snapshot(&[&one, &two]));
+    let mut large = false;
+    while oversizes(&bench).is_empty() {
+        assert!(bench.ms() < 6_000, "no picture was too large");
+        // As soon as the second is shown, its next picture is too large.
+        let shown = bench.egress.view().shown().map(|track| track.id().source.0);
+        bench.step(|ms, now| {
+            live(&mut one, ms, ms < 2_000, now);
+            live(&mut two, ms, ms >= 2_000, now);
+            if shown == Some(2) && !std::mem::replace(&mut large, true) {
+                two.picture(true, 300_000, now);
+            }
+        });
+    }
+    assert_eq!(oversizes(&bench), [UNKNOWN_RATE_ASK]);
+}
+
 #[test]
 fn keyframe_larger_than_the_queue_goes_out_in_pieces() {
     let mut bench = Bench::new(4_000_000);

@@ -109,11 +109,153 @@ fn sound_comes_in_order_without_repair_noise_or_repetition() {
     }
     assert_eq!(sounds(&mut cursor), [0, 1, 2, 5]);
     let counters = &ingress.counters;
-    assert_eq!((counters.audio_in.get(), counters.audio_skipped_in.get()), (4, 2));
+    assert_eq!((counters.audio_in.get(), counters.audio_skipped_in.get()), (4, 1));
+    assert_eq!(counters.audio_malformed_in.get(), 1, "noise of two bytes is none");
     assert_eq!((counters.audio_late_in.get(), counters.audio_lost_in.get()), (1, 0));
     let tracks = ingress.take_tracks().unwrap();
-    assert_eq!((tracks.len(), tracks[0].0.codec), (1, Codec::Opus6k));
+    assert_eq!((tracks.len(), tracks[0].0.codec), (1, Codec::Opus24k), "Opus is Opus");
     assert!(ingress.take_tracks().is_none());
+}
+
+/// A sound packet with this payload, `ms` after the beginning.
+fn packet(seq: u32, ms: u32, codec: Codec, payload: &[u8]) -> (RoomTime, Bytes) {
+    let header = MediaHeader {
+        flags: Flags::empty(),
+        media_type: MediaType::Audio,
+        codec,
+        stream_id: 0,
+        fec_ratio: 0,
+        seq,
+        timestamp: ms,
+        fec_block: 0,
+    };
+    (RoomTime::from_millis(ms.into()), encode_datagram(&header, payload))
+}
+
+#[test]
+fn comfort_noise_sounds_until_speech_goes_on_or_for_200_ms() {
+    let speech = [0xf8, 1];
+    let packets = [
+        packet(0, 0, Codec::Opus24k, &speech),
+        packet(1, 20, Codec::ComfortNoise, &[50]),
+        packet(2, 220, Codec::ComfortNoise, &[50]),
+        packet(3, 300, Codec::Opus24k, &speech),
+        packet(4, 320, Codec::ComfortNoise, &[50]),
+        // Nothing for a second.
+        packet(5, 1_320, Codec::Opus24k, &speech),
+    ];
+    let (ingress, made) = play(&packets);
+    let mut expected: Vec<u64> = (0..26).map(|n| n * 20).collect();
+    expected.push(1_320);
+    assert_eq!(made.iter().map(|made| made.0).collect::<Vec<_>>(), expected);
+    assert!(made.iter().all(|(_, delay)| *delay <= 20), "{made:?}");
+    assert_eq!(ingress.counters.audio_transcoded_in.get(), 3);
+}
+
+#[test]
+fn opus_of_other_lengths_becomes_20_ms_and_garbage_is_refused() {
+    let (mut ingress, mut cursor) = listening();
+    let mut encoder = opus::Encoder::new(48_000, opus::Channels::Mono, opus::Application::Voip).unwrap();
+    let (mut seq, mut ms) = (0, 0);
+    for samples in [1_920, 1_920, 2_880, 960, 1_920] {
+        let coded = encoder.encode_vec_float(&vec![0.1; samples], 1_275).unwrap();
+        let (now, datagram) = packet(seq, ms, Codec::Opus6k, &coded);
+        ingress.datagram(datagram, now).unwrap();
+        seq += 1;
+        ms += samples as u32 / 48;
+    }
+    // A packet of several frames without their count.
+    let (now, datagram) = packet(seq, ms, Codec::Opus6k, &[0xfb]);
+    ingress.datagram(datagram, now).unwrap();
+    let mut made = Vec::new();
+    while let Next::Frame(frame) = cursor.next(&LAG) {
+        assert_eq!(opus::packet::get_nb_samples(&frame.payload, 48_000).unwrap(), 960);
+        made.push((frame.ticks & 0xffff_ffff) / 48);
+    }
+    assert_eq!(made, (0..10).map(|n| n * 20).collect::<Vec<_>>());
+    let counters = &ingress.counters;
+    assert_eq!(
+        (counters.audio_transcoded_in.get(), counters.audio_malformed_in.get()),
+        (4, 1)
+    );
+}
+
+#[test]
+fn change_among_opus_codecs_is_no_news_for_the_room() {
+    let mut ingress = ingress();
+    let mut news = 0;
+    for seq in 0..100 {
+        let codec = [Codec::Opus24k, Codec::Opus16k, Codec::Codec2_3200][seq as usize % 3];
+        let payload: &[u8] = if codec.is_opus() { &[0xf8, 1] } else { &[7; 8] };
+        let (now, datagram) = packet(seq, seq * 20, codec, payload);
+        ingress.datagram(datagram, now).unwrap();
+        news += u32::from(ingress.take_tracks().is_some());
+    }
+    assert_eq!(news, 1);
+}
+
+#[test]
+fn flapping_picture_size_is_told_with_keyframes_and_a_few_times_a_second() {
+    let mut ingress = ingress();
+    for part in picture(0, 0, true, 10) {
+        ingress.datagram(part, RoomTime(0)).unwrap();
+    }
+    let size = |n: u64| FrameSize {
+        width: 640 + 16 * (n as u16 % 2),
+        height: 360,
+    };
+    let mut append = |n: u64, keyframe: bool| {
+        let now = RoomTime::from_millis(1_000 + n * 33);
+        let frame = AssembledFrame {
+            codec: Codec::H264Baseline,
+            stream_id: 1,
+            timestamp: 0,
+            keyframe,
+            size: None,
+            payload: Bytes::new(),
+            first_seq: 0,
+            last_seq: 0,
+        };
+        let unit = Unit {
+            payload: vec![0, 0, 0, 1, 0x65].into(),
+            keyframe,
+            size: Some(size(n)),
+        };
+        ingress.append_video(unit, &frame, 1_000 + n * 33, now, now);
+        ingress.take_tracks().map(|tracks| tracks[0].0.size)
+    };
+    append(0, true);
+    assert_eq!(
+        (1..60).filter_map(|n| append(n, false)).count(),
+        0,
+        "with keyframes alone"
+    );
+    let told: Vec<_> = (60..120).filter_map(|n| append(n, true)).collect();
+    assert!((2..=7).contains(&told.len()), "{} in 2 s", told.len());
+    // One that stays is told in the end.
+    let last = (0..20).filter_map(|n| append(120 + 2 * n, true)).last();
+    assert!(last.is_none_or(|last| last == Some(size(0))));
+    assert_eq!(
+        (0..20).filter_map(|n| append(161 + 2 * n, true)).last(),
+        Some(Some(size(1)))
+    );
+}
+
+#[test]
+fn loss_on_the_way_here_is_told_to_the_sender_and_taken_back() {
+    let mut ingress = ingress();
+    let mut told = Vec::new();
+    for seq in 0..2_000u32 {
+        // Every fifth is lost for the first 500.
+        if seq < 500 && seq % 5 == 4 {
+            continue;
+        }
+        let (now, datagram) = packet(seq, seq * 20, Codec::Opus24k, &[0xf8, 1]);
+        ingress.datagram(datagram, now).unwrap();
+        ingress.handle_timeout(now);
+        told.extend(ingress.take_directive());
+    }
+    assert_eq!(told, [Tier::Catastrophic, Tier::Degraded, Tier::Good]);
 }
 
 #[test]

@@ -4,6 +4,8 @@ use tokio::sync::Notify;
 use wzp_proto::codec::Codec;
 
 use super::*;
+use crate::media::audio::BLOCK;
+use crate::media::audio::encode::MixEncoder;
 use crate::media::audio::tests::{amplitude, tone};
 use crate::media::frame::{Draft, Kind, TrackId};
 use crate::room::subscription::{Cursor, Lag, Next};
@@ -204,6 +206,149 @@ fn talk_begins_and_ends_with_hold_and_the_mix_begins_from_the_sound_before() {
 }
 
 #[test]
+fn who_hears_one_talkers_packets_keeps_them_when_he_falls_silent_himself() {
+    let all = [1, 2, 9].map(|id| (id, Wants::Opus));
+    let (ticks, mix) = run(8_000, &all, |id, ms| id == 2 || id == 1 && ms < 2_000);
+    let mixed = |id: u32| {
+        ticks
+            .iter()
+            .filter(|tick| tick.opus(ParticipantId(id)).is_some())
+            .count()
+    };
+    // The third hears the mix go on, because the other one does not pause, for as long as it may.
+    assert!((330..=345).contains(&mixed(9)), "{}", mixed(9));
+    assert_eq!((mixed(1), mixed(2)), (0, 0));
+    assert!(mix.work().encoded <= 345 + 3);
+}
+
+/// What a member hears in whose ears the second one talks all the time, first by packets and later in the mix.
+struct Ear {
+    id: ParticipantId,
+    decoder: opus::Decoder,
+    /// Index of the next packet of the second one.
+    next: usize,
+    heard: Vec<f32>,
+    /// Samples heard when the mix began.
+    mixed_from: Option<usize>,
+}
+
+impl Ear {
+    fn new(id: u32) -> Self {
+        Self {
+            id: ParticipantId(id),
+            decoder: opus::Decoder::new(48_000, opus::Channels::Mono).unwrap(),
+            next: 0,
+            heard: Vec::new(),
+            mixed_from: None,
+        }
+    }
+
+    /// All packets that came before the tick have been passed through, unless there is a mix already.
+    fn hear(&mut self, packets: &[Bytes], tick: &Tick) {
+        let mut play = |packet: &[u8]| {
+            let mut pcm = [0.0; BLOCK];
+            self.decoder.decode_float(packet, &mut pcm, false).unwrap();
+            self.heard.extend(pcm);
+        };
+        if self.mixed_from.is_none() {
+            packets[self.next..].iter().for_each(|packet| play(packet));
+            self.next = packets.len();
+        }
+        match tick.opus(self.id) {
+            Some(packet) => {
+                self.mixed_from.get_or_insert(self.next * BLOCK);
+                play(packet);
+            }
+            None => assert!(self.mixed_from.is_none(), "the mix goes on"),
+        }
+    }
+}
+
+/// A second talker, of this tone, whom the first listens to, and a third who joins in at 1.4 s, while the first, who has talked
+/// before, does so or not, and somebody else hears a mix of all already, or samples.
+fn third_joins(hz: f32, first_talks: bool, other: Wants) -> Ear {
+    let mut talkers = [Talker::new(1, 440.0), Talker::new(2, hz), Talker::new(3, 2_000.0)];
+    let mut mix = RoomMix::default();
+    mix.set_sources(&talkers.each_ref().map(|talker| talker.id));
+    let listeners = BTreeMap::from([
+        (ParticipantId(1), Wants::Opus),
+        (ParticipantId(8), Wants::Opus),
+        (ParticipantId(9), other),
+    ]);
+    let mut ear = Ear::new(1);
+    let mut packets = Vec::new();
+    for n in 0..95 {
+        for talker in &mut talkers {
+            let loud = match talker.id.0 {
+                1 => first_talks || n < 20,
+                2 => true,
+                _ => n >= 70,
+            };
+            let frames = talker.frames(n, loud);
+            frames.iter().for_each(|frame| mix.push(frame));
+            if talker.id.0 == 2 {
+                packets.extend(frames.iter().map(|frame| frame.payload.clone()));
+            }
+        }
+        ear.hear(&packets, &mix.tick(&listeners, RoomTime(n * 20_000 + 15_000)));
+    }
+    ear
+}
+
+#[test]
+fn voice_that_went_through_goes_on_in_the_mix_in_its_own_rhythm() {
+    let mut faint = Vec::new();
+    for (first_talks, other) in [
+        (true, Wants::Opus),
+        (false, Wants::Opus),
+        (true, Wants::Pcm),
+        (false, Wants::Pcm),
+    ] {
+        // The mix has the voice some 46 ms later than its packets: of these tones, a whole number of turns, half a turn more …
+        for hz in [600.0, 609.0, 618.0, 627.0] {
+            let case = format!("{hz} Hz, first talks: {first_talks}, somebody else wants {other:?}");
+            let ear = third_joins(hz, first_talks, other);
+            let from = ear.mixed_from.expect("a mix");
+            assert!((69..=76).contains(&(from / BLOCK)), "{case}: {from}");
+            // In parts of 5 ms: a step of his phase would make one of them faint. (That one is loud for 2.5 ms is the pitch filter of
+            // his own packets, which ends in the first of the mix.)
+            let around = &ear.heard[from - 4 * BLOCK..from + 15 * BLOCK];
+            let mut faintest = (f32::MAX, 0);
+            for at in (0..around.len() - 240).step_by(60) {
+                let loud = amplitude(&around[at..at + 240], hz);
+                if loud < faintest.0 {
+                    faintest = (loud, at);
+                }
+            }
+            if faintest.0 < 0.2 {
+                faint.push(case);
+            }
+        }
+    }
+    assert!(faint.is_empty(), "{faint:?}");
+}
+
+#[test]
+fn mix_has_a_voice_60_ms_after_its_packet_at_the_latest() {
+    let mut talkers = [Talker::new(1, 440.0), Talker::new(2, 660.0)];
+    let mut mix = RoomMix::default();
+    mix.set_sources(&[ParticipantId(1), ParticipantId(2)]);
+    let listeners = BTreeMap::from([(ParticipantId(9), Wants::Opus)]);
+    for n in 0..200 {
+        talkers.iter_mut().for_each(|talker| talker.talk(n, true, &mut mix));
+        let tick = mix.tick(&listeners, RoomTime(n * 20_000 + 15_000));
+        for id in [1, 2].map(ParticipantId).into_iter().filter(|_| n >= 10) {
+            // The packet that sounds now, and what the encoder looks ahead.
+            let sounds = tick.next_index(id).unwrap() - 1;
+            let came = RoomTime(sounds * 20_000 + u64::from(id.0) * 1_000);
+            let delay = tick.time.since(came) + 6_500;
+            assert!(delay <= 60_000, "{delay} µs");
+        }
+    }
+    assert_eq!(mix.work().concealed, 0);
+}
+
+#[test]
 fn position_says_which_frame_was_not_in_the_mix() {
     let (ticks, _) = run(1_000, &[(3, Wants::Opus)], |id, _| id == 1);
     for tick in &ticks[5..] {
@@ -294,8 +439,9 @@ fn loss_jitter_and_random_talkers_make_no_undecodable_packet_and_no_growing_dela
         }
     }
     assert!(mixed > 500, "{mixed}");
-    for member in mix.sources.values() {
-        assert_eq!(member.source.undecodable(), 0);
-        assert!(member.source.waiting() <= 6 * BLOCK, "{}", member.source.waiting());
+    for voice in mix.sources.values() {
+        let source = voice.source();
+        assert_eq!(source.undecodable(), 0);
+        assert!(source.waiting() <= 6 * BLOCK, "{}", source.waiting());
     }
 }

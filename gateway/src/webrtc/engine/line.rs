@@ -302,6 +302,10 @@ fn write_codec(sdp: &mut String, codec: &LineCodec, start_kbps: Option<u64>) {
     if !parameters.is_empty() {
         let _ = write!(sdp, "a=fmtp:{pt} {}\r\n", parameters.join(";"));
     }
+    if codec.codec == Codec::Opus {
+        // Apps have space for 40 ms of sound (WZP wire v2, section 6.5).
+        sdp.push_str("a=maxptime:40\r\n");
+    }
     if let Some(rtx) = codec.rtx {
         let _ = write!(sdp, "a=rtpmap:{rtx} rtx/90000\r\na=fmtp:{rtx} apt={pt}\r\n");
     }

@@ -108,6 +108,102 @@ fn several_talkers_are_one_stream_of_50_packets_a_second_with_contiguous_numbers
 }
 
 #[test]
+fn who_falls_silent_hears_on_from_the_packet_where_he_is() {
+    // The receiver talks with the first one while a third member listens.
+    let mut me = MixSource::new(ME.0);
+    let mut one = MixSource::new(1);
+    let mut bench = Bench::new(50_000_000);
+    let mixing = Arc::<Mixing>::default();
+    let waker = Arc::new(Notify::new());
+    bench.egress.listen(mixing.listen(ME, Wants::Opus, &waker));
+    bench.egress.set_room(&snapshot(&[&one.source, &me.source]));
+    let mut mix = RoomMix::default();
+    mix.set_sources(&[ParticipantId(1), ME]);
+    let listeners = BTreeMap::from([(ME, Wants::Opus), (ParticipantId(50), Wants::Opus)]);
+    let mut sent = Cursor::new(one.source.audio.track(), &Arc::new(Notify::new()));
+    let (mut packets, mut heard, mut lingered) = (Vec::new(), Vec::new(), 0);
+    while bench.ms() < 6_000 {
+        let (ms, now) = (bench.ms(), bench.now);
+        if ms % 20 == 3 {
+            one.sound(true, now);
+        }
+        if ms % 20 == 6 {
+            me.sound(ms < 1_500, now);
+        }
+        if ms % 20 == 15 {
+            let sources = &mut [&mut one, &mut me];
+            for source in sources {
+                while let Next::Frame(frame) = source.cursor.next(&AUDIO_LAG) {
+                    mix.push(&frame);
+                }
+            }
+            let tick = mix.tick(&listeners, now);
+            lingered += u32::from(ms > 2_500 && tick.opus(ParticipantId(50)).is_some());
+            mixing.publish(tick);
+        }
+        while let Next::Frame(frame) = sent.next(&AUDIO_LAG) {
+            packets.push(frame.payload.clone());
+        }
+        bench.egress.pump(&bench.link, now);
+        heard.extend(
+            bench
+                .link
+                .sent
+                .take()
+                .into_iter()
+                .map(|datagram| MediaPacket::decode(datagram).unwrap()),
+        );
+        bench.link.pass_ms();
+        bench.now = now.plus(1000);
+    }
+    assert!(lingered > 50, "the other listener's mix goes on");
+    assert_eq!(bench.egress.counters.audio_mixed_out.get(), 0);
+    let first = packets.iter().position(|packet| *packet == heard[0].payload).unwrap();
+    assert!(first <= 2 && heard.len() >= 290, "{first}, {} packets", heard.len());
+    for (packet, was) in heard.iter().zip(&packets[first..]) {
+        assert_eq!(packet.payload, *was, "each once, one after the other");
+    }
+}
+
+#[test]
+fn packets_too_long_for_an_app_are_cut_and_garbage_is_left_out() {
+    let mut one = Source::new(1);
+    let mut bench = Bench::new(50_000_000);
+    bench.egress.set_room(&snapshot(&[&one]));
+    let mut encoder = opus::Encoder::new(48_000, opus::Channels::Mono, opus::Application::Voip).unwrap();
+    for n in 0..5u64 {
+        let payload = match n {
+            2 => Bytes::from_static(&[0xfb]),
+            _ => encoder.encode_vec_float(&[0.1; 2_880], 1_275).unwrap().into(),
+        };
+        let draft = Draft {
+            codec: Codec::Opus24k,
+            keyframe: true,
+            ticks: n * 2_880,
+            time: bench.now,
+            size: None,
+            payload,
+        };
+        one.audio.append(draft, bench.now);
+        bench.egress.pump(&bench.link, bench.now);
+        bench.now = bench.now.plus(60_000);
+    }
+    let heard: Vec<_> = (bench.link.sent.take().into_iter())
+        .map(|datagram| MediaPacket::decode(datagram).unwrap())
+        .collect();
+    assert_eq!(heard.len(), 12);
+    for packet in &heard {
+        assert_eq!(opus::packet::get_nb_samples(&packet.payload, 48_000).unwrap(), 960);
+    }
+    for pair in heard.windows(2) {
+        let (before, after) = (pair[0].header, pair[1].header);
+        assert_eq!(after.seq, before.seq.wrapping_add(1));
+        assert!([20, 80].contains(&(after.timestamp - before.timestamp)));
+    }
+    assert_eq!(bench.egress.counters.audio_undecodable_out.get(), 1);
+}
+
+#[test]
 fn mix_that_ends_leaves_the_last_talker_audible() {
     let mut one = Source::new(1);
     let mut bench = Bench::new(50_000_000);
