@@ -12,6 +12,7 @@ pub mod config;
 pub mod http;
 pub mod join;
 pub mod media;
+pub mod metrics;
 pub mod native;
 pub mod net;
 pub mod pcm;

@@ -21,8 +21,10 @@ use crate::http::listener::{Client, Listener};
 use crate::http::pages::Pages;
 use crate::http::router::{App, router};
 use crate::http::whip;
+use crate::metrics::{self, Metrics};
 use crate::native;
 use crate::net::{self, ConnectionLimit};
+use crate::pcm;
 use crate::room::registry::{Registry, RoomLimits};
 use crate::state::StateDir;
 use crate::uplink;
@@ -106,21 +108,46 @@ impl Gateway {
         .await?;
         let webrtc = worker.address();
 
+        let identity = Arc::new(state.identity(rand::random())?);
+        let mut native = native::Config::new(config.native);
+        native.limits.connections = config.max_connections;
+        native.limits.per_ip = config.max_connections_per_ip;
+        native.auth = auth
+            .is_required()
+            .then(|| Arc::new(Tokens(auth.clone())) as Arc<dyn native::auth::Authenticate>);
+        let server = native::Server::bind(native, registry.clone(), identity)
+            .with_context(|| format!("cannot listen on {} (native, UDP)", config.native))?;
+        let native = server.local_addr()?;
+        let mut uplinks = uplink::Config::new(config.uplinks.clone());
+        uplinks.remote = config.max_members / 2;
+
         let tls = tls_config(config, &state)?;
         let socket =
             net::tcp_listener(config.http).with_context(|| format!("cannot listen on {} (http)", config.http))?;
         let listener = Listener::new(socket, tls, limit.clone())?;
         let http = axum::serve::Listener::local_addr(&listener)?;
+        let whip = whip::table::Sessions::new(config.max_connections);
+        let pcm: Arc<pcm::Counters> = Arc::default();
+        let metrics = Metrics::new(metrics::Sources {
+            rooms: registry.clone(),
+            room_names: auth.is_required(),
+            connections: limit,
+            whip: whip.clone(),
+            native: server.counters(),
+            pcm: pcm.clone(),
+            uplinks: uplinks.counters.clone(),
+        });
         let app = App {
             session: session::Config {
                 registry: registry.clone(),
-                auth: auth.clone(),
+                auth,
                 max_video_bitrate: config.max_video_bitrate,
                 max_frame_bytes: MAX_FRAME_BYTES,
                 peers: Some(worker.peers()),
             },
-            whip: whip::table::Sessions::new(config.max_connections),
-            pcm: Arc::default(),
+            whip,
+            pcm,
+            metrics: Arc::new(metrics),
             pages: config.static_dir.clone().map_or(Pages::Embedded, Pages::Folder),
             allowed_origins: config.allowed_origins.clone().into(),
             shutdown: stop.clone(),
@@ -136,18 +163,7 @@ impl Gateway {
             }
         }));
 
-        let identity = Arc::new(state.identity(rand::random())?);
-        let mut native = native::Config::new(config.native);
-        native.limits.connections = config.max_connections;
-        native.limits.per_ip = config.max_connections_per_ip;
-        native.auth = auth
-            .is_required()
-            .then(|| Arc::new(Tokens(auth)) as Arc<dyn native::auth::Authenticate>);
-        let server = native::Server::bind(native, registry.clone(), identity)
-            .with_context(|| format!("cannot listen on {} (native, UDP)", config.native))?;
-        let native = server.local_addr()?;
         if !config.uplinks.is_empty() {
-            let uplinks = uplink::Config::new(config.uplinks.clone());
             tasks.push(tokio::spawn(uplink::run(uplinks, registry.clone(), stop.clone())));
         }
         tasks.push(tokio::spawn(server.run(stop)));
