@@ -340,7 +340,8 @@ impl StandIn {
     /// Writes bytes on a stream to everybody in a room, and ends it, or leaves it open for ever.
     pub async fn write(&self, room: &str, bytes: &[u8], ends: bool) {
         let life = self.life.as_ref().expect("alive");
-        for connection in life.relay.rooms().connections(room) {
+        let connections = life.relay.rooms().connections(room);
+        for connection in connections {
             let (mut stream, _) = connection.open_bi().await.unwrap();
             stream.write_all(bytes).await.unwrap();
             if ends {
