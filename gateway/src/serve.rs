@@ -119,7 +119,7 @@ impl Gateway {
             .with_context(|| format!("cannot listen on {} (native, UDP)", config.native))?;
         let native = server.local_addr()?;
         let mut uplinks = uplink::Config::new(config.uplinks.clone());
-        uplinks.remote = config.max_members / 2;
+        uplinks.remote = (config.max_members / 2).max(1);
 
         let tls = tls_config(config, &state)?;
         let socket =

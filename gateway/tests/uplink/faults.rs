@@ -41,13 +41,14 @@ fn counted(
 async fn full_relay_is_not_taken_for_one_that_lets_us_in() {
     let relay = StandIn::start(Options {
         sessions: 1,
+        answer_arrives: true,
         ..Options::default()
     });
     let (home, counts) = counted(rules(relay.addr), |_| {});
     let bo = Member::join(relay.addr, "elsewhere", "Bo").await;
     let _ana = home.join("general", "Ana").await;
     let message = home.wait_state("general", UplinkState::Refused).await;
-    assert!(message.contains("full"), "{message}");
+    assert!(message.contains("did not let us in: it is full"), "{message}");
     assert_eq!(counts.legs.connected.get(), 0);
     bo.client.close(close::NORMAL, "").await;
     home.wait_state("general", UplinkState::Connected).await;

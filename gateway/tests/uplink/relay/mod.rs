@@ -48,6 +48,8 @@ pub struct Options {
     pub link: Link,
     /// Most members in all rooms.
     pub sessions: usize,
+    /// Its answer arrives before it closes on somebody who finds no place; else the close mostly overtakes it.
+    pub answer_arrives: bool,
 }
 
 impl Default for Options {
@@ -59,6 +61,7 @@ impl Default for Options {
             vintage: Vintage::Newest,
             link: Link::default(),
             sessions: 100,
+            answer_arrives: false,
         }
     }
 }
