@@ -319,6 +319,10 @@ fn relay_that_says_whose_streams_are_whose_is_believed() {
     let names = [1, 2, 3, 4].map(|id| name_of(&roster, id));
     assert_eq!(names, ["Bo", "Cy", "Bo", "nobody"].map(String::from));
     assert!(roster.unnamed().is_empty());
+    let repeated = [of("bo", "Bo", 4), of("cy", "Cy", 2)];
+    roster.list(repeated.to_vec(), "us", ms(200));
+    roster.list(repeated.to_vec(), "us", ms(300));
+    assert_eq!(name_of(&roster, 2), "Cy");
 }
 
 #[test]
