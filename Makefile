@@ -65,7 +65,7 @@ test-web: web
 	cd web-client && $(NPM) run --silent check
 
 test-browser: web test-tools tests/node_modules/.stamp
-	$(CARGO) build --locked -p wzp-gateway
+	$(CARGO) build --locked -p wzp-gateway -p tests
 	mkdir -p $(ARTIFACTS)
 	cd tests && $(NPM) test --silent
 	cd web-client && WZP_GATEWAY=$(CURDIR)/target/debug/wzp-gateway WZP_ARTIFACTS=$(ARTIFACTS)/page node --test --test-concurrency=1 --test-timeout=600000 page/tests/
@@ -75,12 +75,13 @@ picture: test-browser
 	cp $(ARTIFACTS)/page/gateway-four-desktop-light.png docs/page.png
 
 # Hours, not minutes: a call of ten for five minutes under loss, nine pictures in one page, the memory of a call of four over half
-# an hour, every property test with many more cases, and the long tests of the browsers.
+# an hour, two natives behind a lossy relay for five minutes, every property test with many more cases, and the long tests of the
+# browsers.
 soak: web test-tools tests/node_modules/.stamp
 	$(CARGO) build --locked --release -p wzp-gateway
 	cd tests && WZP_GATEWAY=$(CURDIR)/target/release/wzp-gateway $(NPM) run --silent soak
 	cd web-client && WZP_GATEWAY=$(CURDIR)/target/release/wzp-gateway $(NPM) run --silent soak -- $${SOAK_MINUTES:-30} both
-	PROPTEST_CASES=$${PROPTEST_CASES:-100000} WZP_SIMULATIONS=$(SIMULATIONS) $(CARGO) test --release -p wzp-proto -p wzp-gateway
+	WZP_SOAK=1 PROPTEST_CASES=$${PROPTEST_CASES:-100000} WZP_SIMULATIONS=$(SIMULATIONS) $(CARGO) test --release -p wzp-proto -p wzp-gateway
 	WZP_SOAK=1 $(MAKE) test-browser
 
 # Seeds of the simulation in the long runs.

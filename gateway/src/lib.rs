@@ -14,6 +14,7 @@ pub mod greeting;
 pub mod http;
 pub mod join;
 pub mod media;
+pub mod metrics;
 pub mod native;
 pub mod net;
 pub mod pcm;

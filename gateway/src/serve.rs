@@ -23,6 +23,7 @@ use crate::http::pages::Pages;
 use crate::http::router::{App, router};
 use crate::http::server;
 use crate::http::whip;
+use crate::metrics::{self, Metrics};
 use crate::native;
 use crate::net::{self, ConnectionLimit};
 use crate::pcm;
@@ -112,6 +113,18 @@ impl Gateway {
         .await?;
         let webrtc = worker.address();
 
+        let identity = Arc::new(state.identity(rand::random())?);
+        let mut native = native::Config::new(config.native);
+        native.connections = limit.clone();
+        native.auth = auth
+            .is_required()
+            .then(|| Arc::new(Tokens(auth.clone())) as Arc<dyn native::auth::Authenticate>);
+        let server = native::Server::bind(native, registry.clone(), identity)
+            .with_context(|| format!("cannot listen on {} (native, UDP)", config.native))?;
+        let native = server.local_addr()?;
+        let mut uplinks = uplink::Config::new(config.uplinks.clone());
+        uplinks.remote = (config.max_members / 2).max(1);
+
         let tls = tls_config(config, &state)?;
         let socket =
             net::tcp_listener(config.http).with_context(|| format!("cannot listen on {} (http)", config.http))?;
@@ -119,19 +132,30 @@ impl Gateway {
         let listener = Listener::new(socket, tls, limit.clone(), deadlines)?;
         let http = listener.address();
         let sessions = TaskTracker::new();
+        let whip = whip::table::Sessions::new(config.max_connections, &config.ice_servers);
         let pcm = Arc::<pcm::Counters>::default();
+        let metrics = Metrics::new(metrics::Sources {
+            rooms: registry.clone(),
+            room_names: auth.is_required(),
+            connections: limit,
+            whip: whip.clone(),
+            native: server.counters(),
+            pcm: pcm.clone(),
+            uplinks: uplinks.counters.clone(),
+        });
         let app = App {
             session: session::Config {
                 registry: registry.clone(),
-                auth: auth.clone(),
+                auth,
                 max_video_bitrate: config.max_video_bitrate,
                 max_frame_bytes: MAX_FRAME_BYTES,
                 peers: Some(worker.peers()),
                 ice_servers: config.ice_servers.clone(),
                 timing: session::Timing::default(),
             },
-            whip: whip::table::Sessions::new(config.max_connections, &config.ice_servers),
+            whip,
             pcm: pcm.clone(),
+            metrics: Arc::new(metrics),
             pages: config.static_dir.clone().map_or(Pages::Embedded, Pages::Folder),
             allowed_origins: config.allowed_origins.clone().into(),
             sessions: sessions.clone(),
@@ -144,17 +168,7 @@ impl Gateway {
             stop.clone(),
         )));
 
-        let identity = Arc::new(state.identity(rand::random())?);
-        let mut native = native::Config::new(config.native);
-        native.connections = limit;
-        native.auth = auth
-            .is_required()
-            .then(|| Arc::new(Tokens(auth)) as Arc<dyn native::auth::Authenticate>);
-        let server = native::Server::bind(native, registry.clone(), identity)
-            .with_context(|| format!("cannot listen on {} (native, UDP)", config.native))?;
-        let native = server.local_addr()?;
         if !config.uplinks.is_empty() {
-            let uplinks = uplink::Config::new(config.uplinks.clone());
             tasks.push(tokio::spawn(uplink::run(uplinks, registry.clone(), stop.clone())));
         }
         tasks.push(tokio::spawn(server.run(stop)));

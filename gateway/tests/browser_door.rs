@@ -73,13 +73,19 @@ impl Server {
 
     /// An HTTP answer: status and JSON.
     async fn get(&self, path: &str, token: Option<&str>) -> (u16, Value) {
+        let (status, body) = self.text(path, token).await;
+        (status, serde_json::from_str(&body).unwrap())
+    }
+
+    /// An HTTP answer: status and text.
+    async fn text(&self, path: &str, token: Option<&str>) -> (u16, String) {
         let url = format!("http://{}{path}", self.gateway.addresses().http);
         let authorization = format!("Bearer {}", token.unwrap_or_default());
         let get = move || {
             let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
             let mut response = agent.get(url).header("authorization", authorization).call().unwrap();
             let body = response.body_mut().read_to_string().unwrap();
-            (response.status().as_u16(), serde_json::from_str(&body).unwrap())
+            (response.status().as_u16(), body)
         };
         tokio::task::spawn_blocking(get).await.unwrap()
     }
@@ -663,6 +669,19 @@ async fn state_of_the_uplink_is_told_to_pages_and_programs() {
     assert_eq!(room["uplink"]["state"], "connected");
     assert_eq!(room["replays"], json!({ "hit": 0, "stale": 0, "miss": 0 }));
     assert_eq!(room["keyframes"]["suppressed_overflow"]["loss"], 0);
+    let (status, metrics) = server.text("/metrics", None).await;
+    assert_eq!(status, 200);
+    for line in [
+        format!("wzp_uplink_rooms{{relay=\"{address}\",state=\"connected\"}} 1"),
+        format!("wzp_uplink_connected_total{{relay=\"{address}\"}} 1"),
+        "wzp_members{door=\"websocket\"} 1".to_owned(),
+    ] {
+        assert!(metrics.lines().any(|is| is == line), "{line} is not in\n{metrics}");
+    }
+    assert!(
+        !metrics.contains("demo"),
+        "the room's name is told to nobody who need not know it"
+    );
 
     let locked = Server::start(Settings {
         relay: Some(address),
@@ -672,4 +691,6 @@ async fn state_of_the_uplink_is_told_to_pages_and_programs() {
     .await;
     assert_eq!(locked.get("/api/uplinks", None).await.0, 401);
     assert_eq!(locked.get("/api/uplinks", Some("sesame")).await, (200, json!([])));
+    assert_eq!(locked.text("/metrics", None).await.0, 401);
+    assert_eq!(locked.text("/metrics", Some("sesame")).await.0, 200);
 }

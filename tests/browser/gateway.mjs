@@ -67,6 +67,17 @@ export async function startGateway(t, { args = [], host = '127.0.0.1', native = 
   };
 }
 
+/** Starts a stand-in of the existing relay. Answers with where it listens. */
+export async function startStandIn(t) {
+  const child = spawn(join(repository, 'target/debug/relay-stand-in'), { stdio: ['pipe', 'pipe', 'inherit'] });
+  t.after(() => end(child));
+  const [first] = await Promise.race([
+    once(createInterface({ input: child.stdout }), 'line'),
+    Promise.any([once(child, 'exit'), once(child, 'error')]).then(([why]) => { throw new Error(`the stand-in ended: ${why}`); }),
+  ]);
+  return { child, ...JSON.parse(first) };
+}
+
 /**
  * A native member on the command line. `summary` resolves to its JSON report when it has ended; `leave()` ends it early.
  */

@@ -3,21 +3,22 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { joinPage, memberId, moves, people, received, startChromium } from './chromium.mjs';
-import { joinNative, pass, scratch, startGateway, until } from './gateway.mjs';
+import { joinNative, pass, scratch, startGateway, startStandIn, until } from './gateway.mjs';
 import { h264, pictures, rms, samples, strength } from './media.mjs';
 
 const near = (hz, wanted, off = 8) => Math.abs(hz - wanted) <= off;
 const line = (page) => page.locator('#call-uplink').textContent();
 
-test('a browser and a native on the relay hear and see each other, also after the relay died', async (t) => {
+const talk = ['--audio', 'tone:880', '--video', h264(30), '--fps', '30'];
+
+/** Voice and a moving picture both ways; answers with the browser's page, whose call goes on alone. */
+async function bothWays(t, relay) {
   const folder = scratch(t);
-  const relay = await startGateway(t);
   const gateway = await startGateway(t, { args: ['--relay', relay.native] });
   const browser = await startChromium(t, { hz: 440 });
   const page = await joinPage(t, browser, gateway, 'first', 'Ana');
   await until('the page says where it is', async () => (await line(page)) === `with ${relay.native}`);
   const [sound, picture] = [join(folder, 'sound.ogg'), join(folder, 'picture.h264')];
-  const talk = ['--audio', 'tone:880', '--video', h264(30), '--fps', '30'];
   const native = joinNative(t, relay.native, 'first', { alias: 'Bo', args: [...talk, '--record-audio', sound, '--record-video', picture] });
 
   await received(page, 'Bo', 'audio', (source) => near(source.dominantHz, 880) && source.audioLevel > 0.05);
@@ -36,6 +37,17 @@ test('a browser and a native on the relay hear and see each other, also after th
   const { decoded, different } = pictures(picture);
   assert.ok(decoded > 60 && different > 0.8 * decoded, `${decoded} pictures, ${different} different`);
   await until('Bo has left', async () => (await people(page)).join() === 'Ana');
+  return page;
+}
+
+test('a browser and a native on a relay of the existing kind hear and see each other', async (t) => {
+  const page = await bothWays(t, await startStandIn(t));
+  assert.deepEqual(page.problems, []);
+});
+
+test('a browser and a native on the relay hear and see each other, also after the relay died', async (t) => {
+  const relay = await startGateway(t);
+  const page = await bothWays(t, relay);
 
   // A killed relay says no goodbye.
   relay.child.kill('SIGKILL');

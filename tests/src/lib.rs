@@ -1,6 +1,10 @@
 //! The real program, as people start it: its flags, variables, files, lines and signals.
 #![forbid(unsafe_code)]
 
+/// A relay that behaves like the existing one.
+#[path = "../../gateway/tests/uplink/relay/mod.rs"]
+pub mod relay;
+
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -170,4 +174,11 @@ fn lines(stream: impl std::io::Read + Send + 'static) -> Receiver<String> {
         }
     });
     receiver
+}
+
+mod member {
+    use std::time::Duration;
+
+    /// Long enough for a loaded machine, short enough to fail.
+    pub const DEADLINE: Duration = Duration::from_secs(10);
 }

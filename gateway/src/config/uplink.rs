@@ -26,6 +26,9 @@ pub struct UplinkRule {
     /// Stream id of our picture, 0 or 1.
     #[serde(default)]
     pub video_stream: u8,
+    /// Each of our members is in the relay's list, by a connection of its own that sends nothing.
+    #[serde(default)]
+    pub presence: bool,
 }
 
 /// In which form a room's name is dialled.
@@ -54,6 +57,7 @@ impl fmt::Debug for UplinkRule {
             .field("token", &self.token.as_ref().map(|_| "…"))
             .field("names", &self.names)
             .field("video_stream", &self.video_stream)
+            .field("presence", &self.presence)
             .finish()
     }
 }
@@ -67,6 +71,7 @@ impl UplinkRule {
             token: None,
             names: Names::default(),
             video_stream: 0,
+            presence: false,
         }
     }
 
@@ -97,6 +102,12 @@ impl UplinkRule {
             let given = self.video_stream;
             return Err(format!(
                 "video_stream {given} is not 0 or 1, which are all that relays forward"
+            ));
+        }
+        if self.presence && self.token.is_some() {
+            return Err(format!(
+                "presence does not go with a token: at {} all members would be one account, and put each other out",
+                self.relay
             ));
         }
         if self.pattern.is_empty() {
@@ -156,6 +167,17 @@ mod tests {
         assert!(rule("team-*", "r").is_for(&room("Team-Blue")));
         assert!(!rule("team-*", "r").is_for(&room("general")));
         assert!(!rule("general", "r").is_for(&room("general2")));
+    }
+
+    #[test]
+    fn members_are_not_shown_one_by_one_under_one_account() {
+        let rule = UplinkRule {
+            presence: true,
+            ..rule("*", "r")
+        };
+        assert!(rule.clone().checked().is_ok());
+        let token = Some("secret".to_owned());
+        assert!(UplinkRule { token, ..rule }.checked().is_err());
     }
 
     #[test]

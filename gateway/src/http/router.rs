@@ -20,6 +20,7 @@ use crate::browser::session;
 use crate::http::pages::Pages;
 use crate::http::problem::Problem;
 use crate::http::whip;
+use crate::metrics::{self, Metrics};
 use crate::pcm;
 use crate::room::keyframes;
 use crate::room::member::Door;
@@ -37,6 +38,8 @@ pub struct App {
     pub whip: whip::table::Sessions,
     /// What the PCM door does.
     pub pcm: Arc<pcm::Counters>,
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
     /// The page.
     pub pages: Pages,
     /// Origins that may connect, besides our own.
@@ -56,6 +59,7 @@ pub fn router(app: App) -> Router {
         .route("/ws/{room}", get(websocket))
         .route("/api/rooms/{room}", get(room_members))
         .route("/api/uplinks", get(uplinks))
+        .route("/metrics", get(metrics))
         .route("/health", get(|| async { "ok\n" }))
         .fallback(get(page))
         .layer(CompressionLayer::new())
@@ -241,6 +245,19 @@ async fn uplinks(State(app): State<App>, headers: HeaderMap) -> Result<Json<Vec<
     Ok(Json(
         app.session.registry.rooms().into_values().filter_map(uplink).collect(),
     ))
+}
+
+/// Everything that is measured, for Prometheus, under the same condition as the lists.
+async fn metrics(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
+    if !app.session.auth.accepts(token(&headers)) {
+        let message = "metrics are for those who have a token: Authorization: Bearer …".to_owned();
+        return Err(Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", message));
+    }
+    let text = app.metrics.text().map_err(|error| {
+        let message = format!("the metrics could not be written: {error}");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    })?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
 /// A file of the page, or the page itself for `/` and `/{room}`.

@@ -23,24 +23,33 @@ impl Counter {
     }
 }
 
+/// A struct of [`Counter`]s that can be listed; the first line of each one's description goes with it.
 macro_rules! counters {
-    ($( $(#[$meta:meta])* $name:ident ),+ $(,)?) => {
-        /// Counters of the native door. Every drop has its reason in its name.
+    ($(#[$meta:meta])* $counters:ident { $( #[doc = $doc:literal] $name:ident ),+ $(,)? }) => {
+        $(#[$meta])*
         #[derive(Debug, Default)]
-        pub struct Counters {
-            $( $(#[$meta])* pub $name: Counter, )+
+        pub struct $counters {
+            $( #[doc = $doc] pub $name: $crate::native::counters::Counter, )+
         }
 
-        impl Counters {
-            /// All counters by name, for metrics.
+        impl $counters {
+            /// All counters by name.
             pub fn all(&self) -> Vec<(&'static str, u64)> {
                 vec![$( (stringify!($name), self.$name.get()) ),+]
+            }
+
+            /// What each counter counts, by name.
+            pub fn described() -> Vec<(&'static str, &'static str)> {
+                vec![$( (stringify!($name), $doc.trim_ascii()) ),+]
             }
         }
     };
 }
+pub(crate) use counters;
 
 counters! {
+    /// Counters of the native door. Every drop has its reason in its name.
+    Counters {
     /// Connections let in.
     connections,
     /// Refused: too many connections altogether.
@@ -153,4 +162,5 @@ counters! {
     video_dropped_size,
     /// Video frames not sent: the member fell behind.
     video_dropped_lag,
+}
 }

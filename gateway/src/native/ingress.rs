@@ -54,6 +54,8 @@ pub struct Ingress {
     counters: Arc<Counters>,
     meter: Meter,
     video_bounds: Bounds,
+    /// The member can be asked for packets.
+    asks: bool,
     /// First message sequence numbers of the two tracks.
     first_seqs: [u32; 2],
     audio: AudioIngress,
@@ -168,11 +170,15 @@ impl AudioIngress {
 }
 
 impl VideoIngress {
-    fn new() -> Self {
+    fn new(asks: bool) -> Self {
         Self {
             stream: None,
             reassembler: Reassembler::default(),
-            order: RepairedOrder::default(),
+            order: if asks {
+                RepairedOrder::default()
+            } else {
+                RepairedOrder::without_requests()
+            },
             nacks: Vec::new(),
             timestamps: Extend32::default(),
             clock: SourceClock::default(),
@@ -199,9 +205,10 @@ impl Ingress {
             counters,
             meter: Meter::new(rates, now),
             video_bounds: Bounds::VIDEO,
+            asks: true,
             first_seqs,
             audio: AudioIngress::new(),
-            video: VideoIngress::new(),
+            video: VideoIngress::new(true),
             tracks_changed: false,
             wish: false,
             wished_at: None,
@@ -214,6 +221,16 @@ impl Ingress {
     #[must_use]
     pub fn with_video_bounds(self, video_bounds: Bounds) -> Self {
         Self { video_bounds, ..self }
+    }
+
+    /// The member cannot be asked for packets, only for keyframes: there are no [`Nack`]s, and nothing waits for answers.
+    #[must_use]
+    pub fn without_requests(self) -> Self {
+        Self {
+            asks: false,
+            video: VideoIngress::new(false),
+            ..self
+        }
     }
 
     /// Takes a datagram that came at `now`.
@@ -255,7 +272,9 @@ impl Ingress {
     pub fn end(&mut self, kind: Kind, first_seq: u32) -> bool {
         let ended = match kind {
             Kind::Audio => std::mem::replace(&mut self.audio, AudioIngress::new()).writer.is_some(),
-            Kind::Video => std::mem::replace(&mut self.video, VideoIngress::new()).writer.is_some(),
+            Kind::Video => std::mem::replace(&mut self.video, VideoIngress::new(self.asks))
+                .writer
+                .is_some(),
         };
         self.first_seqs[usize::from(kind == Kind::Video)] = first_seq;
         self.wish &= kind != Kind::Video;

@@ -26,6 +26,8 @@ const INTERVALS: std::ops::RangeInclusive<u64> = 8_000..=50_000;
 #[derive(Debug)]
 pub struct RepairedOrder<T> {
     repair: LossRepair,
+    /// The sender can be asked for packets.
+    asks: bool,
     order: Reorder<Placed<T>>,
     rtt: u64,
     interval: u64,
@@ -43,6 +45,7 @@ impl<T> Default for RepairedOrder<T> {
     fn default() -> Self {
         Self {
             repair: LossRepair::new(),
+            asks: true,
             order: Reorder::new(OVERTAKEN),
             rtt: 50_000,
             interval: 33_000,
@@ -52,6 +55,14 @@ impl<T> Default for RepairedOrder<T> {
 }
 
 impl<T> RepairedOrder<T> {
+    /// For a sender that cannot be asked for packets, so that none are waited for; keyframes are asked for as ever.
+    pub fn without_requests() -> Self {
+        Self {
+            asks: false,
+            ..Self::default()
+        }
+    }
+
     /// Sets the round-trip time to the sender, µs. Needed only while there [are gaps](Self::has_gaps).
     pub fn set_rtt(&mut self, rtt: u64) {
         self.rtt = rtt;
@@ -108,7 +119,12 @@ impl<T> RepairedOrder<T> {
 
     /// What to ask the sender for at `now`. Call it again until it returns `None`, and then [`pop`](Self::pop).
     pub fn poll(&mut self, now: RoomTime) -> Option<Repair> {
-        self.repair.poll(time(now))
+        loop {
+            match self.repair.poll(time(now)) {
+                Some(Repair::Nack(_)) if !self.asks => {}
+                other => return other,
+            }
+        }
     }
 
     /// When [`poll`](Self::poll) or [`pop`](Self::pop) may have something though nothing came.
@@ -129,7 +145,7 @@ impl<T> RepairedOrder<T> {
     }
 
     fn patience(&self) -> Patience {
-        if self.repair.is_silent() || !self.has_gaps() {
+        if !self.asks || self.repair.is_silent() || !self.has_gaps() {
             return OVERTAKEN;
         }
         // One request, its answer, and once more if that is lost.
@@ -207,6 +223,23 @@ mod tests {
         assert_eq!(asked[1], (139, Repair::Keyframe), "{asked:?}");
         assert_eq!(out[0], (139, 2, 1), "{out:?}");
         assert_eq!(order.repaired(), 0);
+    }
+
+    #[test]
+    fn who_cannot_be_asked_is_asked_for_keyframes_only_and_not_waited_for() {
+        let mut order = RepairedOrder::without_requests();
+        order.set_rtt(FAST);
+        frame(&mut order, 0, 0);
+        pop(&mut order, 0);
+        frame(&mut order, 2, 66);
+        let mut asked = Vec::new();
+        let mut out = Vec::new();
+        for ms in 66..400 {
+            asked.extend(std::iter::from_fn(|| order.poll(RoomTime::from_millis(ms))));
+            out.extend(pop(&mut order, ms).into_iter().map(|(seq, _)| (ms, seq)));
+        }
+        assert_eq!(out, [(96, 2)], "as long as packets that overtook each other");
+        assert!(asked.iter().all(|what| *what == Repair::Keyframe), "{asked:?}");
     }
 
     #[test]

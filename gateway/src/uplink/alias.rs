@@ -6,8 +6,8 @@ use crate::media::frame::RoomTime;
 const MOST: usize = 64;
 /// Longest part that one member's name takes, characters.
 const MOST_EACH: usize = 24;
-/// What follows the names.
-const SUFFIX: &str = " via web";
+/// What follows the names; other gateways know legs by it.
+pub const SUFFIX: &str = " via web";
 
 /// A leg's name for these members: "Ana, Bo via web".
 pub fn alias<'a>(names: impl IntoIterator<Item = &'a str>) -> String {

@@ -6,9 +6,6 @@ use std::time::Duration;
 pub const FIRST: Duration = Duration::from_millis(500);
 /// The longest wait.
 pub const MOST: Duration = Duration::from_secs(15);
-/// The longest wait for a relay that was there a moment ago, and is likely to be restarting: members are in the middle of a
-/// call, and it is to have media again within 3 s of its coming back.
-const MOST_EAGER: Duration = Duration::from_secs(1);
 /// A wait is up to this share shorter or longer, so that the gateways of a relay that comes back do not all come at once.
 const JITTER: f64 = 0.2;
 
@@ -32,10 +29,10 @@ impl Backoff {
         wait.min(MOST)
     }
 
-    /// As [`Backoff::wait`], for a relay that was there a moment ago.
-    pub fn wait_eagerly(&mut self, random: f64) -> Duration {
-        let random = random.clamp(0.0, 1.0);
-        self.wait(random).min(MOST_EAGER.mul_f64(1.0 - JITTER * random))
+    /// How long to wait though asking sooner makes no sense: the longest wait.
+    pub fn wait_long(&mut self) -> Duration {
+        self.next = MOST;
+        MOST
     }
 
     /// All was well for a while.
@@ -55,14 +52,6 @@ mod tests {
         assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 15_000, 15_000]);
         backoff.reset();
         assert_eq!(backoff.wait(0.5), FIRST);
-    }
-
-    #[test]
-    fn relay_that_was_there_a_moment_ago_is_not_waited_for_long() {
-        let mut backoff = Backoff::default();
-        let waits: Vec<_> = (0..6).map(|_| backoff.wait_eagerly(0.5).as_millis()).collect();
-        assert_eq!(waits, [500, 900, 900, 900, 900, 900]);
-        assert_eq!(backoff.wait(0.5), MOST, "the doubling has gone on meanwhile");
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! One room's leg: in the relay's room for as long as somebody is in ours.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use quinn::ConnectionError;
 use tokio::net::lookup_host;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -11,17 +14,19 @@ use wzp_proto::codec::{Codec, QualityProfile};
 use wzp_proto::handshake::OfferOptions;
 use wzp_proto::identity::Identity;
 use wzp_proto::room_name::RoomName;
-use wzp_proto::signal::Signal;
+use wzp_proto::signal::{GatewayExtension, RoomParticipant, Signal};
 
 use super::Shared;
-use super::alias::{Alias, alias};
+use super::alias::{self, Alias, alias};
 use super::backoff::Backoff;
+use super::counters;
+use super::presence::Presence;
 use super::roster::Roster;
 use super::sources::Sources;
 use super::trouble::Trouble;
 use crate::config::uplink::{Names, UplinkRule};
-use crate::media::frame::RoomTime;
-use crate::native::client::{self, Client, Event};
+use crate::media::frame::ParticipantId;
+use crate::native::client::{self, Client, ConnectError, Event};
 use crate::native::transport::close;
 use crate::room::member::LeaveReason;
 use crate::room::registry::RoomHandle;
@@ -30,8 +35,13 @@ use crate::room::uplink::{UplinkState, UplinkStatus};
 
 mod link;
 
-/// A relay that was lost less than this ago is dialled eagerly, µs.
-const EAGER: u64 = 60_000_000;
+/// While a relay is away in the middle of a call, it is looked whether it answers again so often: it is to have media again
+/// within 3 s of its coming back, however long it was away, and a look costs it one packet.
+const LOOK: Duration = Duration::from_secs(1);
+/// An answer comes within this, or at the next look.
+const LOOK_DEADLINE: Duration = Duration::from_millis(800);
+/// Events that may come before a relay shows its room.
+const EARLY: usize = 256;
 /// A relay sends its list within this after the answer.
 const LIST_DEADLINE: Duration = Duration::from_secs(3);
 /// A host name is looked up within this.
@@ -95,12 +105,31 @@ impl Watch {
             .collect()
     }
 
-    /// Our own leg is a member of our own room: the relay is this gateway.
-    fn has_own_leg(&self) -> bool {
+    /// Our members one by one.
+    fn members(&self) -> BTreeMap<ParticipantId, String> {
         let snapshot = self.snapshots.borrow();
-        snapshot
+        (snapshot.local())
+            .filter(|member| member.fingerprint.to_string() != self.own)
+            .map(|member| (member.id, member.name.clone()))
+            .collect()
+    }
+
+    /// Whether what we send to the relay would come back here: the relay is this gateway, or one that joins our room in turn.
+    fn echo(&self, list: &[RoomParticipant]) -> Option<Trouble> {
+        let snapshot = self.snapshots.borrow();
+        let local: Vec<_> = snapshot
             .local()
-            .any(|member| member.fingerprint.to_string() == self.own)
+            .map(|member| (member.fingerprint.to_string(), &member.name))
+            .collect();
+        if local.iter().any(|(fingerprint, _)| *fingerprint == self.own) {
+            return Some(Trouble::echo("the relay is this gateway itself; name another one"));
+        }
+        // One who is here and there may be a person with two apps, unless somebody else's leg is here as well.
+        let mirrored = |who: &RoomParticipant| local.iter().any(|(fingerprint, _)| *fingerprint == who.fingerprint);
+        let visited = local.iter().any(|(_, name)| name.ends_with(alias::SUFFIX));
+        (visited && list.iter().any(mirrored)).then(|| {
+            Trouble::echo("the relay is a gateway that has this one as its relay; only one may have the other")
+        })
     }
 
     /// Waits for a member; false if the room or the gateway has ended.
@@ -151,15 +180,22 @@ impl Watch {
 
 /// What is needed to dial.
 #[derive(Debug, Clone)]
-struct Target {
+pub(super) struct Target {
     rule: UplinkRule,
     identity: Arc<Identity>,
     patience: client::Patience,
 }
 
 impl Target {
-    /// Joins the room `name` on the relay as `alias`.
-    async fn dial(self, name: DialledName, alias: String, attempt: usize) -> Result<Client, Trouble> {
+    /// The same for another identity.
+    pub(super) fn as_somebody_else(&self, identity: Identity) -> Self {
+        Self {
+            identity: Arc::new(identity),
+            ..self.clone()
+        }
+    }
+
+    async fn address(&self, attempt: usize) -> Result<SocketAddr, Trouble> {
         let looked_up = timeout(LOOKUP_DEADLINE, lookup_host(self.rule.relay.clone())).await;
         let addresses: Vec<_> = match looked_up {
             Ok(Ok(addresses)) => addresses.collect(),
@@ -167,22 +203,114 @@ impl Target {
             Err(_) => return Err(Trouble::away("the relay's host name is not found in time")),
         };
         // A host with several addresses may be reachable by one of them only.
-        let Some(relay) = addresses.get(attempt % addresses.len().max(1)) else {
-            return Err(Trouble::away("the relay's host name has no address"));
-        };
+        let address = addresses.get(attempt % addresses.len().max(1));
+        address
+            .copied()
+            .ok_or_else(|| Trouble::away("the relay's host name has no address"))
+    }
+
+    /// Joins the room `name` on the relay as `alias`. A relay that has no place answers all the same and closes then, so that
+    /// we are in only when it shows something of the room.
+    pub(super) async fn dial(self, name: DialledName, alias: String, attempt: usize) -> Result<Joined, Trouble> {
         let options = client::Options {
-            relay: *relay,
+            relay: self.address(attempt).await?,
             server_name: name.0,
             token: self.rule.token.clone(),
             offer: OfferOptions {
                 alias: Some(alias),
                 profiles: QualityProfile::OFFERED.to_vec(),
                 video_codecs: vec![Codec::H264Baseline],
-                extension: None,
+                // Of a relay that is a gateway: other relays skip this.
+                extension: Some(GatewayExtension {
+                    per_source: true,
+                    pin: None,
+                }),
             },
         };
         let connecting = Client::connect_within(options, &self.identity, self.patience).await;
-        connecting.map_err(|error| Trouble::connecting(&error, self.rule.token.is_some()))
+        let mut client = connecting.map_err(|error| Trouble::connecting(&error, self.rule.token.is_some()))?;
+        let mut early = VecDeque::new();
+        let mut word = None;
+        let admitted = async {
+            while early.len() < EARLY {
+                match client.next().await {
+                    Event::Closed(error) => return Err(Trouble::not_let_in(&error, word.as_ref())),
+                    Event::Signal(Signal::Hangup { reason, .. }) => word = Some(reason),
+                    event => {
+                        let of_room = matches!(
+                            event,
+                            Event::Packet(_) | Event::Trunk(_) | Event::Signal(Signal::RoomUpdate { .. })
+                        );
+                        early.push_back(event);
+                        if of_room {
+                            break;
+                        }
+                    }
+                }
+            }
+            Ok(())
+        };
+        // A relay that shows nothing has let us in, for all we know.
+        timeout(LIST_DEADLINE, admitted).await.unwrap_or(Ok(()))?;
+        Ok(Joined { client, early })
+    }
+
+    /// Waits for so long, or until a relay that did not answer does again; `silent`: it did not at the last attempt.
+    async fn rest(self, wait: Duration, silent: bool) {
+        let over = Instant::now() + wait;
+        let mut silent = silent;
+        let mut look = Instant::now() + if silent { Duration::ZERO } else { LOOK };
+        while look < over {
+            sleep_until(look).await;
+            let answers = self.answers().await;
+            if answers && silent {
+                return;
+            }
+            silent = !answers;
+            // Not all rooms of all gateways at once.
+            look = Instant::now().max(look + LOOK.mul_f64(rand::random_range(0.7..1.0)));
+        }
+        sleep_until(over).await;
+    }
+
+    /// Whether there is a relay, as apps find out, too: by a connection to no room.
+    async fn answers(&self) -> bool {
+        let Ok(relay) = self.address(0).await else { return false };
+        let answer = timeout(LOOK_DEADLINE, client::dial(relay, "ping")).await;
+        matches!(
+            answer,
+            Ok(Ok(_)
+                | Err(ConnectError::Closed(
+                    ConnectionError::ApplicationClosed(_) | ConnectionError::ConnectionClosed(_)
+                )))
+        )
+    }
+}
+
+/// A connection to a relay that has let us in.
+#[derive(Debug)]
+pub(super) struct Joined {
+    pub(super) client: Client,
+    /// What came before that was certain.
+    early: VecDeque<Event>,
+}
+
+impl Joined {
+    /// What comes next. Can be cancelled.
+    pub(super) async fn next(&mut self) -> Event {
+        match self.early.pop_front() {
+            Some(event) => event,
+            None => self.client.next().await,
+        }
+    }
+
+    /// The first list, if it has come already.
+    fn list(&self) -> &[RoomParticipant] {
+        let list = |event: &'_ Event| matches!(event, Event::Signal(Signal::RoomUpdate { .. }));
+        match self.early.iter().find(|event| list(event)) {
+            Some(Event::Signal(Signal::RoomUpdate { participants, .. })) => participants,
+            _ => &[],
+        }
     }
 }
 
@@ -190,17 +318,14 @@ impl Target {
     /// Whether the room `name` on the relay has anybody in it but us.
     async fn has_somebody(self, name: DialledName, alias: String) -> bool {
         // A scout of its own identity: where both names mean one room, our leg would put itself out.
-        let scout = Self {
-            identity: Arc::new(Identity::from_seed(&rand::random())),
-            ..self.clone()
-        };
+        let scout = self.as_somebody_else(Identity::from_seed(&rand::random()));
         let own = [&self.identity, &scout.identity].map(|identity| identity.fingerprint().to_string());
-        let Ok(mut client) = scout.dial(name, alias.clone(), 0).await else {
+        let Ok(mut joined) = scout.dial(name, alias.clone(), 0).await else {
             return false;
         };
         let list = async {
             loop {
-                match client.next().await {
+                match joined.next().await {
                     Event::Signal(Signal::RoomUpdate { participants, .. }) => return participants,
                     Event::Closed(_) => return Vec::new(),
                     _ => {}
@@ -208,14 +333,14 @@ impl Target {
             }
         };
         let list = timeout(LIST_DEADLINE, list).await.unwrap_or_default();
-        client.close(close::NORMAL, "normal close").await;
+        joined.client.close(close::NORMAL, "normal close").await;
         (list.iter()).any(|who| !own.contains(&who.fingerprint) && who.alias.as_deref() != Some(&alias))
     }
 }
 
 /// The TLS server name that stands for the room.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct DialledName(String);
+pub(super) struct DialledName(String);
 
 #[derive(Debug)]
 struct Leg {
@@ -227,11 +352,13 @@ struct Leg {
     hashed: bool,
     backoff: Backoff,
     attempts: usize,
-    /// When a connection that had stood for a while was last good.
-    good_at: Option<RoomTime>,
+    /// The relay has let us in before.
+    was_in: bool,
     roster: Roster,
     sources: Sources,
+    presence: Presence,
     status: Option<UplinkStatus>,
+    counters: Arc<counters::Relay>,
 }
 
 impl Leg {
@@ -244,6 +371,7 @@ impl Leg {
         watch: &Watch,
     ) -> Self {
         let called = alias(watch.names().iter().map(String::as_str));
+        let counters = shared.config.counters.of(&rule.relay);
         Self {
             target: Target {
                 rule: rule.clone(),
@@ -256,15 +384,18 @@ impl Leg {
             hashed: rule.names == Names::Hashed,
             backoff: Backoff::default(),
             attempts: 0,
-            good_at: None,
+            was_in: false,
             roster: Roster::new(watch.own.clone()),
             sources: Sources::new(
                 shared.registry.clone(),
                 name,
                 rule.relay.clone(),
-                shared.counters.clone(),
+                counters.media.clone(),
+                shared.config.remote,
             ),
+            presence: Presence::default(),
             status: None,
+            counters,
         }
     }
 
@@ -275,8 +406,11 @@ impl Leg {
         let mut linger = Instant::now();
         loop {
             let trouble = match self.connect(watch).await {
-                Ok(Ok(client)) => match self.converse(client, watch).await {
+                Ok(Ok(joined)) => match self.converse(joined, watch).await {
                     Ok(trouble) => {
+                        if trouble.state == UplinkState::Away {
+                            self.counters.legs.lost.one();
+                        }
                         self.sources.disconnected().await;
                         linger = Instant::now() + self.shared.config.linger;
                         trouble
@@ -286,33 +420,50 @@ impl Leg {
                 Ok(Err(trouble)) => trouble,
                 Err(over) => return over,
             };
-            let wait = self.wait(trouble.state);
+            let wait = self.wait(&trouble);
             tracing::debug!(room = %self.room.display(), relay = self.target.rule.relay, ?wait, trouble.message, "uplink");
             self.say(trouble.state, &trouble.message).await;
-            let retry = Instant::now() + wait;
-            if !self.sources.is_empty() && linger < retry {
-                if let Err(over) = watch.unless_over(sleep_until(linger)).await {
-                    return over;
+            let mut rest = std::pin::pin!(self.rest(wait, &trouble));
+            if !self.sources.is_empty() {
+                tokio::select! {
+                    rested = watch.unless_over(rest.as_mut()) => match rested {
+                        Ok(()) => continue,
+                        Err(over) => return over,
+                    },
+                    () = sleep_until(linger) => self.sources.leave(LeaveReason::Lost).await,
                 }
-                self.sources.leave(LeaveReason::Lost).await;
             }
-            if let Err(over) = watch.unless_over(sleep_until(retry)).await {
+            if let Err(over) = watch.unless_over(rest.as_mut()).await {
                 return over;
             }
         }
     }
 
     /// How long to wait after a failure.
-    fn wait(&mut self, state: UplinkState) -> Duration {
-        let now = self.room.now();
-        let eager = state == UplinkState::Away && self.good_at.is_some_and(|at| now.since(at) < EAGER);
-        match eager {
-            true => self.backoff.wait_eagerly(rand::random()),
-            false => self.backoff.wait(rand::random()),
+    fn wait(&mut self, trouble: &Trouble) -> Duration {
+        if trouble.state == UplinkState::Refused {
+            self.counters.legs.refused.one();
+        }
+        if trouble.lasting {
+            self.backoff.wait_long()
+        } else {
+            self.backoff.wait(rand::random())
         }
     }
 
-    async fn connect(&mut self, watch: &mut Watch) -> Result<Result<Client, Trouble>, Over> {
+    /// Waits after a failure; in the middle of a call, for the relay's coming back.
+    fn rest(&self, wait: Duration, trouble: &Trouble) -> impl Future<Output = ()> + use<> {
+        let target = (self.was_in && trouble.state == UplinkState::Away).then(|| self.target.clone());
+        let silent = trouble.silent;
+        async move {
+            match target {
+                Some(target) => target.rest(wait, silent).await,
+                None => sleep(wait).await,
+            }
+        }
+    }
+
+    async fn connect(&mut self, watch: &mut Watch) -> Result<Result<Joined, Trouble>, Over> {
         self.alias.want(self.called(watch), self.room.now());
         let called = self.alias.wanted().to_owned();
         let name = match self.dialled_name() {
@@ -320,6 +471,7 @@ impl Leg {
             Err(trouble) => return Ok(Err(trouble)),
         };
         self.attempts += 1;
+        self.counters.legs.attempts.one();
         let dialling = self.target.clone().dial(name, called.clone(), self.attempts - 1);
         let connected = watch.unless_over(dialling).await?;
         if connected.is_ok() {
@@ -346,6 +498,7 @@ impl Leg {
 
     /// Everybody of the relay goes, and nothing is said of it any more.
     async fn leave(&mut self) {
+        self.presence.leave().await;
         self.sources.leave(LeaveReason::Left).await;
         if self.status.take().is_some() {
             tracing::info!(room = %self.room.display(), relay = self.target.rule.relay, "uplink left");

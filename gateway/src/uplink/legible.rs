@@ -3,10 +3,12 @@
 //! Media of another wire version, and media that is sealed for somebody else, would be heard as silence or as noise; it is
 //! recognised, so that it can be said.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use wzp_proto::header::{HeaderError, MediaType};
 use wzp_proto::packet::{MediaPacket, PacketError};
+
+use crate::uplink::separate::StreamId;
 
 /// Judged by so many packets.
 const SAMPLE: u32 = 50;
@@ -19,44 +21,53 @@ const SEALED: usize = 17;
 /// What comes from a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing speaks against it.
+    /// Nothing speaks against it, or not against everybody's.
     Legible,
     /// It is of another wire version.
     Version(u8),
-    /// It is encrypted end to end.
+    /// It is encrypted end to end, whoever it is of.
     Sealed,
 }
 
 /// Judges what comes.
 #[derive(Debug, Default)]
 pub struct Legibility {
-    good: u32,
     wrong_version: u32,
     version: u8,
+    streams: BTreeMap<StreamId, Sample>,
+}
+
+/// What is known of one sender's sound.
+#[derive(Debug, Default)]
+struct Sample {
     opus: u32,
     first_bytes: BTreeSet<u8>,
     short: bool,
-    sealed: bool,
+    /// Not before a whole sample.
+    sealed: Option<bool>,
 }
 
 impl Legibility {
-    /// Takes note of a media packet.
-    pub fn packet(&mut self, packet: &MediaPacket) {
-        self.good = self.good.saturating_add(1);
+    /// Takes note of a media packet of a stream; whether that stream's media can be played.
+    pub fn packet(&mut self, stream: StreamId, packet: &MediaPacket) -> bool {
         self.wrong_version = 0;
         let header = &packet.header;
         if header.media_type != MediaType::Audio || !header.codec.is_opus() || header.is_repair() {
-            return;
+            let sealed = self.streams.get(&stream).and_then(|sample| sample.sealed);
+            return sealed != Some(true) && self.verdict() != Verdict::Sealed;
         }
-        self.opus += 1;
-        self.first_bytes.extend(packet.payload.first());
-        self.short |= packet.payload.len() < SEALED;
-        if self.opus >= SAMPLE {
-            self.sealed = self.first_bytes.len() >= FIRST_BYTES && !self.short;
-            self.opus = 0;
-            self.first_bytes.clear();
-            self.short = false;
+        let sample = self.streams.entry(stream).or_default();
+        sample.opus += 1;
+        sample.first_bytes.extend(packet.payload.first());
+        sample.short |= packet.payload.len() < SEALED;
+        if sample.opus >= SAMPLE {
+            let sealed = sample.first_bytes.len() >= FIRST_BYTES && !sample.short;
+            *sample = Sample {
+                sealed: Some(sealed),
+                ..Sample::default()
+            };
         }
+        sample.sealed != Some(true)
     }
 
     /// Takes note of a datagram that is none.
@@ -67,11 +78,17 @@ impl Legibility {
         }
     }
 
+    /// These streams are no more.
+    pub fn vanished(&mut self, ids: &[StreamId]) {
+        self.streams.retain(|id, _| !ids.contains(id));
+    }
+
     /// The judgement so far.
     pub fn verdict(&self) -> Verdict {
+        let mut judged = self.streams.values().filter_map(|sample| sample.sealed).peekable();
         if self.wrong_version >= SAMPLE {
             Verdict::Version(self.version)
-        } else if self.sealed {
+        } else if judged.peek().is_some() && judged.all(|sealed| sealed) {
             Verdict::Sealed
         } else {
             Verdict::Legible
@@ -86,6 +103,9 @@ mod tests {
     use wzp_proto::header::{Flags, MediaHeader};
 
     use super::*;
+
+    const ONE: StreamId = StreamId(1);
+    const OTHER: StreamId = StreamId(2);
 
     fn packet(payload: impl Into<Bytes>) -> MediaPacket {
         MediaPacket {
@@ -111,7 +131,7 @@ mod tests {
         for n in 0..400u32 {
             let loud = if n % 100 < 50 { 0.3 } else { 0.0 };
             let pcm: Vec<f32> = (0..960).map(|i| (i as f32 / 17.0).sin() * loud).collect();
-            legibility.packet(&packet(encoder.encode_vec_float(&pcm, 512).unwrap()));
+            legibility.packet(ONE, &packet(encoder.encode_vec_float(&pcm, 512).unwrap()));
             assert_eq!(legibility.verdict(), Verdict::Legible);
         }
     }
@@ -120,13 +140,27 @@ mod tests {
     fn sealed_media_is_recognised_and_what_follows_it_unsealed_too() {
         let mut legibility = Legibility::default();
         for _ in 0..SAMPLE {
-            legibility.packet(&packet(rand::random::<[u8; 32]>().repeat(3)));
+            legibility.packet(ONE, &packet(rand::random::<[u8; 32]>().repeat(3)));
         }
         assert_eq!(legibility.verdict(), Verdict::Sealed);
         for _ in 0..SAMPLE {
-            legibility.packet(&packet(vec![0x48, 0xff, 0xfe]));
+            legibility.packet(ONE, &packet(vec![0x48, 0xff, 0xfe]));
         }
         assert_eq!(legibility.verdict(), Verdict::Legible);
+    }
+
+    #[test]
+    fn one_who_seals_is_not_everybody() {
+        let mut legibility = Legibility::default();
+        for _ in 0..SAMPLE {
+            legibility.packet(ONE, &packet(rand::random::<[u8; 32]>().repeat(3)));
+            assert!(legibility.packet(OTHER, &packet(vec![0x48, 0xff, 0xfe])));
+        }
+        assert_eq!(legibility.verdict(), Verdict::Legible);
+        assert!(!legibility.packet(ONE, &packet(rand::random::<[u8; 32]>().repeat(3))));
+        assert!(legibility.packet(OTHER, &packet(vec![0x48, 0xff, 0xfe])));
+        legibility.vanished(&[OTHER]);
+        assert_eq!(legibility.verdict(), Verdict::Sealed);
     }
 
     #[test]
@@ -137,7 +171,7 @@ mod tests {
             legibility.bad(&error);
         }
         assert_eq!(legibility.verdict(), Verdict::Version(1));
-        legibility.packet(&packet(vec![0x48, 0xff, 0xfe]));
+        legibility.packet(ONE, &packet(vec![0x48, 0xff, 0xfe]));
         assert_eq!(legibility.verdict(), Verdict::Legible);
     }
 }

@@ -8,8 +8,10 @@
 
 pub mod alias;
 pub mod backoff;
+pub mod counters;
 mod leg;
 pub mod legible;
+mod presence;
 pub mod roster;
 pub mod separate;
 pub mod sources;
@@ -23,9 +25,9 @@ use tokio::task::JoinSet;
 
 use crate::config::uplink::UplinkRule;
 use crate::native::client::Patience;
-use crate::native::counters::Counters;
 use crate::room::registry::{Registry, RoomHandle};
 use crate::uplink::alias::Renaming;
+use crate::uplink::counters::Counters;
 
 /// Which relays are joined, and how.
 #[derive(Debug, Clone)]
@@ -40,12 +42,17 @@ pub struct Config {
     pub silence: Duration,
     /// Members of a relay that is away are shown for this long.
     pub linger: Duration,
+    /// Most members of a relay in one room, so that there is place for our own.
+    pub remote: usize,
+    /// What the legs do.
+    pub counters: Arc<Counters>,
 }
 
 impl Config {
     /// These rules, with the usual times.
     pub fn new(rules: Vec<UplinkRule>) -> Self {
         Self {
+            counters: Arc::new(Counters::new(&rules)),
             rules,
             renaming: Renaming::default(),
             patience: Patience {
@@ -57,6 +64,7 @@ impl Config {
             },
             silence: Duration::from_millis(2_200),
             linger: Duration::from_secs(10),
+            remote: 50,
         }
     }
 }
@@ -66,7 +74,6 @@ impl Config {
 struct Shared {
     config: Config,
     registry: Registry,
-    counters: Arc<Counters>,
 }
 
 /// Runs the legs of all rooms until `shutdown` turns true; then they leave.
@@ -74,7 +81,6 @@ pub async fn run(config: Config, registry: Registry, mut shutdown: watch::Receiv
     let shared = Arc::new(Shared {
         config,
         registry: registry.clone(),
-        counters: Arc::default(),
     });
     let mut begun = registry.begun();
     // The rooms that have been dealt with, by a leg or by finding that no rule is for them.

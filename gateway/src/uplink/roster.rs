@@ -13,24 +13,27 @@ use wzp_proto::signal::RoomParticipant;
 use crate::media::frame::{Kind, RoomTime};
 use crate::uplink::separate::StreamId;
 
+mod matching;
+
 /// Members of the relay that are shown; those beyond are heard without a name.
 pub const MOST_MEMBERS: usize = 64;
 /// Longest name, characters.
 const MOST_NAME: usize = 64;
-/// A stream has so many packets before it is somebody: a stray packet is nobody.
+/// A stream has so many packets before it is somebody: a stray packet is nobody. Pictures are of two times besides: one
+/// keyframe alone comes from the relay's memory, and its sender may be long gone.
 const PACKETS: u32 = 3;
 /// A stream whose sender has left has so many before it is somebody else's; fewer were still on their way.
 const PACKETS_AFTER: u32 = 40;
-/// An app's media begins within this of its joining, ms.
-const NEAR: i64 = 2_000;
-/// Senders whose origins are closer than this cannot be put in order, ms.
-const APART: i64 = 1_000;
-/// Sound and picture of one sender have origins no farther apart than this, ms.
-const PAIR: i64 = 700;
 /// Counters from here on are no app's, which begin at 0, but a gateway's: its sound may be a mix of several.
 const HIGH: u32 = 1 << 31;
 /// A picture that came within this is one that is being sent, µs.
 const LIVE: u64 = 2_000_000;
+/// How much one packet weighs in the share of those that could be of another stream as well, as a divisor.
+const BLUR_OVER: f32 = 64.0;
+/// From this share on a stream is several people's, …
+const BLURRED: f32 = 0.3;
+/// … and down to this one it stays so.
+const CLEAR: f32 = 0.05;
 
 /// Somebody of the relay.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,8 +57,12 @@ pub struct MemberKey {
 struct Member {
     key: MemberKey,
     name: String,
+    /// The stream id of all that it sends, if the relay says it.
+    stream_id: Option<u8>,
     /// It is on another relay, so its place in the list says nothing.
     elsewhere: bool,
+    /// The newest list does not have it.
+    unlisted: bool,
     /// When it joined, if that was after us.
     since: Option<RoomTime>,
 }
@@ -68,11 +75,30 @@ struct Stream {
     packets: u32,
     /// How many of them it takes to be somebody.
     needs: u32,
+    /// Timestamp of the first one, and whether there was another.
+    first_timestamp: u32,
+    moves: bool,
+    /// The share of late that could be of another stream as well, and what that makes of it.
+    blur: f32,
+    blurred: bool,
     high: bool,
     seen: RoomTime,
     /// It began to count anew, so that whose it is has to be found again.
     again: bool,
     owner: Option<Owner>,
+}
+
+impl Stream {
+    fn is_somebody(&self) -> bool {
+        self.packets >= self.needs && (self.moves || self.kind == Kind::Audio)
+    }
+
+    /// Whoever sent it begins anew, or is gone; what still comes was on its way.
+    fn let_go(&mut self) {
+        self.packets = 0;
+        self.needs = PACKETS_AFTER;
+        self.owner = None;
+    }
 }
 
 /// The relay's list and its streams.
@@ -81,8 +107,12 @@ pub struct Roster {
     /// Our own fingerprints on the relay: the identity's, and the account's if it shows that.
     own: Vec<String>,
     members: Vec<Member>,
+    /// Everybody in the newest list in its order, we too.
+    listed: Vec<MemberKey>,
     streams: BTreeMap<StreamId, Stream>,
     listed_at: Option<RoomTime>,
+    /// An app was heard by its own count. A gateway that mixes sends nothing but its own counts.
+    has_apps: bool,
 }
 
 impl Roster {
@@ -97,10 +127,19 @@ impl Roster {
     /// A new connection: streams begin anew, and who is in its first list may have been there for long.
     pub fn reconnected(&mut self) {
         self.streams.clear();
+        self.listed.clear();
         self.listed_at = None;
+        self.has_apps = false;
     }
 
-    /// Takes the relay's list; our leg is called `alias` there. Whether somebody is new who will want a picture.
+    /// This fingerprint is ours, too.
+    pub fn add_own(&mut self, fingerprint: String) {
+        if !self.own.contains(&fingerprint) {
+            self.own.push(fingerprint);
+        }
+    }
+
+    /// Takes the relay's list; our leg is called `alias` there. Whether somebody may be new who will want a picture.
     pub fn list(&mut self, participants: Vec<RoomParticipant>, alias: &str, now: RoomTime) -> bool {
         // With accounts, the relay shows the account's fingerprint and not our key's: then the name tells, and the
         // newest of that name is we, since the list is in the order of joining.
@@ -112,36 +151,91 @@ impl Roster {
             self.own.push(own.fingerprint.clone());
         }
         let first = self.listed_at.is_none();
-        let mut members: Vec<Member> = Vec::new();
-        let mut newcomer = false;
+        let mut listed: Vec<(MemberKey, RoomParticipant)> = Vec::new();
         for who in participants {
-            if self.own.contains(&who.fingerprint) || members.len() == MOST_MEMBERS {
-                continue;
-            }
-            let same = members
-                .iter()
-                .filter(|member| member.key.fingerprint == who.fingerprint);
+            let same = listed.iter().filter(|(key, _)| key.fingerprint == who.fingerprint);
             let key = MemberKey {
                 nth: same.count() as u32,
-                fingerprint: who.fingerprint,
+                fingerprint: who.fingerprint.clone(),
             };
+            listed.push((key, who));
+        }
+        // A relay that says whose streams are whose numbers who joins again anew; its lists may repeat for other reasons.
+        let numbered = listed.iter().any(|(_, who)| who.stream_id.is_some());
+        let again = if first || numbered {
+            Vec::new()
+        } else {
+            self.joined_again(&listed)
+        };
+        let shrinks = listed.len() < self.listed.len();
+        self.listed = listed.iter().map(|(key, _)| key.clone()).collect();
+        let mut newcomer = false;
+        let mut members: Vec<Member> = Vec::new();
+        for (key, who) in listed {
+            if self.own.contains(&key.fingerprint) || members.len() == MOST_MEMBERS {
+                continue;
+            }
             let known = self.members.iter().find(|member| member.key == key);
             newcomer |= known.is_none();
             let since = match known {
-                Some(known) if !first => known.since,
+                Some(known) if !first && !again.contains(&key) => known.since,
                 _ => (!first).then_some(now),
             };
             members.push(Member {
                 name: shown_name(who.alias.as_deref(), &key.fingerprint),
                 key,
+                stream_id: who.stream_id.filter(|id| *id != 0),
                 elsewhere: who.relay_label.is_some(),
+                unlisted: false,
                 since,
             });
         }
+        // When somebody leaves, a relay leaves out those on other relays, though they are there as before.
+        for member in std::mem::take(&mut self.members) {
+            let stays = member.elsewhere && !members.iter().any(|listed| listed.key == member.key);
+            if stays && members.len() < MOST_MEMBERS && self.is_heard_or_seen(&member.key) {
+                members.push(Member {
+                    unlisted: true,
+                    ..member
+                });
+            }
+        }
         self.members = members;
+        for stream in self.streams.values_mut() {
+            if matches!(&stream.owner, Some(Owner::Member(key)) if again.contains(key)) {
+                stream.let_go();
+            }
+        }
         self.listed_at = self.listed_at.or(Some(now));
         self.assign();
-        newcomer || first
+        newcomer || first || !shrinks
+    }
+
+    /// Who has joined again under the same fingerprint: the relay puts such a member at the end of its list, in which it
+    /// may have stood already.
+    fn joined_again(&self, listed: &[(MemberKey, RoomParticipant)]) -> Vec<MemberKey> {
+        let here = |who: &&(MemberKey, RoomParticipant)| who.1.relay_label.is_none();
+        let repeated = listed.len() == self.listed.len() && listed.iter().zip(&self.listed).all(|(a, b)| a.0 == *b);
+        let mut again: Vec<MemberKey> = Vec::new();
+        if repeated && listed.iter().all(|who| here(&who)) {
+            again.extend(listed.last().map(|(key, _)| key.clone()));
+        }
+        let mut newest = 0;
+        for (key, _) in listed.iter().filter(here) {
+            let Some(before) = self.listed.iter().position(|known| known == key) else {
+                continue;
+            };
+            if before < newest {
+                again.push(key.clone());
+            }
+            newest = newest.max(before);
+        }
+        again.retain(|key| !self.own.contains(&key.fingerprint));
+        again
+    }
+
+    fn is_heard_or_seen(&self, key: &MemberKey) -> bool {
+        self.streams.values().any(|stream| is_of(stream, key))
     }
 
     /// A packet of a stream came. Whether anything changed about who sends what.
@@ -155,11 +249,16 @@ impl Roster {
             origin: 0,
             packets: 0,
             needs: PACKETS,
+            first_timestamp: header.timestamp,
+            moves: false,
+            blur: 0.0,
+            blurred: false,
             high: header.seq >= HIGH,
             seen: now,
             again: false,
             owner: None,
         });
+        let was_somebody = stream.is_somebody();
         stream.seen = now;
         stream.packets = stream.packets.saturating_add(1);
         // The timestamp wraps after 49 days; nothing here is that old.
@@ -169,7 +268,13 @@ impl Roster {
         } else {
             stream.origin.min(origin)
         };
-        if stream.packets == stream.needs {
+        if stream.packets == 1 {
+            (stream.first_timestamp, stream.moves) = (header.timestamp, false);
+        } else {
+            stream.moves |= header.timestamp != stream.first_timestamp;
+        }
+        if !was_somebody && stream.is_somebody() {
+            self.has_apps |= stream.kind == Kind::Audio && !stream.high;
             // A relay gives newcomers its cached keyframe first, whose age says nothing about who sends.
             if std::mem::take(&mut stream.again) && stream.kind == Kind::Video {
                 stream.owner = None;
@@ -183,15 +288,35 @@ impl Roster {
     /// A stream's sender began to count anew.
     pub fn restarted(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id) {
-            stream.packets = stream.packets.min(1);
+            stream.packets = 0;
+            stream.needs = PACKETS;
             stream.origin = i64::MAX;
             stream.again = true;
         }
     }
 
+    /// Whether the stream's last packet could be another one's as well. Whether that changes who sends what.
+    pub fn blur(&mut self, id: StreamId, ambiguous: bool) -> bool {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return false;
+        };
+        stream.blur += (f32::from(u8::from(ambiguous)) - stream.blur) / BLUR_OVER;
+        let blurred = stream.blur > if stream.blurred { CLEAR } else { BLURRED };
+        if blurred == std::mem::replace(&mut stream.blurred, blurred) {
+            return false;
+        }
+        if blurred && self.members.len() > 1 {
+            stream.owner = None;
+        }
+        self.assign();
+        true
+    }
+
     /// These streams are no more.
     pub fn vanished(&mut self, ids: &[StreamId]) {
         self.streams.retain(|id, _| !ids.contains(id));
+        let streams = &self.streams;
+        (self.members).retain(|member| !member.unlisted || streams.values().any(|stream| is_of(stream, &member.key)));
         self.assign();
     }
 
@@ -217,8 +342,8 @@ impl Roster {
         let mut unnamed: BTreeMap<u32, String> = BTreeMap::new();
         for stream in self.streams.values() {
             if let Some(Owner::Unnamed(number)) = stream.owner {
-                let several = (stream.kind == Kind::Audio && stream.high)
-                    .then(|| self.merged())
+                let several = (stream.kind == Kind::Audio && (stream.blurred || self.may_be_mix(stream)))
+                    .then(|| self.merged(stream.blurred))
                     .flatten();
                 let name = several.unwrap_or_else(|| format!("native {number}"));
                 let entry = unnamed.entry(number).or_insert_with(|| name.clone());
@@ -248,177 +373,6 @@ impl Roster {
             .filter(|stream| stream.kind == Kind::Video && stream.owner.as_ref() == Some(owner))
             .max_by_key(|stream| stream.seen)
             .map(|stream| stream.stream_id)
-    }
-
-    /// All names of those whose sound has no stream of its own, if there are several and one stream without a name.
-    fn merged(&self) -> Option<String> {
-        let nameless = self.nameless(Kind::Audio).len();
-        let unheard: Vec<_> = self.without(Kind::Audio).map(|member| member.name.as_str()).collect();
-        (nameless == 1 && unheard.len() >= 2).then(|| unheard.join(" + ").chars().take(MOST_NAME).collect())
-    }
-
-    fn without(&self, kind: Kind) -> impl Iterator<Item = &Member> {
-        (self.members.iter()).filter(move |member| {
-            !(self.streams.values()).any(|stream| stream.kind == kind && is_of(stream, &member.key))
-        })
-    }
-
-    /// Streams of a kind that are no member's by name, in the order of their origins.
-    fn nameless(&self, kind: Kind) -> Vec<StreamId> {
-        let mut nameless: Vec<_> = (self.streams.iter())
-            .filter(|(_, stream)| stream.kind == kind && stream.packets >= stream.needs)
-            .filter(|(_, stream)| !matches!(stream.owner, Some(Owner::Member(_))))
-            .map(|(id, stream)| (stream.origin, *id))
-            .collect();
-        nameless.sort_unstable();
-        nameless.into_iter().map(|(_, id)| id).collect()
-    }
-
-    fn assign(&mut self) {
-        let present: Vec<_> = self.members.iter().map(|member| member.key.clone()).collect();
-        for stream in self.streams.values_mut() {
-            let gone = matches!(&stream.owner, Some(Owner::Member(key)) if !present.contains(key));
-            // A gateway's sound was one member's as long as there was only one; now it may be a mix.
-            if gone {
-                stream.packets = 0;
-                stream.needs = PACKETS_AFTER;
-            }
-            if gone || (stream.high && stream.kind == Kind::Audio && present.len() != 1) {
-                stream.owner = None;
-            }
-        }
-        if let [only] = &present[..] {
-            self.give_all(only.clone());
-        } else {
-            self.match_by_time();
-            self.match_by_order();
-            self.match_the_last();
-            self.match_pictures();
-        }
-        self.number_the_rest();
-    }
-
-    /// There is only one: the newest sound and picture are its own, older ones what somebody left behind.
-    fn give_all(&mut self, only: MemberKey) {
-        for kind in [Kind::Audio, Kind::Video] {
-            let newest = (self.streams.iter())
-                .filter(|(_, stream)| stream.kind == kind && stream.packets >= stream.needs)
-                .map(|(id, _)| *id)
-                .max();
-            for (id, stream) in self.streams.iter_mut().filter(|(_, stream)| stream.kind == kind) {
-                let owner = Owner::Member(only.clone());
-                if Some(*id) == newest {
-                    stream.owner = Some(owner);
-                } else if stream.owner.as_ref() == Some(&owner) {
-                    stream.owner = None;
-                }
-            }
-        }
-    }
-
-    /// A stream that began when exactly one member joined is that member's.
-    fn match_by_time(&mut self) {
-        let near = |stream: &Stream, member: &Member| {
-            (member.since).is_some_and(|since| (stream.origin - since.as_millis() as i64).abs() <= NEAR)
-        };
-        let nameless = self.nameless(Kind::Audio);
-        let mut found = Vec::new();
-        for member in self.without(Kind::Audio) {
-            let streams: Vec<_> = (nameless.iter()).filter(|id| near(&self.streams[id], member)).collect();
-            if let [id] = streams[..]
-                && self
-                    .without(Kind::Audio)
-                    .filter(|other| near(&self.streams[id], other))
-                    .count()
-                    == 1
-            {
-                found.push((*id, member.key.clone()));
-            }
-        }
-        self.give(found);
-    }
-
-    /// As many streams as members without one: they are in the same order, if that is clear.
-    fn match_by_order(&mut self) {
-        let nameless = self.nameless(Kind::Audio);
-        let without: Vec<_> = self.without(Kind::Audio).collect();
-        let origins: Vec<_> = nameless.iter().map(|id| self.streams[id].origin).collect();
-        let clear = origins.windows(2).all(|pair| pair[1] - pair[0] >= APART);
-        let here = without.iter().all(|member| !member.elsewhere);
-        let apps = nameless.iter().all(|id| !self.streams[id].high);
-        if nameless.len() < 2 || nameless.len() != without.len() || !(clear && here && apps) {
-            return;
-        }
-        let listed_at = self.listed_at.unwrap_or_default().as_millis() as i64;
-        let possible = without.iter().zip(&origins).all(|(member, origin)| match member.since {
-            Some(since) => (origin - since.as_millis() as i64).abs() <= NEAR + APART,
-            None => *origin <= listed_at + NEAR,
-        });
-        if possible {
-            let keys: Vec<_> = without.iter().map(|member| member.key.clone()).collect();
-            self.give(nameless.into_iter().zip(keys));
-        }
-    }
-
-    /// One stream and one member are left.
-    fn match_the_last(&mut self) {
-        let nameless = self.nameless(Kind::Audio);
-        let without: Vec<_> = self.without(Kind::Audio).map(|member| member.key.clone()).collect();
-        if let ([id], [key]) = (&nameless[..], &without[..])
-            && !self.streams[id].high
-        {
-            let found = (*id, key.clone());
-            self.give([found]);
-        }
-    }
-
-    /// A picture belongs to the one sound that has its origin.
-    fn match_pictures(&mut self) {
-        let mut found = Vec::new();
-        for id in self.nameless(Kind::Video) {
-            let picture = &self.streams[&id];
-            let near = |stream: &&Stream| (stream.origin - picture.origin).abs() <= PAIR && stream.high == picture.high;
-            let mut sounds = (self.streams.values())
-                .filter(|stream| stream.kind == Kind::Audio)
-                .filter(near);
-            let pictures = (self.streams.values())
-                .filter(|stream| stream.kind == Kind::Video)
-                .filter(near);
-            if let (Some(sound), None, 1) = (sounds.next(), sounds.next(), pictures.count())
-                && let Some(Owner::Member(key)) = &sound.owner
-                && !(self.streams.values()).any(|stream| stream.kind == Kind::Video && is_of(stream, key))
-            {
-                found.push((id, key.clone()));
-            }
-        }
-        self.give(found);
-    }
-
-    fn give(&mut self, found: impl IntoIterator<Item = (StreamId, MemberKey)>) {
-        for (id, key) in found {
-            if let Some(stream) = self.streams.get_mut(&id) {
-                stream.owner = Some(Owner::Member(key));
-            }
-        }
-    }
-
-    /// Whoever is left gets the lowest free number; nobody has two streams of one kind.
-    fn number_the_rest(&mut self) {
-        let mut taken: Vec<_> = (self.streams.values())
-            .filter_map(|stream| match stream.owner {
-                Some(Owner::Unnamed(number)) => Some(number),
-                _ => None,
-            })
-            .collect();
-        for kind in [Kind::Audio, Kind::Video] {
-            for id in self.nameless(kind) {
-                if let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.owner.is_none()) {
-                    let number = (1..).find(|number| !taken.contains(number)).unwrap_or(u32::MAX);
-                    taken.push(number);
-                    stream.owner = Some(Owner::Unnamed(number));
-                }
-            }
-        }
     }
 }
 

@@ -57,6 +57,16 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// As legs use it. Apps send without pause, also when muted: who is silent for this long is gone.
+    pub fn of_leg() -> Self {
+        Self {
+            idle: Duration::from_secs(10),
+            ..Self::default()
+        }
+    }
+}
+
 /// One sender's stream. Numbers are never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u32);
@@ -135,10 +145,10 @@ struct Packet<'a> {
 }
 
 impl Packet<'_> {
-    /// Whether it says who sends it: by a session, or by its stream id, as relays number the senders of video from 1, and
-    /// hand on the 0 of natives only from other relays.
+    /// Whether it says who sends it: by a session, or by its stream id. Relays number the senders of video from 1, and hand on
+    /// the 0 of natives only from other relays; those that keep senders apart number sound as well.
     fn is_numbered(&self) -> bool {
-        self.session.is_some() || (self.header.media_type != MediaType::Audio && self.header.stream_id != 0)
+        self.session.is_some() || self.header.stream_id != 0
     }
 }
 
@@ -276,10 +286,12 @@ impl Separator {
         let Some(previous) = stream.previous.as_mut().filter(fitting) else {
             return self.restart(index, packet);
         };
-        let event = if previous.miss(packet.header, packet.at).seen {
+        // Whichever goes on is what the stream counts by: it lives as long as that does.
+        std::mem::swap(&mut stream.counter, previous);
+        let event = if stream.counter.miss(packet.header, packet.at).seen {
             Event::Duplicate
         } else {
-            previous.take(packet.header, packet.at, true);
+            stream.counter.take(packet.header, packet.at, true);
             Event::Continued
         };
         stream.place(event)

@@ -18,6 +18,9 @@ use crate::room::member::{Control, Door, Join, LeaveReason};
 use crate::room::registry::{Membership, Registry};
 use crate::uplink::roster::{Owner, Roster};
 
+/// Streams without a name that are somebody here: what a bad path, or a bad relay, makes up must not fill the room.
+const MOST_UNNAMED: usize = 8;
+
 /// The relay's members, as far as they are in our room.
 #[derive(Debug)]
 pub struct Sources {
@@ -28,6 +31,8 @@ pub struct Sources {
     sources: BTreeMap<Owner, Source>,
     /// Put out of our room: not let in again.
     barred: BTreeSet<Owner>,
+    /// Most at once.
+    most: usize,
 }
 
 #[derive(Debug)]
@@ -38,8 +43,8 @@ struct Source {
 }
 
 impl Sources {
-    /// Nobody yet. `relay` tells nameless members of different relays apart.
-    pub fn new(registry: Registry, room: RoomName, relay: String, counters: Arc<Counters>) -> Self {
+    /// Nobody yet, and never more than `most`. `relay` tells nameless members of different relays apart.
+    pub fn new(registry: Registry, room: RoomName, relay: String, counters: Arc<Counters>, most: usize) -> Self {
         Self {
             registry,
             room,
@@ -47,6 +52,7 @@ impl Sources {
             counters,
             sources: BTreeMap::new(),
             barred: BTreeSet::new(),
+            most,
         }
     }
 
@@ -101,7 +107,9 @@ impl Sources {
     }
 
     async fn admit(&mut self, owner: Owner, name: String, now: RoomTime) {
-        if self.barred.contains(&owner) {
+        let unnamed = self.sources.keys().filter(|owner| matches!(owner, Owner::Unnamed(_)));
+        let crowded = matches!(owner, Owner::Unnamed(_)) && unnamed.count() >= MOST_UNNAMED;
+        if crowded || self.sources.len() >= self.most || self.barred.contains(&owner) {
             return;
         }
         let join = Join {
@@ -120,7 +128,10 @@ impl Sources {
                     rand::random(),
                     self.counters.clone(),
                     now,
-                );
+                )
+                .with_video_bounds(membership.room().bounds(Kind::Video))
+                // Relays pass on no requests for packets.
+                .without_requests();
                 let source = Source {
                     membership,
                     ingress,
@@ -144,12 +155,14 @@ impl Sources {
         said.unwrap_or_else(|| Fingerprint::of(format!("{} {owner:?}", self.relay).as_bytes()))
     }
 
-    /// Takes a packet of somebody.
-    pub async fn packet(&mut self, owner: &Owner, packet: MediaPacket, now: RoomTime) {
-        if let Some(source) = self.sources.get_mut(owner) {
-            source.ingress.packet(packet, now);
-            source.settle(now).await;
-        }
+    /// Takes a packet of somebody; false if that one has no place here.
+    pub async fn packet(&mut self, owner: &Owner, packet: MediaPacket, now: RoomTime) -> bool {
+        let Some(source) = self.sources.get_mut(owner) else {
+            return false;
+        };
+        source.ingress.packet(packet, now);
+        source.settle(now).await;
+        true
     }
 
     /// When [`Sources::handle_timeout`] wants to be called.
@@ -240,5 +253,101 @@ impl Source {
         if let Some(tracks) = self.ingress.take_tracks() {
             self.membership.set_tracks(tracks).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wzp_proto::codec::Codec;
+    use wzp_proto::header::{Flags, MediaHeader, MediaType};
+    use wzp_proto::signal::RoomParticipant;
+
+    use super::*;
+    use crate::room::registry::RoomLimits;
+    use crate::room::track::Bounds;
+    use crate::uplink::separate::StreamId;
+
+    const REPLAY: Bounds = Bounds {
+        hard_age: 3_000_000,
+        ..Bounds::VIDEO
+    };
+
+    fn header(media_type: MediaType, seq: u32) -> MediaHeader {
+        MediaHeader {
+            flags: Flags::empty(),
+            media_type,
+            codec: match media_type {
+                MediaType::Video => Codec::H264Baseline,
+                _ => Codec::Opus24k,
+            },
+            stream_id: 0,
+            fec_ratio: 0,
+            seq,
+            timestamp: seq * 20,
+            fec_block: 0,
+        }
+    }
+
+    /// Sources, at most `most`, and their registry.
+    fn sources(most: usize) -> (Registry, Sources) {
+        let registry = Registry::with_replay(RoomLimits { rooms: 1, members: 100 }, REPLAY);
+        let room = RoomName::parse("general").unwrap();
+        let sources = Sources::new(registry.clone(), room, "relay:1".to_owned(), Arc::default(), most);
+        (registry, sources)
+    }
+
+    fn list(roster: &mut Roster, members: u32) {
+        let who = |n: u32| RoomParticipant {
+            fingerprint: n.to_string(),
+            alias: Some(format!("member {n}")),
+            relay_label: None,
+            stream_id: None,
+        };
+        roster.list((0..members).map(who).collect(), "us", RoomTime(0));
+    }
+
+    #[tokio::test]
+    async fn logs_of_relay_members_have_the_configured_bounds() {
+        let (registry, mut sources) = sources(10);
+        let mut roster = Roster::new("us".to_owned());
+        list(&mut roster, 1);
+        sources.follow(&roster, RoomTime(0)).await;
+        let owner = Owner::Member(roster.members().next().unwrap().0.clone());
+        let packet = MediaPacket {
+            header: header(MediaType::Video, 0),
+            payload: vec![0; 20].into(),
+            quality: None,
+        };
+        assert!(sources.packet(&owner, packet, RoomTime(0)).await);
+        let room = registry.rooms().into_values().next().unwrap();
+        let mut snapshots = room.snapshots();
+        let with_track = snapshots.wait_for(|room| room.members.iter().any(|member| !member.tracks.is_empty()));
+        let snapshot = with_track.await.unwrap();
+        assert_eq!(snapshot.members[0].tracks[0].track.bounds(), &REPLAY);
+    }
+
+    #[tokio::test]
+    async fn room_keeps_place_for_our_own_members() {
+        let (registry, mut sources) = sources(5);
+        let mut roster = Roster::new("us".to_owned());
+        list(&mut roster, 40);
+        sources.follow(&roster, RoomTime(0)).await;
+        assert_eq!(sources.memberships().count(), 5);
+        assert_eq!(registry.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn streams_without_a_name_fill_no_room() {
+        let (_registry, mut sources) = sources(50);
+        let mut roster = Roster::new("us".to_owned());
+        list(&mut roster, 2);
+        for id in 0..30 {
+            for n in 0..10 {
+                roster.seen(StreamId(id), &header(MediaType::Audio, id * 1_000 + n), RoomTime(0));
+            }
+        }
+        assert!(roster.unnamed().len() > 20);
+        sources.follow(&roster, RoomTime(0)).await;
+        assert_eq!(sources.memberships().count(), MOST_UNNAMED + 2);
     }
 }

@@ -1,6 +1,6 @@
 //! What went wrong with a relay, for people.
 
-use quinn::{ConnectionError, ReadError as StreamError, ReadExactError};
+use quinn::{ConnectionError, ReadError as StreamError, ReadExactError, WriteError};
 use wzp_proto::handshake::HandshakeError;
 use wzp_proto::signal::HangupReason;
 
@@ -13,6 +13,10 @@ use crate::room::uplink::UplinkState;
 pub(super) struct Trouble {
     pub(super) state: UplinkState,
     pub(super) message: String,
+    /// Nothing came back at all, so that the first sign of life is news.
+    pub(super) silent: bool,
+    /// It will be the same for long.
+    pub(super) lasting: bool,
 }
 
 impl Trouble {
@@ -20,6 +24,23 @@ impl Trouble {
         Self {
             state,
             message: message.into(),
+            silent: false,
+            lasting: false,
+        }
+    }
+
+    fn silent(message: impl Into<String>) -> Self {
+        Self {
+            silent: true,
+            ..Self::away(message)
+        }
+    }
+
+    /// What came from the relay would go back to it.
+    pub(super) fn echo(message: impl Into<String>) -> Self {
+        Self {
+            lasting: true,
+            ..Self::refused(message)
         }
     }
 
@@ -39,9 +60,9 @@ impl Trouble {
                 Self::refused(format!("the relay refuses: {}", said(reason)))
             }
             ConnectError::Handshake(error) => Self::refused(error.to_string()),
-            ConnectError::Deadline(_) => Self::away("the relay does not answer"),
+            ConnectError::Deadline(_) => Self::silent("the relay does not answer"),
             ConnectError::Closed(error)
-            | ConnectError::Send(SendError::Connection(error))
+            | ConnectError::Send(SendError::Connection(error) | SendError::Write(WriteError::ConnectionLost(error)))
             | ConnectError::Read(ReadError::Stream(ReadExactError::ReadError(StreamError::ConnectionLost(error)))) => {
                 Self::closed_before_answer(error, has_token)
             }
@@ -56,14 +77,31 @@ impl Trouble {
                 Self::refused(format!("the relay refuses: {}", String::from_utf8_lossy(&close.reason)))
             }
             ConnectionError::ApplicationClosed(_) if has_token => Self::refused(
-                "the relay closed the connection before it answered: it refuses the token or wants none, or speaks another \
-                 version",
+                "the relay closed the connection before it answered: it refuses the token or wants none, is full, or speaks \
+                 another version",
             ),
             ConnectionError::ApplicationClosed(_) => Self::refused(
-                "the relay closed the connection before it answered: it wants a token, or speaks another version",
+                "the relay closed the connection before it answered: it wants a token, is full, or speaks another version",
             ),
             ConnectionError::ConnectionClosed(close) => Self::refused(format!("this is not a WZP relay: {close}")),
+            ConnectionError::TimedOut => Self::silent(error.to_string()),
             other => Self::away(other.to_string()),
+        }
+    }
+
+    /// The relay answered, and closed the connection before it showed us its room.
+    pub(super) fn not_let_in(error: &ConnectionError, word: Option<&HangupReason>) -> Self {
+        match (error, word) {
+            (ConnectionError::ApplicationClosed(_), Some(reason)) => {
+                Self::refused(format!("the relay refuses: {}", said(reason)))
+            }
+            (ConnectionError::ApplicationClosed(close), None) if !close.reason.is_empty() => {
+                Self::refused(format!("the relay refuses: {}", String::from_utf8_lossy(&close.reason)))
+            }
+            (ConnectionError::ApplicationClosed(_), None) => {
+                Self::refused("the relay answered and did not let us in: it is full, or refuses this room")
+            }
+            (other, _) => Self::lost(other, word),
         }
     }
 
@@ -76,7 +114,10 @@ impl Trouble {
                 String::from_utf8_lossy(&close.reason)
             )),
             (ConnectionError::ApplicationClosed(_), _) => Self::away("the relay ended the connection"),
-            (other, _) => Self::away(format!("the connection to the relay is lost: {other}")),
+            (other, _) => Self {
+                silent: matches!(other, ConnectionError::TimedOut),
+                ..Self::away(format!("the connection to the relay is lost: {other}"))
+            },
         }
     }
 }
@@ -120,9 +161,17 @@ mod tests {
     }
 
     #[test]
+    fn close_that_meets_us_while_we_write_is_a_refusal_too() {
+        let write = quinn::WriteError::ConnectionLost(closed(""));
+        let trouble = Trouble::connecting(&ConnectError::Send(SendError::Write(write)), true);
+        assert_eq!(trouble.state, UplinkState::Refused);
+    }
+
+    #[test]
     fn silence_is_not_a_refusal() {
         let trouble = Trouble::connecting(&ConnectError::Deadline(Duration::from_secs(2)), false);
         assert_eq!(trouble.state, UplinkState::Away);
+        assert!(trouble.silent);
         assert_eq!(Trouble::lost(&ConnectionError::TimedOut, None).state, UplinkState::Away);
     }
 

@@ -11,7 +11,7 @@ use wzp_gateway::uplink::alias::Renaming;
 use wzp_proto::signal::Signal;
 
 use crate::relay::{Event, Form, Options, Speaks, StandIn, Vintage};
-use crate::support::{Gateway, Heard, Member, Together, names, rules};
+use crate::support::{BACK, BUSY, Gateway, Heard, Member, Together, names, rules};
 
 fn start(change: impl FnOnce(&mut Options)) -> StandIn {
     let mut options = Options::default();
@@ -289,13 +289,12 @@ async fn killed_relay_has_our_media_again_when_it_is_back() {
         let all = Together::of(2);
         let (at_ana, at_bo) = tokio::join!(
             ana.live(&all, 440.0, true, "Bo at Ana", plenty_and_seen),
-            again.live(&all, 880.0, true, "Ana at Bo", |heard: &Heard| {
-                if heard.sound.len() == 1 && heard.pictures.is_empty() {
-                    eprintln!("media {:?} after the relay was back", back.elapsed());
-                }
-                plenty_and_seen(heard)
-            }),
+            again.live(&all, 880.0, true, "Ana at Bo", plenty_and_seen),
         );
+        for (at, heard) in [("Ana", &at_ana), ("Bo", &at_bo)] {
+            let after = heard.first.unwrap() - back;
+            assert!(after <= BACK + BUSY, "sound at {at} {after:?} after the relay was back");
+        }
         assert!(at_ana.tone(880.0) > 0.1 && at_bo.tone(440.0) > 0.1);
         let room = home.wait_room("general", "connected", |room| {
             room.uplink
@@ -324,9 +323,10 @@ async fn cameras_that_share_a_stream_id_are_two_pictures_here() {
         cy.live(&all, 660.0, true, "pictures at Cy", |heard: &Heard| {
             heard.pictures.len() >= 60
         })
-        .await
+        .await;
+        cy
     };
-    tokio::join!(
+    let (_, _, mut cy, _) = tokio::join!(
         ana.live(&all, 440.0, true, "everybody at Ana", plenty_and_seen),
         bo.live(&all, 880.0, true, "Ana at Bo", plenty_and_seen),
         late,
@@ -335,6 +335,79 @@ async fn cameras_that_share_a_stream_id_are_two_pictures_here() {
             pictures.filter(|member| sends(room, &member.name, Kind::Video)).count() == 2
         }),
     );
+    // They share it with ours, so a request may well be for ours.
+    let all = Together::of(3);
+    assert!(cy.client.sender().signal(Signal::picture_loss(0)));
+    tokio::join!(
+        ana.live(&all, 440.0, true, "the request at Ana", |heard: &Heard| heard.asked > 0),
+        bo.live(&all, 880.0, true, "the request at Bo", |heard: &Heard| heard.asked > 0),
+        cy.live(&all, 660.0, true, "Ana at Cy", plenty),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn picture_goes_up_on_stream_one_where_the_rule_says_so() {
+    for (vintage, passes) in [(Vintage::Newest, true), (Vintage::Older, false)] {
+        let relay = start(|options| options.vintage = vintage);
+        let rule = UplinkRule {
+            video_stream: 1,
+            ..rules(relay.addr).remove(0)
+        };
+        let home = Gateway::open().with_uplink(vec![rule], |_| {});
+        let mut ana = home.join("general", "Ana").await;
+        let mut bo = Member::join(relay.addr, "general", "Bo").await;
+        bo.wait_list(&["Ana via web", "Bo"]).await;
+        let all = Together::of(1);
+        let (_, at_bo) = tokio::join!(
+            ana.live(&all, 440.0, true, "", |_: &Heard| false),
+            // Older relays forward stream 0 only, and count the others.
+            bo.live(&all, 880.0, false, "Ana at Bo", |heard: &Heard| {
+                plenty(heard)
+                    && (heard.pictures.len() >= 20) == passes
+                    && (relay.counters().other_layer >= 20) != passes
+            }),
+        );
+        assert_eq!(at_bo.pictures.is_empty(), !passes);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_gateway_on_a_relay_of_apps_is_one_member() {
+    let relay = start(|_| {});
+    let homes = [Gateway::behind(relay.addr), Gateway::behind(relay.addr)];
+    let mut ana = homes[0].join("general", "Ana").await;
+    let mut cy = homes[1].join("general", "Cy").await;
+    let mut bo = Member::join(relay.addr, "general", "Bo").await;
+    ana.wait_list(&["Ana", "Bo", "Cy via web"]).await;
+    let all = Together::of(4);
+    let each = async {
+        let room = homes[0].wait_room("general", "with sound of Bo and of Cy", |room| {
+            let heard = |name| sends(room, name, Kind::Audio);
+            room.members.len() == 3 && heard("Bo") && heard("Cy via web")
+        });
+        room.await;
+        all.one_is_content();
+    };
+    tokio::join!(
+        ana.live(&all, 440.0, false, "sound at Ana", plenty),
+        cy.live(&all, 660.0, false, "sound at Cy", plenty),
+        bo.live(&all, 880.0, false, "sound at Bo", plenty),
+        each,
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_under_the_other_form_of_the_name_are_said_to_be_there() {
+    let relay = start(|_| {});
+    let home = Gateway::behind(relay.addr);
+    let _bo = Member::join(relay.addr, "a47b63f7d5b511ba5bc4089a74446906", "Bo").await;
+    let _ana = home.join("general", "Ana").await;
+    let said = |room: &Snapshot| {
+        room.uplink
+            .as_ref()
+            .is_some_and(|uplink| uplink.message.contains("\"auto\""))
+    };
+    home.wait_room("general", "with a hint", said).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -405,4 +478,42 @@ async fn hashed_names_are_dialled_where_the_rule_says_so() {
         _ => None,
     };
     assert_eq!(relay.wait("the leg", joined).await, "a47b63f7d5b511ba5bc4089a74446906");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_are_shown_one_by_one_where_the_rule_says_so() {
+    let relay = start(|_| {});
+    let rule = UplinkRule {
+        presence: true,
+        ..rules(relay.addr).remove(0)
+    };
+    let home = Gateway::open().with_uplink(vec![rule], |config| {
+        config.renaming = Renaming {
+            quiet: 300_000,
+            apart: 300_000,
+        };
+    });
+    let mut bo = Member::join(relay.addr, "general", "Bo").await;
+    let mut ana = home.join("general", "Ana").await;
+    bo.wait_list(&["Ana", "Ana via web", "Bo"]).await;
+    let bea = home.join("general", "Bea").await;
+    bo.wait_list(&["Ana", "Ana, Bea via web", "Bea", "Bo"]).await;
+    let room = home.wait_room("general", "with Bo", |room| room.members.len() >= 3);
+    let room = room.await;
+    assert_eq!(names(&room), ["Ana", "Bo", "Bea"], "nobody is here twice");
+    bea.client
+        .close(wzp_gateway::native::transport::close::NORMAL, "")
+        .await;
+    bo.wait_list(&["Ana", "Ana via web", "Bo"]).await;
+    let all = Together::of(2);
+    let (at_ana, at_bo) = tokio::join!(
+        ana.live(&all, 440.0, false, "Bo at Ana", plenty),
+        bo.live(&all, 880.0, false, "Ana at Bo", plenty),
+    );
+    assert!(at_ana.tone(880.0) > 0.1 && at_ana.tone(440.0) < 0.02);
+    assert!(at_bo.tone(440.0) > 0.1 && at_bo.tone(880.0) < 0.02);
+    ana.client
+        .close(wzp_gateway::native::transport::close::NORMAL, "")
+        .await;
+    bo.wait_list(&["Bo"]).await;
 }

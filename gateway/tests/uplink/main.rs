@@ -1,6 +1,8 @@
 //! Our leg into a room of an existing relay.
 
+mod apart;
 mod existing;
+mod faults;
 mod legs;
 #[path = "../support/member.rs"]
 mod member;

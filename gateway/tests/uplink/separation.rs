@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use wzp_gateway::media::frame::RoomTime;
+use wzp_gateway::uplink::roster::{Owner, Roster};
 use wzp_gateway::uplink::separate::{Config, Event, Placement, Separator, StreamId};
 use wzp_proto::codec::Codec;
 use wzp_proto::header::{Flags, MediaHeader, MediaType};
+use wzp_proto::signal::RoomParticipant;
 
 const SECOND: u64 = 1_000_000;
 const FIVE_MINUTES: u64 = 300 * SECOND;
@@ -260,6 +263,78 @@ fn two_natives_that_joined_two_seconds_apart_come_apart() {
         with(2_000, |t| t.delay = (60_000, 15_000.0)),
     ];
     assert_apart("two natives", &talkers);
+}
+
+/// How a leg takes what two natives send: by name. The share that goes elsewhere, also while nobody has a name yet.
+fn named(talkers: &[Talker; 2], seed: u64) -> f64 {
+    const NAMES: [&str; 2] = ["Bo", "Cy"];
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut separator = Separator::new(Config::of_leg());
+    let mut roster = Roster::new("us".to_owned());
+    let who = |name: &str| RoomParticipant {
+        fingerprint: name.to_owned(),
+        alias: Some(name.to_owned()),
+        relay_label: None,
+        stream_id: None,
+    };
+    let arrivals = arrivals(talkers, &mut rng);
+    let (mut listed, mut elsewhere, mut pulse) = (0, 0, 0);
+    for (at, sender, header) in &arrivals {
+        let now = RoomTime(*at);
+        let there = talkers.iter().filter(|talker| talker.join + 10_000 <= *at).count();
+        if listed < there {
+            listed = there;
+            let list = ["us"].into_iter().chain(NAMES.into_iter().take(there)).map(who);
+            roster.list(list.collect(), "us", now);
+            separator.expect_newcomers(roster.unheard());
+        }
+        if at / 400_000 > pulse {
+            pulse = at / 400_000;
+            let vanished = separator.expire(Duration::from_micros(*at));
+            roster.vanished(&vanished);
+            separator.expect_newcomers(roster.unheard());
+        }
+        let placed = separator.push(header, Duration::from_micros(*at));
+        match placed.event {
+            Event::Duplicate => continue,
+            Event::Restarted => roster.restarted(placed.stream),
+            _ => {}
+        }
+        if roster.seen(placed.stream, header, now) {
+            separator.expect_newcomers(roster.unheard());
+        }
+        roster.blur(placed.stream, placed.event == Event::Merged);
+        let owner = match roster.owner(placed.stream) {
+            Some(Owner::Member(key)) => key.fingerprint.as_str(),
+            _ => "",
+        };
+        elsewhere += usize::from(owner != NAMES[*sender]);
+    }
+    elsewhere as f64 / arrivals.len() as f64
+}
+
+#[test]
+fn two_natives_have_their_own_names_as_a_leg_gives_them() {
+    let bad = |t: &mut Talker| t.delay = (80_000, 40_000.0);
+    let pausing = |t: &mut Talker| t.pauses = Some((4.0, 3.0, Silence::Sent));
+    let cases: [[Talker; 2]; 3] = [
+        [
+            with(50, |t| t.drift_ppm = 100),
+            with(2_050, |t| t.delay = (60_000, 15_000.0)),
+        ],
+        [with(50, bad), with(2_050, bad)],
+        [with(50, pausing), with(2_050, pausing)],
+    ];
+    for (n, talkers) in cases.iter().enumerate() {
+        for seed in 0..5 {
+            let share = named(talkers, seed);
+            println!(
+                "case {n}, seed {seed}: {:.3} % went to another name or none",
+                share * 100.0
+            );
+            assert!(share < 0.01, "case {n}, seed {seed}: {share}");
+        }
+    }
 }
 
 #[test]

@@ -131,6 +131,29 @@ fn video_goes_by_stream_id_even_when_old_keyframes_come_in_between() {
 }
 
 #[test]
+fn picture_that_flows_lives_on_when_an_old_keyframe_comes_after_it() {
+    let idle = Duration::from_secs(10);
+    let mut separator = Separator::new(Config {
+        idle,
+        ..Config::default()
+    });
+    let live = |n: u32| picture(7, 5_000 + n, 160_000 + n * 20);
+    let begun = push_all(&mut separator, 0, (0..10).map(live));
+    let replayed = push_all(&mut separator, 200, [picture(7, 40, 1_300), picture(7, 41, 1_300)]);
+    assert!(replayed.iter().all(|placed| placed.stream == begun[0].stream));
+    for second in 0..30 {
+        let from = 10 + second * 50;
+        let placed = push_all(&mut separator, u64::from(from) * 20, (from..from + 50).map(live));
+        assert!(placed.iter().all(|placed| *placed
+            == Placement {
+                stream: begun[0].stream,
+                event: Event::Continued
+            }));
+        assert_eq!(separator.expire(Duration::from_millis(u64::from(from + 50) * 20)), []);
+    }
+}
+
+#[test]
 fn sessions_of_trunk_frames_tell_even_twins_apart() {
     let mut separator = Separator::new(Config::default());
     for n in 0..200 {

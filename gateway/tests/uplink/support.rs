@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
@@ -30,6 +30,10 @@ use crate::tone::{Tone, amplitude};
 
 /// Long enough for a loaded machine, short enough to fail.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+/// A relay that comes back in the middle of a call has media again within this, …
+pub const BACK: Duration = Duration::from_secs(3);
+/// … and a machine that is busy with other tests takes this much longer.
+pub const BUSY: Duration = Duration::from_millis(1_500);
 
 /// A gateway's native door and its rooms; with rules, also its uplinks. Ends when dropped.
 pub struct Gateway {
@@ -151,6 +155,18 @@ impl Drop for Gateway {
     }
 }
 
+/// Waits for what nothing tells of.
+pub async fn until(what: &str, is: impl Fn() -> bool) {
+    let waiting = async {
+        while !is() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(DEADLINE, waiting)
+        .await
+        .unwrap_or_else(|_| panic!("{what} did not come to be"));
+}
+
 pub fn rules(relay: SocketAddr) -> Vec<UplinkRule> {
     vec![UplinkRule::for_all(relay.to_string()).checked().unwrap()]
 }
@@ -179,6 +195,8 @@ impl Together {
 /// What a member saw and heard for a while.
 #[derive(Debug, Default)]
 pub struct Heard {
+    /// When the first sound came.
+    pub first: Option<Instant>,
     pub sound: Vec<MediaPacket>,
     pub pictures: Vec<MediaPacket>,
     pub asked: usize,
@@ -215,7 +233,12 @@ impl Member {
     }
 
     pub async fn join_with_token(relay: SocketAddr, room: &str, alias: &str, token: Option<&str>) -> Self {
-        let joining = crate::member::Member::join(relay, room, alias, rand::random(), token);
+        Self::join_as(relay, room, alias, rand::random(), token).await
+    }
+
+    /// With an identity that may have joined before.
+    pub async fn join_as(relay: SocketAddr, room: &str, alias: &str, seed: [u8; 32], token: Option<&str>) -> Self {
+        let joining = crate::member::Member::join(relay, room, alias, seed, token);
         Self {
             client: joining.await.unwrap().client,
             tone: Tone::new(0.0),
@@ -287,7 +310,10 @@ impl Member {
                         }
                     }
                     event = self.client.next() => match event {
-                        Event::Packet(packet) if packet.header.media_type == MediaType::Audio => heard.sound.push(packet),
+                        Event::Packet(packet) if packet.header.media_type == MediaType::Audio => {
+                            heard.first.get_or_insert_with(Instant::now);
+                            heard.sound.push(packet);
+                        }
                         Event::Packet(packet) => heard.pictures.push(packet),
                         Event::Signal(Signal::PictureLossIndication { .. }) => {
                             heard.asked += 1;
@@ -333,6 +359,10 @@ impl Member {
         }
         self.video_seq += parts.len() as u32;
     }
+}
+
+pub fn sound_header(seq: u32, timestamp: u32) -> MediaHeader {
+    header(MediaType::Audio, seq, timestamp)
 }
 
 fn header(media_type: MediaType, seq: u32, timestamp: u32) -> MediaHeader {

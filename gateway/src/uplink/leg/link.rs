@@ -7,13 +7,14 @@ use quinn::Connection;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
+use wzp_proto::header::MediaType;
 use wzp_proto::packet::MediaPacket;
 use wzp_proto::signal::{HangupReason, Signal};
 
-use super::{DialledName, Leg, Over, Watch, after};
+use super::{DialledName, Joined, Leg, Over, Watch, after};
 use crate::config::uplink::Names;
 use crate::media::frame::RoomTime;
-use crate::native::client::{Client, Event};
+use crate::native::client::Event;
 use crate::native::egress::Egress;
 use crate::native::transport::close;
 use crate::native::view::View;
@@ -27,13 +28,14 @@ use crate::uplink::trouble::Trouble;
 const PULSE: Duration = Duration::from_millis(400);
 /// A leg that is alone looks after this whether the others are in the room of the name's other form, µs …
 const LOOK_FIRST: u64 = 1_500_000;
-/// … and again so often, µs.
+/// … and again so often, µs, …
 const LOOK_AGAIN: u64 = 15_000_000;
+/// … or so often, if it is only to be said.
+const LOOK_SELDOM: u64 = 60_000_000;
+/// What is said when all is well.
+const WELL: &str = "in the relay's room";
 /// A connection that has stood for this long was a good one, µs.
 const STEADY: u64 = 10_000_000;
-/// A sender that is silent for this long is gone. Apps send without pause, also when muted.
-const IDLE: Duration = Duration::from_secs(10);
-
 /// Why the relay is dialled while the connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Redial {
@@ -43,11 +45,11 @@ enum Redial {
     Stalled,
 }
 
-type Redialled = (Redial, DialledName, String, Result<Client, Trouble>);
+type Redialled = (Redial, DialledName, String, Result<Joined, Trouble>);
 
 /// What belongs to one connection, and to those that take its place without anybody noticing.
 struct Link {
-    client: Client,
+    joined: Joined,
     dialled: Option<DialledName>,
     egress: Egress,
     separator: Separator,
@@ -56,10 +58,14 @@ struct Link {
     word: Option<HangupReason>,
     redialling: JoinSet<Redialled>,
     redial_at: RoomTime,
+    /// Waits before a relay that stalls is dialled once more.
+    resting: JoinSet<()>,
     closing: JoinSet<()>,
     /// Looks whether somebody is in the room of the name's other form.
     looking: JoinSet<bool>,
     look_at: RoomTime,
+    /// Somebody is there.
+    others_elsewhere: bool,
     /// UDP datagrams received at the last pulse, and when there last was a new one.
     received: (u64, RoomTime),
     since: RoomTime,
@@ -67,45 +73,59 @@ struct Link {
 
 impl Link {
     fn connection(&self) -> Connection {
-        self.client.connection().clone()
+        self.joined.client.connection().clone()
     }
 }
 
 impl Leg {
     /// Carries media until the connection is lost, or the leg is not wanted any more.
-    pub(super) async fn converse(&mut self, client: Client, watch: &mut Watch) -> Result<Trouble, Over> {
+    pub(super) async fn converse(&mut self, joined: Joined, watch: &mut Watch) -> Result<Trouble, Over> {
+        if let Some(trouble) = watch.echo(joined.list()) {
+            joined.client.close(close::NORMAL, "normal close").await;
+            return Ok(trouble);
+        }
         let now = self.room.now();
         let waker = Arc::new(Notify::new());
         // High, and far from every app's own counters, which begin at 0.
         let first_seqs = rand::random::<[u32; 2]>().map(|seq| seq | 1 << 31);
         let view = View::of_local_members(self.target.rule.video_stream, first_seqs);
-        let mut egress = Egress::new(view, waker.clone(), self.shared.counters.clone(), now);
+        let mut egress = Egress::new(view, waker.clone(), self.counters.media.clone(), now);
         egress.listen(self.room.listen_local(&waker));
         let mut link = Link {
-            client,
+            joined,
             dialled: self.dialled_name().ok(),
             egress,
-            separator: separator(),
+            separator: Separator::new(separate::Config::of_leg()),
             legibility: Legibility::default(),
             word: None,
             redialling: JoinSet::new(),
             redial_at: now,
+            resting: JoinSet::new(),
             closing: JoinSet::new(),
             looking: JoinSet::new(),
             look_at: now.plus(LOOK_FIRST),
+            others_elsewhere: false,
             received: (0, now),
             since: now,
         };
         self.roster.reconnected();
-        self.say(UplinkState::Connected, "in the relay's room").await;
+        self.let_in();
+        self.say(UplinkState::Connected, WELL).await;
         let over = self.exchange(&mut link, &waker, watch).await;
         link.redialling.abort_all();
         if over.is_err() {
-            link.client.close(close::NORMAL, "normal close").await;
+            link.joined.client.close(close::NORMAL, "normal close").await;
         }
         // Connections that were replaced have said goodbye; each waits a second at most.
         while link.closing.join_next().await.is_some() {}
         over
+    }
+
+    fn let_in(&mut self) {
+        self.counters.legs.connected.one();
+        if std::mem::replace(&mut self.was_in, true) {
+            self.counters.legs.reconnected.one();
+        }
     }
 
     async fn exchange(&mut self, link: &mut Link, waker: &Notify, watch: &mut Watch) -> Result<Trouble, Over> {
@@ -119,11 +139,14 @@ impl Leg {
             let wake = wake.map(|due| Duration::from_micros(due.since(now)));
             let mut pump = true;
             tokio::select! {
-                event = link.client.next() => {
+                event = link.joined.next() => {
                     pump = false;
-                    if let Some(trouble) = self.take(event, link).await
-                        && !self.renewed(link, watch).await?
+                    if let Some(trouble) = self.take(event, link, watch).await
+                        && (trouble.lasting || !self.renewed(link, watch).await?)
                     {
+                        if trouble.lasting {
+                            link.connection().close(close::NORMAL, b"normal close");
+                        }
                         return Ok(trouble);
                     }
                 }
@@ -131,18 +154,24 @@ impl Leg {
                 () = after(wake), if wake.is_some() => {}
                 owner = self.sources.keyframe_wanted() => {
                     if let Some(stream_id) = self.roster.video_of(&owner) {
-                        self.shared.counters.pli_out.one();
-                        link.client.sender().signal(Signal::picture_loss(stream_id));
+                        self.counters.media.pli_out.one();
+                        link.joined.client.sender().signal(Signal::picture_loss(stream_id));
                     }
                 }
                 _ = pulse.tick() => self.pulse(link).await,
                 Some(redialled) = link.redialling.join_next(), if !link.redialling.is_empty() => {
-                    if let Ok(redialled) = redialled {
-                        self.redialled(redialled, link);
+                    if let Ok(redialled) = redialled && self.redialled(redialled, link) {
+                        self.follow_room(link, watch);
+                    }
+                }
+                Some(rested) = link.resting.join_next(), if !link.resting.is_empty() => {
+                    if rested.is_ok() {
+                        self.redial(Redial::Stalled, link, now);
                     }
                 }
                 Some(somebody) = link.looking.join_next(), if !link.looking.is_empty() => {
-                    if somebody.unwrap_or(false) && self.is_alone() {
+                    link.others_elsewhere = somebody.unwrap_or(false) && self.is_alone();
+                    if link.others_elsewhere && self.target.rule.names == Names::Auto {
                         self.hashed = !self.hashed;
                     }
                 }
@@ -150,9 +179,9 @@ impl Leg {
                     if let Some(over) = over {
                         return Err(over);
                     }
-                    if watch.has_own_leg() {
-                        let message = "the relay is this gateway itself; name another one";
-                        return Ok(Trouble::new(UplinkState::Refused, message));
+                    if let Some(trouble) = watch.echo(&[]) {
+                        link.connection().close(close::NORMAL, b"normal close");
+                        return Ok(trouble);
                     }
                     self.follow_room(link, watch);
                 }
@@ -170,17 +199,23 @@ impl Leg {
         link.egress.set_room(&snapshot);
         let called = self.called(watch);
         self.alias.want(called, self.room.now());
+        if let (true, Some(room)) = (self.target.rule.presence, &link.dialled) {
+            let shown = self.presence.follow(&self.target, room, &watch.members());
+            shown
+                .into_iter()
+                .for_each(|fingerprint| self.roster.add_own(fingerprint));
+        }
     }
 
     fn pump(&mut self, link: &mut Link, now: RoomTime) {
-        link.egress.pump(link.client.connection(), now);
+        link.egress.pump(link.joined.client.connection(), now);
         for request in link.egress.requests() {
             request.forward(&self.room, self.sources.memberships());
         }
     }
 
     /// Acts on what came; says what is wrong if it is over.
-    async fn take(&mut self, event: Event, link: &mut Link) -> Option<Trouble> {
+    async fn take(&mut self, event: Event, link: &mut Link, watch: &Watch) -> Option<Trouble> {
         let now = self.room.now();
         match event {
             Event::Packet(packet) => self.receive(packet, None, link, now).await,
@@ -188,15 +223,15 @@ impl Leg {
                 for entry in entries {
                     match MediaPacket::decode(entry.packet) {
                         Ok(packet) => self.receive(packet, Some(entry.session_id), link, now).await,
-                        Err(_) => self.shared.counters.malformed_in.one(),
+                        Err(_) => self.counters.media.malformed_in.one(),
                     }
                 }
             }
             Event::BadPacket(error) => {
-                self.shared.counters.malformed_in.one();
+                self.counters.media.malformed_in.one();
                 link.legibility.bad(&error);
             }
-            Event::Signal(signal) => self.hear(signal, link, now).await,
+            Event::Signal(signal) => return self.hear(signal, link, watch, now).await,
             Event::BadSignal(error) => tracing::debug!(%error, "a signal of the relay was skipped"),
             Event::Closed(error) => return Some(Trouble::lost(&error, link.word.as_ref())),
         }
@@ -205,10 +240,15 @@ impl Leg {
 
     /// Takes a packet; `session` is its sender's at the relay, if the relay says it.
     async fn receive(&mut self, packet: MediaPacket, session: Option<[u8; 2]>, link: &mut Link, now: RoomTime) {
-        self.shared.counters.datagrams_in.one();
-        link.legibility.packet(&packet);
-        if link.legibility.verdict() == Verdict::Sealed {
-            return;
+        self.counters.media.datagrams_in.one();
+        let header = &packet.header;
+        let fits = match header.media_type {
+            MediaType::Audio => !header.codec.is_video(),
+            MediaType::Video => header.codec.is_video(),
+            _ => false,
+        };
+        if !fits {
+            return self.counters.legs.unplayable_in.one();
         }
         let at = Duration::from_micros(now.0);
         let placed = match session {
@@ -216,23 +256,36 @@ impl Leg {
             None => link.separator.push(&packet.header, at),
         };
         match placed.event {
-            separate::Event::Duplicate => return,
+            separate::Event::Duplicate => return self.counters.legs.duplicates_in.one(),
             separate::Event::Restarted => self.roster.restarted(placed.stream),
-            _ => {}
+            separate::Event::Merged => self.counters.legs.merged_in.one(),
+            separate::Event::Continued | separate::Event::New => {}
         }
-        if self.roster.seen(placed.stream, &packet.header, now) {
+        if !link.legibility.packet(placed.stream, &packet) {
+            return self.counters.legs.unplayable_in.one();
+        }
+        let mut changed = self.roster.seen(placed.stream, &packet.header, now);
+        changed |= self.roster.blur(placed.stream, placed.event == separate::Event::Merged);
+        if changed {
             link.separator.expect_newcomers(self.roster.unheard());
             self.sources.follow(&self.roster, now).await;
         }
-        if let Some(owner) = self.roster.owner(placed.stream) {
-            self.sources.packet(owner, packet, now).await;
+        let taken = match self.roster.owner(placed.stream) {
+            Some(owner) => self.sources.packet(owner, packet, now).await,
+            None => false,
+        };
+        if !taken {
+            self.counters.legs.nobodys_in.one();
         }
     }
 
-    async fn hear(&mut self, signal: Signal, link: &mut Link, now: RoomTime) {
-        self.shared.counters.signals_in.one();
+    async fn hear(&mut self, signal: Signal, link: &mut Link, watch: &Watch, now: RoomTime) -> Option<Trouble> {
+        self.counters.media.signals_in.one();
         match signal {
             Signal::RoomUpdate { participants, .. } => {
+                if let Some(trouble) = watch.echo(&participants) {
+                    return Some(trouble);
+                }
                 let newcomer = self.roster.list(participants, self.alias.shown(), now);
                 link.separator.expect_newcomers(self.roster.unheard());
                 self.sources.follow(&self.roster, now).await;
@@ -242,17 +295,23 @@ impl Leg {
                 }
             }
             Signal::PictureLossIndication { stream_id, .. } => {
-                self.shared.counters.pli_in.one();
+                self.counters.media.pli_in.one();
                 // Relays hand such requests to everybody; what names somebody else's picture is not for us.
-                if !self.roster.has_video(stream_id, now) {
-                    let rtt = link.client.connection().rtt().as_micros() as u64;
+                // Older relays leave stream ids as they are, so that others may send under ours.
+                if stream_id == self.target.rule.video_stream || !self.roster.has_video(stream_id, now) {
+                    let rtt = link.connection().rtt().as_micros() as u64;
                     let since = RoomTime(now.0.saturating_sub(rtt));
                     self.want_keyframe(link, since, Reason::Viewer);
                 }
             }
+            Signal::Nack { seqs, .. } => {
+                self.counters.media.nacks_in.one();
+                link.egress.answer(&seqs, link.joined.client.connection(), now);
+            }
             Signal::Hangup { reason, .. } => link.word = Some(reason),
             _ => {}
         }
+        None
     }
 
     /// Asks whose picture goes up for a keyframe; how often, its keyframe owner decides.
@@ -268,6 +327,7 @@ impl Leg {
         let vanished = link.separator.expire(Duration::from_micros(now.0));
         if !vanished.is_empty() {
             self.roster.vanished(&vanished);
+            link.legibility.vanished(&vanished);
             link.separator.expect_newcomers(self.roster.unheard());
             self.sources.follow(&self.roster, now).await;
         }
@@ -281,8 +341,20 @@ impl Leg {
                 .await;
             self.redial(Redial::Stalled, link, now);
         } else {
+            link.resting.abort_all();
             match link.legibility.verdict() {
-                Verdict::Legible => self.say(UplinkState::Connected, "in the relay's room").await,
+                Verdict::Legible if link.others_elsewhere && self.is_alone() => {
+                    let form = if self.hashed {
+                        "as it is written"
+                    } else {
+                        "in its hash form"
+                    };
+                    let message = format!(
+                        "{WELL}, where nobody is; somebody is in the one whose name is dialled {form}: set names = \"auto\""
+                    );
+                    self.say(UplinkState::Connected, &message).await;
+                }
+                Verdict::Legible => self.say(UplinkState::Connected, WELL).await,
                 Verdict::Sealed => {
                     let message = "the relay's members encrypt their media end to end, so it cannot be played here";
                     self.say(UplinkState::Unreadable, message).await;
@@ -294,10 +366,9 @@ impl Leg {
             }
             if now.since(link.since) >= STEADY {
                 self.backoff.reset();
-                self.good_at = Some(now);
             }
         }
-        if self.target.rule.names == Names::Auto && self.is_alone() && !silent {
+        if self.is_alone() && !silent {
             self.look(link, now);
         }
         let renamed = self.alias.due().is_some_and(|due| due <= now);
@@ -315,8 +386,9 @@ impl Leg {
         let (Ok(here), Ok(there)) = (self.dialled_name(), self.name_in_form(!self.hashed)) else {
             return;
         };
+        let auto = self.target.rule.names == Names::Auto;
         if here != there && now >= link.look_at && link.looking.is_empty() {
-            link.look_at = now.plus(LOOK_AGAIN);
+            link.look_at = now.plus(if auto { LOOK_AGAIN } else { LOOK_SELDOM });
             let called = self.alias.shown().to_owned();
             link.looking.spawn(self.target.clone().has_somebody(there, called));
         }
@@ -324,7 +396,7 @@ impl Leg {
 
     /// Begins to join anew while the connection stands.
     fn redial(&mut self, why: Redial, link: &mut Link, now: RoomTime) {
-        if !link.redialling.is_empty() || now < link.redial_at {
+        if !link.redialling.is_empty() || !link.resting.is_empty() || now < link.redial_at {
             return;
         }
         let (Ok(name), called) = (self.dialled_name(), self.alias.wanted().to_owned()) else {
@@ -333,6 +405,7 @@ impl Leg {
         let target = self.target.clone();
         let attempt = self.attempts;
         self.attempts += 1;
+        self.counters.legs.attempts.one();
         link.redialling.spawn(async move {
             let dialled = target.dial(name.clone(), called.clone(), attempt).await;
             (why, name, called, dialled)
@@ -351,24 +424,30 @@ impl Leg {
     /// Takes the new connection in place of the old one, if it stands.
     fn redialled(&mut self, (why, name, called, dialled): Redialled, link: &mut Link) -> bool {
         let now = self.room.now();
-        let client = match dialled {
-            Ok(client) => client,
+        let joined = match dialled {
+            Ok(joined) => joined,
             Err(trouble) => {
-                let wait = self.wait(trouble.state);
-                link.redial_at = now.plus(wait.as_micros() as u64);
+                let wait = self.wait(&trouble);
+                match why {
+                    Redial::Rename => link.redial_at = now.plus(wait.as_micros() as u64),
+                    Redial::Stalled => {
+                        link.resting.spawn(self.rest(wait, &trouble));
+                    }
+                }
                 tracing::debug!(room = %self.room.display(), ?why, trouble.message, ?wait, "an uplink was not renewed");
                 return false;
             }
         };
-        let before = std::mem::replace(&mut link.client, client);
-        link.closing.spawn(before.close(close::NORMAL, "normal close"));
+        let before = std::mem::replace(&mut link.joined, joined);
+        link.closing.spawn(before.client.close(close::NORMAL, "normal close"));
+        self.let_in();
         link.received = (0, now);
         link.since = now;
         link.word = None;
         if why == Redial::Stalled || link.dialled.as_ref() != Some(&name) {
             // Whoever was heard before has begun anew as well, or is not in this room.
             self.roster.reconnected();
-            link.separator = separator();
+            link.separator = Separator::new(separate::Config::of_leg());
         }
         link.dialled = Some(name);
         self.alias.joined(called, now);
@@ -376,11 +455,4 @@ impl Leg {
         self.want_keyframe(link, now, Reason::Join);
         true
     }
-}
-
-fn separator() -> Separator {
-    Separator::new(separate::Config {
-        idle: IDLE,
-        ..separate::Config::default()
-    })
 }

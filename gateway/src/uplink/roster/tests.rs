@@ -160,6 +160,172 @@ fn mix_of_a_gateway_is_called_by_all_it_may_be() {
 }
 
 #[test]
+fn keyframe_of_one_who_left_takes_over_nobodys_picture() {
+    let mut roster = Roster::new(OWN.to_owned());
+    roster.list(vec![who("bo", "Bo"), who(OWN, "us")], "us", ms(0));
+    hear(&mut roster, 1, Kind::Video, 7, 0, 100);
+    assert_eq!(name_of(&roster, 1), "Bo");
+    // The relay's memory of Cy: many fragments, one time.
+    for n in 0..20 {
+        roster.seen(StreamId(2), &header(Kind::Video, 2, n, 5_000), ms(200));
+    }
+    assert_eq!(name_of(&roster, 2), "nobody");
+    roster.list(vec![who("bo", "Bo"), who(OWN, "us"), who("di", "Di")], "us", ms(300));
+    roster.list(vec![who("bo", "Bo"), who(OWN, "us")], "us", ms(400));
+    assert_eq!(
+        (name_of(&roster, 1), name_of(&roster, 2)),
+        ("Bo".into(), "nobody".into())
+    );
+}
+
+#[test]
+fn stream_that_goes_on_is_the_only_members_and_not_the_newest() {
+    let mut roster = Roster::new(OWN.to_owned());
+    let (bo, cy) = (who("bo", "Bo"), who("cy", "Cy"));
+    roster.list(vec![bo.clone(), cy, who(OWN, "us")], "us", ms(0));
+    hear(&mut roster, 1, Kind::Audio, 0, -4_000, 100);
+    hear(&mut roster, 2, Kind::Audio, 0, -4_050, 100);
+    roster.seen(StreamId(1), &header(Kind::Audio, 1, 200, 8_000), ms(4_100));
+    roster.list(vec![bo, who(OWN, "us")], "us", ms(4_200));
+    assert_eq!(name_of(&roster, 1), "Bo");
+}
+
+#[test]
+fn one_who_joins_again_has_new_streams_and_wants_a_picture() {
+    let mut roster = Roster::new(OWN.to_owned());
+    let (us, bo, cy) = (who(OWN, "us"), who("bo", "Bo"), who("cy", "Cy"));
+    let list = |roster: &mut Roster, whos: [&RoomParticipant; 3], at| {
+        let whos = whos.into_iter().cloned().collect();
+        roster.list(whos, "us", ms(at))
+    };
+    assert!(list(&mut roster, [&us, &bo, &cy], 0));
+    hear(&mut roster, 1, Kind::Audio, 0, -90_000, 100);
+    hear(&mut roster, 2, Kind::Audio, 0, -50_000, 100);
+    hear(&mut roster, 3, Kind::Video, 0, -90_000, 100);
+    assert_eq!(
+        [1, 2, 3].map(|id| name_of(&roster, id)),
+        ["Bo", "Cy", "Bo"].map(String::from)
+    );
+    // He stands at the end now.
+    assert!(list(&mut roster, [&us, &cy, &bo], 20_000));
+    assert_eq!(
+        [1, 2, 3].map(|id| name_of(&roster, id)),
+        ["nobody", "Cy", "nobody"].map(String::from)
+    );
+    hear(&mut roster, 4, Kind::Audio, 0, 20_100, 20_200);
+    assert_eq!(name_of(&roster, 4), "Bo");
+    // Once more, and the list is the same.
+    assert!(list(&mut roster, [&us, &cy, &bo], 30_000));
+    assert_eq!(
+        (name_of(&roster, 2), name_of(&roster, 4)),
+        ("Cy".into(), "nobody".into())
+    );
+    // We ourselves were named anew: nobody else has done anything.
+    hear(&mut roster, 5, Kind::Audio, 0, 30_100, 30_200);
+    list(&mut roster, [&cy, &bo, &us], 40_000);
+    list(&mut roster, [&cy, &bo, &us], 41_000);
+    assert_eq!((name_of(&roster, 2), name_of(&roster, 5)), ("Cy".into(), "Bo".into()));
+    assert!(
+        !roster.list(vec![cy, us], "us", ms(50_000)),
+        "somebody left: nobody wants a picture"
+    );
+}
+
+#[test]
+fn sound_and_picture_of_one_without_a_name_are_one() {
+    let mut roster = Roster::new(OWN.to_owned());
+    roster.list(vec![who("bo", "Bo"), who("cy", "Cy"), who(OWN, "us")], "us", ms(0));
+    hear(&mut roster, 1, Kind::Video, 0, -3_950, 100);
+    hear(&mut roster, 2, Kind::Audio, 0, -4_000, 100);
+    assert_eq!(
+        (name_of(&roster, 1), name_of(&roster, 2)),
+        ("native 1".into(), "native 1".into())
+    );
+    assert_eq!(roster.unnamed().len(), 1);
+    // Two pictures near one sound: it is not clear whose is whose.
+    let mut roster = Roster::new(OWN.to_owned());
+    roster.list(vec![who("bo", "Bo"), who("cy", "Cy"), who(OWN, "us")], "us", ms(0));
+    hear(&mut roster, 1, Kind::Video, 0, -3_950, 100);
+    hear(&mut roster, 3, Kind::Video, 0, -4_100, 100);
+    hear(&mut roster, 2, Kind::Audio, 0, -4_000, 100);
+    assert_eq!(roster.unnamed().len(), 3);
+}
+
+#[test]
+fn stream_that_may_be_of_several_is_called_by_all_of_them() {
+    let mut roster = Roster::new(OWN.to_owned());
+    let (bo, cy, di) = (who("bo", "Bo"), who("cy", "Cy"), who("di", "Di"));
+    roster.list(vec![bo.clone(), who(OWN, "us")], "us", ms(0));
+    hear(&mut roster, 1, Kind::Audio, 0, -9_000, 100);
+    assert!((0..200).all(|_| name_of(&roster, 1) == "Bo" && !roster.blur(StreamId(1), false)));
+    roster.list(vec![bo, who(OWN, "us"), cy, di], "us", ms(5_000));
+    assert_eq!(name_of(&roster, 1), "Bo");
+    let blurs: Vec<_> = (0..200).map(|_| roster.blur(StreamId(1), true)).collect();
+    assert_eq!(blurs.iter().filter(|changed| **changed).count(), 1);
+    assert_eq!(name_of(&roster, 1), "Bo + Cy + Di");
+}
+
+#[test]
+fn gateway_among_apps_is_one_member() {
+    let mut roster = Roster::new(OWN.to_owned());
+    let list = vec![who("bo", "Bo"), who("leg", "Cy, Di via web"), who(OWN, "us")];
+    roster.list(list, "us", ms(0));
+    hear(&mut roster, 1, Kind::Audio, 1 << 31, 77_000, 100);
+    assert_eq!(
+        name_of(&roster, 1),
+        "Bo + Cy, Di via web",
+        "the relay may be a gateway that mixes"
+    );
+    hear(&mut roster, 2, Kind::Audio, 900, -4_000, 200);
+    assert_eq!(
+        (name_of(&roster, 1), name_of(&roster, 2)),
+        ("Cy, Di via web".into(), "Bo".into())
+    );
+}
+
+#[test]
+fn members_on_other_relays_stay_as_long_as_they_are_heard() {
+    let mut roster = Roster::new(OWN.to_owned());
+    let far = |fingerprint: &str, alias: &str| RoomParticipant {
+        relay_label: Some("far".to_owned()),
+        ..who(fingerprint, alias)
+    };
+    let (us, bo) = (who(OWN, "us"), who("bo", "Bo"));
+    roster.list(vec![us.clone(), bo, far("cy", "Cy")], "us", ms(0));
+    hear(&mut roster, 1, Kind::Audio, 0, -90_000, 100);
+    roster.list(vec![us.clone(), far("cy", "Cy")], "us", ms(1_000));
+    assert_eq!(name_of(&roster, 1), "Cy");
+    // Somebody else left, of whom nothing was heard, and the relay leaves out all that are elsewhere.
+    roster.list(vec![us], "us", ms(2_000));
+    assert_eq!(name_of(&roster, 1), "Cy");
+    roster.vanished(&[StreamId(1)]);
+    assert_eq!(roster.members().count(), 0);
+}
+
+#[test]
+fn relay_that_says_whose_streams_are_whose_is_believed() {
+    let mut roster = Roster::new(OWN.to_owned());
+    let of = |fingerprint: &str, alias: &str, stream_id| RoomParticipant {
+        stream_id: Some(stream_id),
+        ..who(fingerprint, alias)
+    };
+    roster.list(vec![of("bo", "Bo", 4), of("cy", "Cy", 2), who(OWN, "us")], "us", ms(0));
+    for (id, kind) in [(1, Kind::Audio), (2, Kind::Audio), (3, Kind::Video), (4, Kind::Audio)] {
+        for n in 0..PACKETS {
+            let stream_id = [4, 2, 4, 9][id as usize - 1];
+            roster.seen(StreamId(id), &header(kind, stream_id, n, n * 20), ms(100));
+        }
+    }
+    let names = [1, 2, 3, 4].map(|id| name_of(&roster, id));
+    assert_eq!(names, ["Bo", "Cy", "Bo", "nobody"].map(String::from));
+    assert!(roster.unnamed().is_empty());
+    let repeated = [of("bo", "Bo", 4), of("cy", "Cy", 2)];
+    roster.list(repeated.to_vec(), "us", ms(200));
+    roster.list(repeated.to_vec(), "us", ms(300));
+    assert_eq!(name_of(&roster, 2), "Cy");
+}
+
+#[test]
 fn list_and_names_are_bounded() {
     let mut roster = Roster::new(OWN.to_owned());
     let crowd = (0..1000).map(|n| who(&n.to_string(), &"x".repeat(300))).collect();

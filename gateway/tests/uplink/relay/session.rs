@@ -94,7 +94,11 @@ async fn member(connection: &Connection, room: &str, relay: &Arc<Relay>) -> Resu
             });
         }
     };
-    send(journal, connection, &accepted.answer).await;
+    if relay.options.answer_arrives {
+        signals::deliver(connection, &accepted.answer, Duration::from_secs(2)).await;
+    } else {
+        send(journal, connection, &accepted.answer).await;
+    }
     let sealed = relay.options.form == Form::Sealed;
     let entry = Entry {
         connection: connection.clone(),

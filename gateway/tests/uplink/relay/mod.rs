@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use quinn::{Endpoint, EndpointConfig};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -47,6 +48,8 @@ pub struct Options {
     pub link: Link,
     /// Most members in all rooms.
     pub sessions: usize,
+    /// Its answer arrives before it closes on somebody who finds no place; else the close mostly overtakes it.
+    pub answer_arrives: bool,
 }
 
 impl Default for Options {
@@ -58,6 +61,7 @@ impl Default for Options {
             vintage: Vintage::Newest,
             link: Link::default(),
             sessions: 100,
+            answer_arrives: false,
         }
     }
 }
@@ -98,21 +102,41 @@ pub enum Vintage {
 pub enum Event {
     /// Somebody is in a room.
     Joined {
+        /// Its number.
         id: u64,
+        /// The server name as it came.
         room: String,
+        /// As it calls itself.
         alias: Option<String>,
+        /// Its own, or its account's.
         fingerprint: String,
     },
-    /// Somebody is gone. The code is the one it closed with; none if it did not close.
-    Left { id: u64, code: Option<u64> },
+    /// Somebody is gone.
+    Left {
+        /// Its number.
+        id: u64,
+        /// What it closed with; none if it did not close.
+        code: Option<u64>,
+    },
     /// The same fingerprint joined again.
-    Evicted { id: u64 },
+    Evicted {
+        /// The earlier one's number.
+        id: u64,
+    },
     /// Somebody was not let in.
     Refused(Refusal),
     /// A member sent a signal; what the relay does with it is another matter.
-    Signal { id: u64, signal: Signal },
+    Signal {
+        /// The member's number.
+        id: u64,
+        /// What it sent.
+        signal: Signal,
+    },
     /// A member sent what the relay cannot read, and was thrown out.
-    BadSignal { id: u64 },
+    BadSignal {
+        /// The member's number.
+        id: u64,
+    },
 }
 
 /// Why somebody was not let in.
@@ -314,6 +338,32 @@ impl StandIn {
         let connections = life.relay.rooms().connections(room);
         let directive = Signal::quality_directive(profile, Some("weakest link".to_owned()));
         session::broadcast(&life.relay.journal, &connections, &directive).await;
+    }
+
+    /// Writes bytes on a stream to everybody in a room, and ends it, or leaves it open for ever.
+    pub async fn write(&self, room: &str, bytes: &[u8], ends: bool) {
+        let life = self.life.as_ref().expect("alive");
+        let connections = life.relay.rooms().connections(room);
+        for connection in connections {
+            let (mut stream, _) = connection.open_bi().await.unwrap();
+            stream.write_all(bytes).await.unwrap();
+            if ends {
+                stream.finish().unwrap();
+            } else {
+                life.runtime.spawn(async move {
+                    let _open = stream;
+                    std::future::pending::<()>().await;
+                });
+            }
+        }
+    }
+
+    /// Sends a datagram to everybody in a room.
+    pub fn throw(&self, room: &str, datagram: &Bytes) {
+        let life = self.life.as_ref().expect("alive");
+        for connection in life.relay.rooms().connections(room) {
+            connection.send_datagram(datagram.clone()).unwrap();
+        }
     }
 
     /// All that was counted so far.
