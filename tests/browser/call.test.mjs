@@ -45,7 +45,7 @@ for (const transport of ['websocket', 'webrtc']) describe(`a call over ${transpo
     await until(`media comes by ${transport}`, async () => (await stats(page)).transport === transport);
     assert.ok(await moves(page, await memberId(page, 'Bo')), 'the tile does not move');
     assert.deepEqual(await people(page), ['Ana', 'Bo']);
-    await pass(6000);
+    await pass(4000);
 
     const summary = await native.leave();
     assert.deepEqual(summary.participants.map((other) => other.alias).sort(), ['Ana', 'Bo']);

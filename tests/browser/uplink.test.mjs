@@ -25,7 +25,7 @@ async function bothWays(t, relay) {
   await received(page, 'Bo', 'video', (source) => source.framesDecoded > 60);
   assert.ok(await moves(page, await memberId(page, 'Bo')), 'the tile does not move');
   assert.deepEqual(await people(page), ['Ana', 'Bo']);
-  await pass(6000);
+  await pass(4000);
   const [uplink] = await (await fetch(`http://${gateway.http}/api/uplinks`)).json();
   assert.deepEqual([uplink.relay, uplink.state, uplink.local, uplink.remote], [relay.native, 'connected', 1, 1]);
 

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { openPage, startChromium } from './chromium.mjs';
-import { joinNative, pass, repository, scratch, startGateway, until } from './gateway.mjs';
+import { joinNative, pass, repository, scratch, startGateway, until, watchBusy } from './gateway.mjs';
 import { h264, pictures, rms, samples, strength } from './media.mjs';
 
 /** A site of its own, with an empty page. */
@@ -226,18 +226,20 @@ describe('WHIP and WHEP', () => {
     await page.evaluate((options) => watch(options), { url });
     await page.evaluate(() => stop(globalThis.viewer));
     const joins = [];
+    const isBusy = watchBusy(t);
     for (let i = 0; i < 20; i += 1) {
       joins.push(await page.evaluate((options) => watch(options), { url }));
       assert.equal(await page.evaluate(() => stop(globalThis.viewer)), 200);
-      await pass(100 + 37 * i);
+      await pass(100 + ((137 * i) % 400));
     }
+    const bound = Number(process.env.WZP_JOIN_P95 ?? (isBusy() ? 1000 : 250));
     const at = (share, list) => list.toSorted((a, b) => a - b)[Math.ceil(share * list.length) - 1] ?? NaN;
     const times = joins.map((join) => join.ms);
     t.diagnostic(`first picture: p50 ${at(0.5, times).toFixed(0)} ms, p95 ${at(0.95, times).toFixed(0)} ms`);
     for (const mark of ['answered', 'ice connected', 'connected']) {
       t.diagnostic(`${mark}: p50 ${at(0.5, joins.map((join) => join.marks[mark]).filter(Boolean)).toFixed(0)} ms`);
     }
-    assert.ok(at(0.95, times) <= Number(process.env.WZP_JOIN_P95 ?? 1000), `${times.map(Math.round)}`);
+    assert.ok(at(0.95, times) <= bound, `${times.map(Math.round)}`);
     await until('all viewers have left', async () => (await members(gateway, 'quick')).length === 1);
     assert.deepEqual(page.problems, []);
   });
