@@ -65,7 +65,7 @@ pub struct Sources {
     pub rooms: Registry,
     /// Rooms are named. Where no token is needed, knowing a room's name is what lets people in.
     pub room_names: bool,
-    /// Connections of the HTTP door, and what they became.
+    /// Connections of all doors.
     pub connections: ConnectionLimit,
     /// WHIP and WHEP sessions.
     pub whip: Sessions,
@@ -119,8 +119,8 @@ impl Collector for Sources {
         let connections = self.connections.in_use() as i64;
         gauges(
             out,
-            "http_connections",
-            "Connections of the HTTP door",
+            "connections",
+            "Connections over HTTP, native QUIC and WebRTC over TCP",
             [(vec![], connections)],
         )?;
         let sessions = self.whip.len() as i64;

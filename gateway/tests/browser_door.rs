@@ -21,6 +21,7 @@ use wzp_gateway::http::listener::{Deadlines, Listener};
 use wzp_gateway::http::pages::Pages;
 use wzp_gateway::http::router::{App, router};
 use wzp_gateway::http::{server, whip};
+use wzp_gateway::metrics::{self, Metrics};
 use wzp_gateway::net::{self, ConnectionLimit};
 use wzp_gateway::room::member::{Door, Join};
 use wzp_gateway::room::registry::{Registry, RoomLimits};
@@ -513,9 +514,20 @@ fn impatient(timing: session::Timing) -> (SocketAddr, AbortOnDropHandle<()>, wat
     let listener = Listener::new(socket, None, ConnectionLimit::new(10, 10), deadlines).unwrap();
     let address = listener.address();
     let (stop, shutdown) = watch::channel(false);
+    let registry = Registry::new(RoomLimits { rooms: 2, members: 4 });
+    let whip = whip::table::Sessions::new(1, &[]);
+    let metrics = Metrics::new(metrics::Sources {
+        rooms: registry.clone(),
+        room_names: false,
+        connections: ConnectionLimit::new(10, 10),
+        whip: whip.clone(),
+        native: Arc::default(),
+        pcm: Arc::default(),
+        uplinks: Arc::default(),
+    });
     let app = App {
         session: session::Config {
-            registry: Registry::new(RoomLimits { rooms: 2, members: 4 }),
+            registry,
             auth: Auth::new([]),
             max_video_bitrate: 1_000_000,
             max_frame_bytes: 1 << 20,
@@ -523,8 +535,9 @@ fn impatient(timing: session::Timing) -> (SocketAddr, AbortOnDropHandle<()>, wat
             ice_servers: Vec::new(),
             timing,
         },
-        whip: whip::table::Sessions::new(1, &[]),
+        whip,
         pcm: Arc::default(),
+        metrics: Arc::new(metrics),
         pages: Pages::Embedded,
         allowed_origins: Arc::new([]),
         sessions: TaskTracker::new(),
