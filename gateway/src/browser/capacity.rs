@@ -7,7 +7,7 @@ use crate::browser::window::Window;
 /// How often it is judged.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// The path is full if pictures waited for more than 1/this of the time,
-const FULL: u32 = 3;
+const FULL: u32 = 6;
 /// or for more than 1/this of it so that some were left out.
 const FULL_WITH_DROPS: u32 = 10;
 /// After the path was full, no more is tried for this long,
@@ -91,7 +91,7 @@ impl Capacity {
             self.rising = false;
         } else if full {
             // What went through is what the path carries; a little less lets the queue drain.
-            self.bits = (rate - rate / 6).max(FLOOR).min(self.bits);
+            self.bits = (rate - rate / 4).max(FLOOR).min(self.bits);
             self.narrowed_at = Some(now);
             self.rising = false;
         } else if self.bits != u32::MAX && waited.is_zero() && !narrowed(HOLD) {
@@ -100,14 +100,13 @@ impl Capacity {
         Some(self.bits)
     }
 
-    /// Nothing had to wait: how much more is tried depends on what the path is seen to carry. If that is not to be seen, on
-    /// whether the publishers make use of what there is, and have made use of the last step.
+    /// Nothing had to wait: how much more is tried depends on what the path is seen to carry. If that is not to be seen, or
+    /// not much, on whether the publishers make use of what there is, and have made use of the last step.
     fn rise(&mut self, rate: u32, path: Option<u32>) {
         let used = rate >= self.bits / 10 * 8;
         let step = match path {
             Some(path) if path / AMPLE >= self.bits => self.bits,
-            None if used && self.rising => self.bits / 4,
-            _ if used => self.bits / 12,
+            _ if used && self.rising => self.bits / 12,
             _ => self.bits / 24,
         };
         self.rising = used;

@@ -513,8 +513,8 @@ async fn window_that_is_shut_for_a_moment_narrows_nothing() {
         for ms in 0..40 {
             bench.now += 1;
             bench.all();
-            // A hiccup of 220 ms every two seconds: the window is shut for 100 of them.
-            if (frame % 50) * 40 + ms >= 220 {
+            // A hiccup of 180 ms every two seconds: the window is shut for 60 of them.
+            if (frame % 50) * 40 + ms >= 180 {
                 bench.ack();
             }
             let now = bench.at();
