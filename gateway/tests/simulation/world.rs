@@ -562,13 +562,21 @@ impl World {
     }
 }
 
-/// RTP timestamps are as far apart as the source's own, which are in ms.
+/// RTP timestamps are as far apart as the source's own, which are in ms. But once, when a newcomer's still from the log is
+/// followed by a fresh keyframe instead of what was between them, only the time that passed lies between the two.
 fn assert_source_spacing(timestamps: &[(u32, u32)]) {
+    let mut stills = 0;
     for pair in timestamps.windows(2) {
         let [(before, at), (number, then)] = [pair[0], pair[1]];
-        let own = number * 100 / 3 - before * 100 / 3;
-        assert_eq!(then.wrapping_sub(at), own * 90, "from frame {before} to {number}");
+        let own = (number * 100 / 3 - before * 100 / 3) * 90;
+        let given = then.wrapping_sub(at);
+        if number > before + 1 && (1..own).contains(&given) {
+            stills += 1;
+            continue;
+        }
+        assert_eq!(given, own, "from frame {before} to {number}");
     }
+    assert!(stills <= 1, "{stills} leaps");
 }
 
 fn enter(room: &mut Room, number: u32, now: u64) -> Joined {

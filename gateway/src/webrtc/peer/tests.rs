@@ -282,6 +282,7 @@ async fn the_rate_is_judged_across_an_m_line_that_goes() {
     let there = |snapshot: &Arc<Snapshot>| snapshot.tracks_for(viewer.id()).count() == 1;
     until(&mut snapshots, "a track", there).await;
     let (mut peer, _told) = room.peer(&viewer, Follow::Everyone, line(engine::Kind::Video, true));
+    peer.set_receiving(true, &room.waker);
     let start = Instant::now();
     peer.feed(&mut room.engine, ID, start);
     peer.judge(start);
