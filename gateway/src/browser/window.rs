@@ -18,6 +18,12 @@ const BASE_WINDOW: Duration = Duration::from_secs(15);
 const RATE_WINDOW: Duration = Duration::from_millis(1000);
 /// Fewer bytes under way at once tell nothing about what the path carries.
 const TELLING: u64 = 1000;
+/// A path is full, and no longer just stalled once, when acknowledgements have been late for this long.
+const FULL_AFTER: Duration = Duration::from_millis(300);
+/// A path that was full is taken to be so for this long.
+const FULL_FOR: Duration = Duration::from_millis(1000);
+/// So much may be under way on a full path in any case, bytes: two pieces of a picture.
+const LEAST: u64 = 4096;
 /// A client that lets this many messages go unacknowledged gets nothing more until it acknowledges.
 const MAX_IN_FLIGHT: usize = 4096;
 
@@ -40,6 +46,9 @@ struct Sent {
 #[derive(Debug, Default)]
 pub struct Window {
     in_flight: VecDeque<Sent>,
+    in_flight_bytes: u64,
+    /// When messages were first and last acknowledged so late that they must have waited in a queue.
+    late: Option<(Instant, Instant)>,
     sent: u64,
     acked: u64,
     backlog_ms: u32,
@@ -60,6 +69,7 @@ impl Window {
         self.sent += 1;
         let busy = self.busy.get_or_insert((now, 0));
         busy.1 += bytes as u64;
+        self.in_flight_bytes += bytes as u64;
         self.in_flight.push_back(Sent {
             at: now,
             bytes: bytes as u32,
@@ -84,11 +94,18 @@ impl Window {
             if let Some(sent) = self.in_flight.pop_front() {
                 self.delivered.push_back((now, sent.bytes));
                 self.delivered_bytes += u64::from(sent.bytes);
+                self.in_flight_bytes -= u64::from(sent.bytes);
                 newest = Some(sent.at);
             }
         }
         self.acked = count;
         if let Some(at) = newest {
+            if now.saturating_duration_since(at) > VIDEO_AGE / 2 + self.base_delay() {
+                let recent = self
+                    .late
+                    .filter(|(_, last)| now.saturating_duration_since(*last) <= FULL_FOR);
+                self.late = Some((recent.map_or(now, |(first, _)| first), now));
+            }
             self.observe(now.saturating_duration_since(at), now);
         }
         if self.in_flight.is_empty()
@@ -117,6 +134,19 @@ impl Window {
         self.age(now) <= VIDEO_AGE + self.base_delay()
             && self.backlog_ms <= max_backlog
             && self.in_flight.len() < MAX_IN_FLIGHT
+            && self.fits(now)
+    }
+
+    /// A path that is full is given no more at once than it carries in the time that video may wait. All that is sent at one
+    /// moment has the same age, and a large picture would overflow the queue of the slowest router: what is lost there holds
+    /// up the sound behind it for a retransmission time-out.
+    fn fits(&self, now: Instant) -> bool {
+        let full = self.late.is_some_and(|(first, last)| {
+            last.saturating_duration_since(first) >= FULL_AFTER && now.saturating_duration_since(last) <= FULL_FOR
+        });
+        let wait = VIDEO_AGE + self.base_delay();
+        let carried = self.delivered_bytes * wait.as_millis() as u64 / RATE_WINDOW.as_millis() as u64;
+        !full || self.in_flight_bytes < carried.max(LEAST)
     }
 
     /// Whether sound may be sent now.
@@ -221,6 +251,35 @@ mod tests {
             window.acked(i + 1, 0, sent + ms(10 + i)).unwrap();
         }
         assert_eq!(window.base_delay(), ms(10));
+    }
+
+    #[test]
+    fn full_path_gets_no_more_at_once_than_it_carries_in_the_time_that_video_may_wait() {
+        let start = Instant::now();
+        let burst = |window: &mut Window, now: Instant| {
+            let mut bytes = 0;
+            while window.open_for_video(now) && bytes < 100_000 {
+                window.sent(2000, now);
+                bytes += 2000;
+            }
+            bytes
+        };
+        let mut window = Window::default();
+        window.sent(100, start);
+        window.acked(1, 0, start + ms(20)).unwrap();
+        assert_eq!(
+            burst(&mut window, start + ms(100)),
+            100_000,
+            "nothing is known against it"
+        );
+        // It takes two seconds.
+        for i in 1..=50u64 {
+            window.acked(1 + i, 0, start + ms(100 + 40 * i)).unwrap();
+        }
+        // 50,000 bytes in the last second, so 7,000 in 140 ms.
+        assert_eq!(burst(&mut window, start + ms(2100)), 8000);
+        window.acked(55, 0, start + ms(2130)).unwrap();
+        assert_eq!(burst(&mut window, start + ms(3200)), 100_000, "that was long ago");
     }
 
     #[test]

@@ -26,10 +26,13 @@ export class JitterBuffer {
   /** Slack that must be left at the worst moment, ms: starting value and bounds. Total delay is about this plus one packet. */
   static readonly SLACK_START_MS = 25;
   static readonly SLACK_MIN_MS = 10;
-  static readonly SLACK_MAX_MS = 100;
-  /** After each underrun the slack grows by this; it shrinks again by SLACK_DECAY_MS_PER_S. */
+  static readonly SLACK_MAX_MS = 120;
+  /** After each underrun the slack grows by its length, within these bounds; it shrinks again by SLACK_DECAY_MS_PER_S. */
   static readonly SLACK_STEP_MS = 15;
-  static readonly SLACK_DECAY_MS_PER_S = 1;
+  static readonly SLACK_STEP_MAX_MS = 60;
+  static readonly SLACK_DECAY_MS_PER_S = 0.5;
+  /** Quarters of a second over which the worst moment is looked for: a path that is full stalls once in a second or two. */
+  static readonly FLOOR_QUARTERS = 8;
   /** Start playing at the latest this long after the first packet, ms. */
   static readonly START_WAIT_MS = 60;
   /** More than this is never kept waiting, ms. */
@@ -50,7 +53,7 @@ export class JitterBuffer {
   #state: "empty" | "filling" | "playing" | "concealing" = "empty";
   #fillingMs = 0;
   #slackMs = JitterBuffer.SLACK_START_MS;
-  /** Lowest level of the current and the last three quarters of a second, ms. */
+  /** Lowest level of each of the last quarters of a second, and of the current one, ms. */
   #floors: number[] = [];
   #floor = Infinity;
   #floorAgeMs = 0;
@@ -167,7 +170,7 @@ export class JitterBuffer {
     const ms = this.#concealed / PER_MS;
     if (this.levelMs >= 1) {
       // Late, not gone: there will be other packets as late as this one.
-      this.#slackMs = Math.min(JitterBuffer.SLACK_MAX_MS, this.#slackMs + JitterBuffer.SLACK_STEP_MS);
+      this.#slackMs = Math.min(JitterBuffer.SLACK_MAX_MS, this.#slackMs + Math.min(Math.max(ms, JitterBuffer.SLACK_STEP_MS), JitterBuffer.SLACK_STEP_MAX_MS));
       this.counters.concealedMs += blockMs;
       this.#state = "filling";
       this.#fillingMs = JitterBuffer.START_WAIT_MS - 20;
@@ -219,7 +222,7 @@ export class JitterBuffer {
     this.#sinceAdjustMs += blockMs;
     if (this.#floorAgeMs >= 250) {
       this.#floors.push(this.#floor);
-      if (this.#floors.length > 4) this.#floors.shift();
+      if (this.#floors.length > JitterBuffer.FLOOR_QUARTERS) this.#floors.shift();
       this.#floor = Infinity;
       this.#floorAgeMs = 0;
     }
