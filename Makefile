@@ -56,7 +56,7 @@ lint: web
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --log-level error check bans licenses sources; else echo "cargo-deny is not installed: its check is left out"; fi
 
-test-rust: web test-tools
+test-rust: web test-tools tests/node_modules/.stamp
 	$(CARGO) build --workspace --locked
 	@if command -v cargo-nextest >/dev/null; then $(CARGO) nextest run --workspace --locked --no-fail-fast; else $(CARGO) test --workspace --locked; fi
 	$(CARGO) test --workspace --locked --doc

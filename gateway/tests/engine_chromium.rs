@@ -1,12 +1,13 @@
 //! The engine and its sockets against headless Chromium and Firefox: pages publish and watch through a small forwarder.
 //!
-//! Needs `/usr/bin/chromium` (or `CHROMIUM`), `/usr/bin/firefox` (or `FIREFOX`), `node` and `npm`.
+//! Needs `/usr/bin/chromium` (or `CHROMIUM`), `/usr/bin/firefox` (or `FIREFOX`), `node`, and the packages of `tests/`
+//! (`npm ci` there).
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -487,16 +488,10 @@ fn scripts() -> PathBuf {
 
 /// Starts everything, lets the pages do `scenario`, and returns what they saw and what the forwarder saw.
 fn play(scenario: &str, options: &str, setup: Setup) -> (Value, Summary) {
-    static INSTALL: Once = Once::new();
-    INSTALL.call_once(|| {
-        if !scripts().join("node_modules/puppeteer-core").exists() {
-            let npm = Command::new("npm")
-                .args(["install", "--no-audit", "--no-fund"])
-                .current_dir(scripts())
-                .status();
-            assert!(npm.expect("npm is installed").success(), "npm install failed");
-        }
-    });
+    assert!(
+        scripts().join("../../node_modules/puppeteer-core").exists(),
+        "the browsers' drivers are missing: npm ci in tests/"
+    );
     let (asks, receiver) = mpsc::channel(64);
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
