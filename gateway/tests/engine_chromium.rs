@@ -673,9 +673,11 @@ fn a_publishers_lost_packets_are_asked_for_again() {
     );
     assert_flows(&seen);
     assert!(summary.lost_on_ingress >= 5, "nothing was lost: {summary:?}");
-    // Much of what is lost is bandwidth probes, which repeat media and need no repair, and some of them bring what was lost: how
-    // many packets were repaired on request is not to be foretold, but that no frame is missing.
-    assert!(summary.repaired_on_ingress > 0, "not repaired: {summary:?}");
+    // Some of what is lost is bandwidth probes, which repeat media and need no repair.
+    assert!(
+        summary.repaired_on_ingress >= summary.lost_on_ingress / 3,
+        "not repaired: {summary:?}"
+    );
     assert_eq!(summary.damaged, 0, "frames were lost: {summary:?}");
     assert_eq!(number(&seen, "/after/lost"), 0.0, "the viewer must not notice: {seen}");
     assert!(
