@@ -92,7 +92,32 @@ for (const transport of ['websocket', 'webrtc']) describe(`a call over ${transpo
     await assertFewGaps(gateway, summary);
   });
 
-  test('leaving, closing the tab and killing the browser are seen by the others in time', async (t) => {
+  test('mute and camera buttons are seen by the others', async (t) => {
+    const gateway = await startGateway(t);
+    const [one, two] = [await startChromium(t), await startChromium(t, { hz: 660 })];
+    const ana = await joinPage(t, one, gateway, 'mute', 'Ana', { query });
+    const bo = await joinPage(t, two, gateway, 'mute', 'Bo', { query });
+    await received(bo, 'Ana', 'audio', (source) => near(source.dominantHz, 440));
+    const muted = () => bo.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.alias === 'Ana').muted);
+    await ana.getByRole('button', { name: 'Mute', exact: true }).click();
+    await until('Ana is muted', async () => (await muted()).audio);
+    await received(bo, 'Ana', 'audio', (source) => source.audioLevel < 0.005);
+    await ana.getByRole('button', { name: 'Camera', exact: true }).click();
+    await until("Ana's camera is off", async () => (await muted()).video);
+    await ana.getByRole('button', { name: 'Mute', exact: true }).click();
+    await ana.getByRole('button', { name: 'Camera', exact: true }).click();
+    await until('both are on again', async () => { const now = await muted(); return !now.audio && !now.video; });
+    await received(bo, 'Ana', 'audio', (source) => near(source.dominantHz, 440) && source.audioLevel > 0.05);
+    const before = (await received(bo, 'Ana', 'video')).framesDecoded;
+    await received(bo, 'Ana', 'video', (source) => source.framesDecoded > before + 20);
+    assert.deepEqual([...ana.problems, ...bo.problems], []);
+  });
+});
+
+// Nearly all waiting: both at once.
+describe('who goes', { concurrency: true }, () => {
+  for (const transport of ['ws', 'webrtc']) test(`leaving, closing the tab and killing the browser are seen by the others in time, over ${transport}`, async (t) => {
+    const query = { transport, camera: 'off' };
     const gateway = await startGateway(t);
     const [one, two] = [await startChromium(t), await startChromium(t, { hz: 660 })];
     const ana = await joinPage(t, one, gateway, 'leave', 'Ana', { query });
@@ -121,26 +146,5 @@ for (const transport of ['websocket', 'webrtc']) describe(`a call over ${transpo
     await until('Ed is gone', async () => (await state()) === 'gone', { timeout: 11_500 });
 
     await until('Bo is gone', async () => (await people(ana)).join() === 'Ana', { timeout: 20_000 });
-  });
-
-  test('mute and camera buttons are seen by the others', async (t) => {
-    const gateway = await startGateway(t);
-    const [one, two] = [await startChromium(t), await startChromium(t, { hz: 660 })];
-    const ana = await joinPage(t, one, gateway, 'mute', 'Ana', { query });
-    const bo = await joinPage(t, two, gateway, 'mute', 'Bo', { query });
-    await received(bo, 'Ana', 'audio', (source) => near(source.dominantHz, 440));
-    const muted = () => bo.evaluate(() => [...globalThis.wzp.room.participants.values()].find((other) => other.alias === 'Ana').muted);
-    await ana.getByRole('button', { name: 'Mute', exact: true }).click();
-    await until('Ana is muted', async () => (await muted()).audio);
-    await received(bo, 'Ana', 'audio', (source) => source.audioLevel < 0.005);
-    await ana.getByRole('button', { name: 'Camera', exact: true }).click();
-    await until("Ana's camera is off", async () => (await muted()).video);
-    await ana.getByRole('button', { name: 'Mute', exact: true }).click();
-    await ana.getByRole('button', { name: 'Camera', exact: true }).click();
-    await until('both are on again', async () => { const now = await muted(); return !now.audio && !now.video; });
-    await received(bo, 'Ana', 'audio', (source) => near(source.dominantHz, 440) && source.audioLevel > 0.05);
-    const before = (await received(bo, 'Ana', 'video')).framesDecoded;
-    await received(bo, 'Ana', 'video', (source) => source.framesDecoded > before + 20);
-    assert.deepEqual([...ana.problems, ...bo.problems], []);
   });
 });

@@ -1,8 +1,8 @@
 // What people send each other: the built page (dist/page) in Chromium and a real gateway, whose binary WZP_GATEWAY names.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { BINARY, enter as join, moves, startGateway, stats, untilStats } from "./gateway.mjs";
-import { accessible, endAll, inState, launch, shot } from "./harness.mjs";
+import { BINARY, enter as join, moves, startGateway, stats, untilStats } from "../gateway.mjs";
+import { accessible, endAll, inState, launch, shot } from "../harness.mjs";
 
 describe("pictures and sound through a gateway", { skip: BINARY ? false : "WZP_GATEWAY names no binary" }, () => {
   let gateway;

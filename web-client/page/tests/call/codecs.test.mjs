@@ -1,8 +1,8 @@
 // What the page says when a codec is missing: the built page (dist/page) in Chromium and a real gateway, whose binary WZP_GATEWAY names.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { BINARY, enter, startGateway, untilStats } from "./gateway.mjs";
-import { accessible, endAll, inState, launch, open, shot } from "./harness.mjs";
+import { BINARY, enter, startGateway, untilStats } from "../gateway.mjs";
+import { accessible, endAll, inState, launch, open, shot } from "../harness.mjs";
 
 /** A decoder that takes every configuration and then fails. */
 const BROKEN_DECODER = `globalThis.VideoDecoder = class {

@@ -1,9 +1,9 @@
 // What a call costs the main thread of its pages: the built page in Chromium against a real gateway, whose binary WZP_GATEWAY names.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { BINARY, enter as join, startGateway } from "../tests/gateway.mjs";
-import { endAll, launch, shot } from "../tests/harness.mjs";
-import { mainThreadTasks, traceMainThreads } from "../tests/main-thread.mjs";
+import { BINARY, enter as join, startGateway } from "../gateway.mjs";
+import { endAll, launch, shot } from "../harness.mjs";
+import { mainThreadTasks, traceMainThreads } from "../main-thread.mjs";
 
 describe("the main thread", { skip: BINARY ? false : "WZP_GATEWAY names no binary" }, () => {
   let gateway;

@@ -5,10 +5,10 @@ import { join as path } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
-import { BINARY, enter as join, startGateway, stats, tunnel, untilStats } from "./gateway.mjs";
-import { endAll, inState, launch, open, shot } from "./harness.mjs";
+import { BINARY, enter as join, startGateway, stats, tunnel, untilStats } from "../gateway.mjs";
+import { endAll, inState, launch, open, shot } from "../harness.mjs";
 
-const DIST = fileURLToPath(new URL("../../dist/page/", import.meta.url));
+const DIST = fileURLToPath(new URL("../../../dist/page/", import.meta.url));
 
 describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names no binary" }, () => {
   let gateway;
