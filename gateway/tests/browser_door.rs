@@ -325,6 +325,10 @@ async fn every_limit_of_a_member_has_its_error() {
             json!({"type": "publish", "tracks": [{"slot": 16, "kind": "video", "source": "camera", "codec": "av1"}]}),
             error("bad_message", 4400),
         ),
+        (
+            json!({"type": "view", "tracks": [{"source": 1, "slot": 0, "side": 0}]}),
+            error("bad_message", 4400),
+        ),
     ];
     for (message, expected) in texts {
         let mut client = server.join("limits", "Ana").await;
@@ -624,6 +628,29 @@ async fn stopping_gateway_says_goodbye() {
     };
     assert_eq!(timeout(DEADLINE, read).await.unwrap(), 1001);
     timeout(Duration::from_secs(6), stopping).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn size_that_all_viewers_need_is_told_until_somebody_comes_who_says_nothing() {
+    let server = Server::start(Settings::default()).await;
+    let mut ana = server.join("sizes", "ana").await;
+    ana.send(json!({"type": "publish", "tracks": [{"slot": 0, "kind": "video", "source": "camera", "codec": "h264"}]}))
+        .await;
+    ana.until("member_changed").await;
+    let mut bo = server.join("sizes", "bo").await;
+    let mut cy = server.join("sizes", "cy").await;
+    bo.send(json!({"type": "view", "tracks": [{"source": 1, "slot": 0, "side": 360}]}))
+        .await;
+    cy.send(json!({"type": "pause", "tracks": [{"source": 1, "kind": "video", "slot": 0}]}))
+        .await;
+    let limit = ana.until("limit").await;
+    assert_eq!(limit["max_side"], 360);
+    assert_eq!(limit["reason"], "viewers");
+    bo.send(json!({"type": "view", "tracks": [{"source": 1, "slot": 0, "side": 540}]}))
+        .await;
+    assert_eq!(ana.until("limit").await["max_side"], 540);
+    let _silent = server.join("sizes", "di").await;
+    assert_eq!(ana.until("limit").await.get("max_side"), None);
 }
 
 #[tokio::test]

@@ -120,6 +120,7 @@ export class Tile {
       );
       this.attach();
       this.applyVisibility();
+      this.tellSize();
     }
     this.update(this.participant);
   }
@@ -184,6 +185,7 @@ export class Tile {
     style.setProperty("--w", `${rect.width}px`);
     style.setProperty("--h", `${rect.height}px`);
     this.box = rect;
+    this.tellSize();
     this.fit();
   }
 
@@ -227,6 +229,11 @@ export class Tile {
   get aspect(): number {
     const { width, height } = sizeOf(this.media.firstElementChild);
     return width && height ? width / height : 16 / 9;
+  }
+
+  /** Nobody needs to send more than the tile shows. */
+  private tellSize(): void {
+    this.track?.setShownSize(this.box.width * devicePixelRatio, this.box.height * devicePixelRatio);
   }
 
   /** Shows the button for a while. */

@@ -124,6 +124,11 @@ export interface RemoteTrack {
   unsubscribe(): void;
   /** `false` asks the gateway not to send the track until it is visible again; for pictures that are scrolled away or in a tab behind. */
   setVisible(visible: boolean): void;
+  /**
+   * Tells how large a picture is shown, in device pixels, as often as you like; 0 by 0, as at first, is full size. A camera that everybody
+   * shows small sends small pictures, which costs all of them less; screens come in full size always.
+   */
+  setShownSize(width: number, height: number): void;
   on<K extends keyof RemoteTrackEvents>(type: K, listener: (...args: RemoteTrackEvents[K]) => void): Unsubscribe;
 }
 

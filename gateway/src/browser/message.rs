@@ -1,5 +1,7 @@
 //! Control messages of `wzp.v2` (docs/browser-protocol.md, section 2).
 
+use std::num::NonZeroU16;
+
 use serde::{Deserialize, Serialize};
 use wzp_proto::codec::Codec;
 use wzp_proto::header::{HeaderError, MediaHeader, MediaType};
@@ -28,6 +30,8 @@ pub const MAX_NAME: usize = 64;
 pub const MAX_CLIENT: usize = 64;
 /// Longest token, characters.
 pub const MAX_TOKEN: usize = 4_096;
+/// Most tracks that a client's `pause` or `view` names; what is beyond is ignored.
+pub const MAX_NAMED: usize = 1024;
 /// Most tracks that one client publishes.
 pub const MAX_TRACKS: usize = 16;
 
@@ -61,6 +65,11 @@ pub enum FromClient {
     Pause {
         /// The list.
         tracks: Vec<TrackRef>,
+    },
+    /// The complete list of video tracks that are shown small.
+    View {
+        /// The list.
+        tracks: Vec<ShownTrack>,
     },
     /// A keyframe is needed.
     Keyframe {
@@ -185,6 +194,18 @@ impl TrackRef {
     }
 }
 
+/// A video track of somebody else, and how large it is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct ShownTrack {
+    /// Whose.
+    pub source: ParticipantId,
+    /// Which.
+    #[serde(default)]
+    pub slot: u8,
+    /// No more than this is needed of the shorter side, px.
+    pub side: NonZeroU16,
+}
+
 /// What a sending m-line carries.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct SendMid {
@@ -242,6 +263,9 @@ pub enum ToClient {
         slot: u8,
         /// Bits per second.
         max_bitrate: u32,
+        /// Of the picture's shorter side, px.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        max_side: Option<u16>,
         /// Why.
         reason: LimitReason,
     },
@@ -597,6 +621,24 @@ mod tests {
     }
 
     #[test]
+    fn a_view_names_tracks_and_how_large_they_are_shown() {
+        let view = |tracks: &str| serde_json::from_str(&format!(r#"{{"type":"view","tracks":{tracks}}}"#));
+        let one = ShownTrack {
+            source: ParticipantId(3),
+            slot: 0,
+            side: NonZeroU16::new(360).unwrap(),
+        };
+        let read = view(r#"[{"source":3,"side":360}]"#);
+        assert!(matches!(read, Ok(FromClient::View { tracks }) if tracks == [one]));
+        assert!(matches!(view("[]"), Ok(FromClient::View { tracks }) if tracks.is_empty()));
+        for side in ["0", "65536", "-1", "1.5", "\"360\"", "null"] {
+            let tracks = format!(r#"[{{"source":3,"slot":0,"side":{side}}}]"#);
+            assert!(view(&tracks).is_err(), "{side}");
+        }
+        assert!(view(r#"[{"source":3,"slot":0}]"#).is_err());
+    }
+
+    #[test]
     fn server_messages_have_the_documented_shape() {
         let left = ToClient::MemberLeft {
             id: ParticipantId(7),
@@ -609,9 +651,18 @@ mod tests {
         let limit = ToClient::Limit {
             slot: 0,
             max_bitrate: 300_000,
+            max_side: None,
             reason: LimitReason::FrameTooLarge,
         };
         let expected = r#"{"type":"limit","slot":0,"max_bitrate":300000,"reason":"frame_too_large"}"#;
+        assert_eq!(serde_json::to_string(&limit).unwrap(), expected);
+        let limit = ToClient::Limit {
+            slot: 0,
+            max_bitrate: 2_500_000,
+            max_side: Some(360),
+            reason: LimitReason::Viewers,
+        };
+        let expected = r#"{"type":"limit","slot":0,"max_bitrate":2500000,"max_side":360,"reason":"viewers"}"#;
         assert_eq!(serde_json::to_string(&limit).unwrap(), expected);
         let uplink = ToClient::from(&UplinkStatus {
             relay: "relay.example:4433".to_owned(),

@@ -29,7 +29,7 @@ use crate::browser::message::{
 use crate::browser::window::Window;
 use crate::config::ice::IceServer;
 use crate::media::frame::{Kind, TrackId};
-use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, Muted, ResumeToken, TrackInfo};
+use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, Muted, ResumeToken, TrackInfo, View};
 use crate::room::peer::{PeerCommand, PeerEvent, PeerId, Peers, Sending};
 use crate::room::registry::{Membership, Registry, RoomHandle};
 use crate::room::state::RESUME_GRACE;
@@ -474,6 +474,8 @@ async fn converse(
         max_video_bitrate: config.max_video_bitrate,
         idle: config.timing.idle,
         limits: ClientLimits::default(),
+        paused: Vec::new(),
+        shown: Vec::new(),
     };
     let mut writer = Writer {
         id,
@@ -497,6 +499,7 @@ async fn converse(
                 Request::Tracks(tracks) => membership.set_tracks(tracks).await,
                 Request::Muted(muted) => membership.set_muted(muted).await,
                 Request::Door(door) => membership.set_door(door).await,
+                Request::View(view) => membership.set_view(view).await,
             },
             Some(event) = peer_event.recv() => {
                 if let Some(tracks) = peer_changed(event, &shared, &room, &outbox, config.peers.as_ref()) {
@@ -513,9 +516,9 @@ async fn converse(
                         _ => post(&outbox, ToClient::Keyframe { slot }),
                     }
                 }
-                Some(Control::Limit { slot, max_bitrate, reason }) => {
+                Some(Control::Limit { slot, max_bitrate, max_side, reason }) => {
                     let max_bitrate = max_bitrate.min(config.max_video_bitrate);
-                    post(&outbox, ToClient::Limit { slot, max_bitrate, reason });
+                    post(&outbox, ToClient::Limit { slot, max_bitrate, max_side, reason });
                 }
                 Some(Control::Ended(reason)) => break End::Room(reason),
                 None => break End::Room(LeaveReason::Removed),
@@ -678,6 +681,7 @@ enum Request {
     Tracks(Tracks),
     Muted(Muted),
     Door(Door),
+    View(View),
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! What a room knows of a member, and what it may tell one.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use wzp_proto::codec::Codec;
 use wzp_proto::identity::Fingerprint;
 use wzp_proto::video::FrameSize;
 
-use crate::media::frame::Kind;
+use crate::media::frame::{Kind, ParticipantId};
 
 /// The transport family that a member came through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -104,12 +106,18 @@ pub enum Control {
         slot: u8,
         /// Bits per second.
         max_bitrate: u32,
+        /// Of the picture's shorter side, px.
+        max_side: Option<u16>,
         /// Why.
         reason: LimitReason,
     },
     /// The member is no longer in the room.
     Ended(LeaveReason),
 }
+
+/// Of which video tracks, by source and slot, a viewer needs no more than so many px on the shorter side (0: nothing now). It
+/// has no bound on all others.
+pub type View = BTreeMap<(ParticipantId, u8), u16>;
 
 /// Why a publisher is asked to send less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -16,6 +16,7 @@ pub mod mixing;
 pub mod peer;
 pub mod registry;
 pub mod replay;
+pub mod shown;
 pub mod snapshot;
 pub mod state;
 pub mod subscription;

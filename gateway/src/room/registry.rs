@@ -14,7 +14,7 @@ use wzp_proto::room_name::{RoomKey, RoomName};
 
 use crate::media::frame::{Kind, ParticipantId, RoomTime, TrackId};
 use crate::room::keyframes::{Counters, Reason, SharedByReason};
-use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, Muted, ResumeToken, TrackInfo};
+use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, Muted, ResumeToken, TrackInfo, View};
 use crate::room::mixer::{LEG, Wants};
 use crate::room::mixing::{Listener, Mixing};
 use crate::room::snapshot::Snapshot;
@@ -88,6 +88,7 @@ enum Command {
     Level(ParticipantId, u8),
     Keyframe(TrackId, RoomTime, Reason),
     Capacity(ParticipantId, u64, TrackId, u32),
+    View(ParticipantId, u64, View),
     Oversize(ParticipantId, u64, TrackId, u32),
     Kick(ParticipantId),
     Name(ParticipantId, u64, String),
@@ -444,6 +445,11 @@ impl Membership {
         self.send(Command::Muted(self.id, self.epoch, muted)).await;
     }
 
+    /// Says how large the member shows the others: the complete list.
+    pub async fn set_view(&self, view: View) {
+        self.send(Command::View(self.id, self.epoch, view)).await;
+    }
+
     /// Shows the member under another name.
     pub async fn set_name(&self, name: String) {
         self.send(Command::Name(self.id, self.epoch, name)).await;
@@ -584,6 +590,7 @@ impl RoomTask {
             Command::Level(id, level) => self.room.report_level(id, level, now),
             Command::Keyframe(track, since, reason) => self.room.request_keyframe(track, since, reason, now),
             Command::Capacity(viewer, epoch, track, bits) => self.room.report_capacity(viewer, epoch, track, bits, now),
+            Command::View(viewer, epoch, view) => self.room.set_view(viewer, epoch, view, now),
             Command::Oversize(viewer, epoch, track, bits) => self.room.report_oversize(viewer, epoch, track, bits, now),
             Command::Kick(id) => self.room.kick(id, now),
             Command::Name(id, epoch, name) => self.room.set_name(id, epoch, name),

@@ -8,7 +8,7 @@ use crate::room::keyframes::{self, KeyframeOwner, Verdict};
 #[cfg(doc)]
 use crate::room::limits;
 use crate::room::limits::Limits;
-use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, Muted, Presence, ResumeToken, TrackInfo};
+use crate::room::member::{Control, Door, Join, JoinError, LeaveReason, Muted, Presence, ResumeToken, TrackInfo, View};
 use crate::room::snapshot::{MemberView, Snapshot, TrackView};
 use crate::room::track::{Replays, Track};
 use crate::room::uplink::UplinkStatus;
@@ -54,6 +54,10 @@ struct Member {
     resume: Option<ResumeToken>,
     epoch: u64,
     lost_at: Option<RoomTime>,
+    /// How large it shows others, on tracks that are still to come too.
+    shows: View,
+    /// By slot, what this connection holds to since it was told of a track that has ended.
+    held_to: BTreeMap<u8, Limits>,
 }
 
 #[derive(Debug)]
@@ -140,6 +144,7 @@ impl Room {
             view.name = join.name;
             view.door = join.door;
             self.set_tracks_of(id, Vec::new());
+            self.forget_connection(id);
             self.viewers_changed(now);
             self.changed();
             return Ok(Joined {
@@ -187,6 +192,8 @@ impl Room {
                 resume,
                 epoch,
                 lost_at: None,
+                shows: View::new(),
+                held_to: BTreeMap::new(),
             },
         );
         self.viewers_changed(now);
@@ -220,6 +227,7 @@ impl Room {
         member.lost_at = Some(now);
         Arc::make_mut(&mut member.view).presence = Presence::Reconnecting;
         self.set_tracks_of(id, Vec::new());
+        self.forget_connection(id);
         self.forget_viewer(id, now);
         self.changed();
     }
@@ -365,6 +373,22 @@ impl Room {
         }
     }
 
+    /// How large a viewer shows the others: the complete list, until the next one or the end of its connection. Publishers are
+    /// limited to the size that their largest viewer needs; a member that says nothing of a track has no bound on it.
+    pub fn set_view(&mut self, viewer: ParticipantId, epoch: u64, view: View, now: RoomTime) {
+        if !self.is_current(viewer, epoch) {
+            return;
+        }
+        for (id, video) in self.videos.iter_mut().filter(|(id, _)| id.source != viewer) {
+            let side = view.get(&(id.source, id.slot)).copied();
+            video.limits.report_side(viewer, side, now);
+        }
+        if let Some(member) = self.members.get_mut(&viewer) {
+            member.shows = view;
+        }
+        self.weigh(now);
+    }
+
     /// A frame of this track was too large for a receiver; `max_bitrate` would have made it fit. Its source is asked for
     /// that, until [`limits::OVERSIZE_AGE`] have passed without another.
     pub fn report_oversize(&mut self, viewer: ParticipantId, epoch: u64, id: TrackId, max_bitrate: u32, now: RoomTime) {
@@ -450,14 +474,26 @@ impl Room {
         // All who are connected, but for the source itself.
         let connected = self.members.values().filter(|member| member.lost_at.is_none()).count();
         for (id, video) in &mut self.videos {
-            if let Some((max_bitrate, reason)) = video.limits.weigh(connected.saturating_sub(1), now) {
+            if let Some(limit) = video.limits.weigh(connected.saturating_sub(1), now) {
                 let control = Control::Limit {
                     slot: id.slot,
-                    max_bitrate,
-                    reason,
+                    max_bitrate: limit.max_bitrate,
+                    max_side: limit.max_side,
+                    reason: limit.reason,
                 };
                 self.effects.push_back(Effect::Tell(id.source, control));
             }
+        }
+    }
+
+    /// What a connection said and was told counts for no other.
+    fn forget_connection(&mut self, id: ParticipantId) {
+        if let Some(member) = self.members.get_mut(&id) {
+            member.shows.clear();
+            member.held_to.clear();
+        }
+        for video in self.videos.values_mut() {
+            video.limits.forget_side(id);
         }
     }
 
@@ -498,22 +534,39 @@ impl Room {
 
     fn set_tracks_of(&mut self, id: ParticipantId, tracks: Vec<TrackView>) {
         let past = &mut self.replays;
+        let mut held_to = self.members.get_mut(&id).map(|member| &mut member.held_to);
         self.videos.retain(|track_id, video| {
             let stays = |view: &TrackView| Arc::ptr_eq(&view.track, &video.track);
             let gone = track_id.source == id && !tracks.iter().any(stays);
             if gone {
                 *past += video.track.counters().replays.now();
+                if let (Some(held_to), Some(limits)) = (&mut held_to, video.limits.succeed()) {
+                    held_to.insert(track_id.slot, limits);
+                }
             }
             !gone
         });
         for view in tracks.iter().filter(|view| view.info.kind == Kind::Video) {
             let track_id = view.track.id();
+            if self.videos.contains_key(&track_id) {
+                continue;
+            }
+            let held_to = self
+                .members
+                .get_mut(&id)
+                .and_then(|member| member.held_to.remove(&track_id.slot));
+            let mut limits = held_to.unwrap_or_default();
+            for (viewer, member) in self.members.iter().filter(|(viewer, _)| **viewer != id) {
+                let side = member.shows.get(&(id, track_id.slot)).copied();
+                limits.report_side(*viewer, side, RoomTime::default());
+            }
             // A track that was published anew under its old name starts with a new owner.
-            self.videos.entry(track_id).or_insert_with(|| VideoTrack {
+            let video = VideoTrack {
                 track: view.track.clone(),
                 owner: KeyframeOwner::default(),
-                limits: Limits::default(),
-            });
+                limits,
+            };
+            self.videos.insert(track_id, video);
         }
         if let Some(member) = self.members.get_mut(&id) {
             Arc::make_mut(&mut member.view).tracks = tracks;

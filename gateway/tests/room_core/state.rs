@@ -89,6 +89,7 @@ fn limit(max_bitrate: u32) -> Control {
     Control::Limit {
         slot: 0,
         max_bitrate,
+        max_side: None,
         reason: LimitReason::Viewers,
     }
 }
@@ -554,6 +555,7 @@ fn frame_that_was_too_large_limits_for_a_while() {
     let too_large = Control::Limit {
         slot: 0,
         max_bitrate: 1_500_000,
+        max_side: None,
         reason: LimitReason::FrameTooLarge,
     };
     assert_eq!(told(&mut room), [(1, too_large)]);
@@ -568,6 +570,126 @@ fn frame_that_was_too_large_limits_for_a_while() {
     run_until(&mut room, RoomTime(OVERSIZE_AGE));
     assert_eq!(told(&mut room), [(1, limit(u32::MAX))]);
     assert_eq!(room.poll_timeout(), None);
+}
+
+fn shows(room: &mut Room, viewer: Joined, view: &[(u32, u16)], at: u64) {
+    run_until(room, ms(at));
+    let view = view
+        .iter()
+        .map(|(source, side)| ((ParticipantId(*source), 0), *side))
+        .collect();
+    room.set_view(viewer.id, viewer.epoch, view, ms(at));
+}
+
+fn side(max_side: u16) -> Control {
+    Control::Limit {
+        slot: 0,
+        max_bitrate: u32::MAX,
+        max_side: Some(max_side),
+        reason: LimitReason::Viewers,
+    }
+}
+
+#[test]
+fn largest_viewer_decides_the_size_and_whoever_says_nothing_lifts_it() {
+    let (mut room, joined, _source) = watched(2);
+    shows(&mut room, joined[1], &[(1, 270)], 0);
+    run_until(&mut room, ms(5000));
+    assert_eq!(told(&mut room), [], "the other viewer may show it large");
+    shows(&mut room, joined[2], &[(1, 360)], 5000);
+    run_until(&mut room, ms(7999));
+    assert_eq!(told(&mut room), []);
+    run_until(&mut room, ms(8000));
+    assert_eq!(told(&mut room), [(1, side(360))]);
+    run_until(&mut room, ms(600_000));
+    assert_eq!(told(&mut room), [], "a list does not age");
+    shows(&mut room, joined[2], &[(1, 720)], 600_000);
+    run_until(&mut room, ms(600_200));
+    assert_eq!(told(&mut room), [(1, side(720))]);
+    // Who leaves holds nothing up, after the wait; who comes has said nothing.
+    room.leave(joined[2].id, joined[2].epoch, LeaveReason::Left, ms(601_000));
+    run_until(&mut room, ms(604_000));
+    assert_eq!(told(&mut room), [(1, side(270))]);
+    room.join(person(9), token(9), ms(605_000)).expect("there is place");
+    run_until(&mut room, ms(605_200));
+    assert_eq!(told(&mut room), [(1, limit(u32::MAX))]);
+    assert_eq!(room.poll_timeout(), None);
+}
+
+#[test]
+fn a_viewer_without_the_track_in_its_list_or_without_its_connection_has_no_bound() {
+    for lost in [true, false] {
+        let (mut room, joined, _source) = watched(1);
+        shows(&mut room, joined[1], &[(1, 180)], 0);
+        run_until(&mut room, ms(3000));
+        assert_eq!(told(&mut room), [(1, side(180))]);
+        if lost {
+            room.lost(joined[1].id, joined[1].epoch, ms(4000));
+        } else {
+            shows(&mut room, joined[1], &[(3, 180)], 4000);
+        }
+        run_until(&mut room, ms(4200));
+        assert_eq!(told(&mut room), [(1, limit(u32::MAX))]);
+    }
+    let (mut room, joined, _source) = watched(1);
+    shows(&mut room, joined[1], &[(1, 180)], 0);
+    run_until(&mut room, ms(3000));
+    effects(&mut room);
+    let again = Join {
+        resume: Some(joined[1].token),
+        ..person(2)
+    };
+    let resumed = room.join(again, token(9), ms(4000)).expect("it may come back");
+    assert!(resumed.resumed);
+    shows(&mut room, joined[1], &[(1, 180)], 4100);
+    run_until(&mut room, ms(9000));
+    let all = told(&mut room);
+    assert_eq!(
+        all.last(),
+        Some(&(1, limit(u32::MAX))),
+        "the old connection says nothing any more"
+    );
+}
+
+#[test]
+fn a_list_counts_for_tracks_that_come_later_and_for_their_successors() {
+    let (mut room, joined) = room_with(2);
+    shows(&mut room, joined[1], &[(1, 270)], 0);
+    let (first, second) = (Source::video(), Source::video());
+    publish(&mut room, joined[0], &[&first.track]);
+    room.handle_timeout(ms(0));
+    run_until(&mut room, ms(3000));
+    assert_eq!(told(&mut room), [(1, side(270))]);
+    publish(&mut room, joined[0], &[]);
+    publish(&mut room, joined[0], &[&second.track]);
+    room.handle_timeout(ms(3001));
+    assert_eq!(told(&mut room), [(1, side(270))], "it is told again at once");
+    publish(&mut room, joined[0], &[]);
+    shows(&mut room, joined[1], &[], 4000);
+    publish(&mut room, joined[0], &[&first.track]);
+    room.handle_timeout(ms(4001));
+    assert_eq!(told(&mut room), [(1, limit(u32::MAX))]);
+}
+
+#[test]
+fn a_source_that_comes_back_is_told_its_size_anew() {
+    let (mut room, joined, _source) = watched(1);
+    shows(&mut room, joined[1], &[(1, 270)], 0);
+    run_until(&mut room, ms(3000));
+    effects(&mut room);
+    room.lost(joined[0].id, joined[0].epoch, ms(4000));
+    let again = Join {
+        resume: Some(joined[0].token),
+        ..person(1)
+    };
+    let resumed = room.join(again, token(9), ms(5000)).expect("it may come back");
+    let next = Source::video();
+    publish(&mut room, resumed, &[&next.track]);
+    room.handle_timeout(ms(5000));
+    run_until(&mut room, ms(7999));
+    assert_eq!(told(&mut room), []);
+    run_until(&mut room, ms(8000));
+    assert_eq!(told(&mut room), [(1, side(270))]);
 }
 
 #[test]

@@ -53,6 +53,7 @@ class FakeTrack extends Emitter<RemoteTrackEvents> implements RemoteTrack {
     this.visible = visible;
   }
   readonly subscribed = true;
+  setShownSize(): void {}
   subscribe(): void {}
   unsubscribe(): void {}
   pause(reason: PausedReason | undefined): void {
@@ -189,7 +190,7 @@ export class FakeRoom extends Room {
   add(id: number, options: { video?: boolean; screen?: boolean; upright?: boolean } = {}): Participant {
     const participant = this.person(id, NAMES[(id - 2) % NAMES.length] ?? `Guest ${id}`) as Mutable<Participant>;
     const tracks: FakeTrack[] = [];
-    const sound = Object.assign(new Emitter<RemoteTrackEvents>(), { kind: "audio", source: "microphone", slot: 0, codec: "opus", participantId: id, element: null, setVisible: () => undefined, subscribed: true, subscribe: () => undefined, unsubscribe: () => undefined } as const);
+    const sound = Object.assign(new Emitter<RemoteTrackEvents>(), { kind: "audio", source: "microphone", slot: 0, codec: "opus", participantId: id, element: null, setVisible: () => undefined, setShownSize: () => undefined, subscribed: true, subscribe: () => undefined, unsubscribe: () => undefined } as const);
     if (options.video ?? id % 6 !== 0) tracks.push(options.upright ? new FakeTrack(id, "camera", 360, 640) : new FakeTrack(id, "camera", 640, 360));
     if (options.screen) tracks.push(new FakeTrack(id, "screen", 1280, 720));
     participant.tracks = [sound, ...tracks];

@@ -30,6 +30,12 @@ describe("parsing of server messages", () => {
     expect(parse({ type: "limit", slot: 0, max_bitrate: "fast" })).toBeUndefined();
   });
 
+  it("reads a limit with and without a size", () => {
+    const limit = { type: "limit", slot: 0, max_bitrate: 600_000, reason: "viewers" };
+    expect(parse({ ...limit, max_side: 360 })).toEqual({ ...limit, max_side: 360 });
+    for (const max_side of [undefined, null, "360"]) expect(parse({ ...limit, max_side })).toEqual({ ...limit, max_side: undefined });
+  });
+
   it("takes a state of the uplink that it does not know for one that is not well", () => {
     const uplink = { type: "uplink", relay: "relay.example:4433", state: "connected", message: "in the relay's room" };
     expect(parse(uplink)).toEqual(uplink);

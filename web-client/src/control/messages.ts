@@ -40,6 +40,13 @@ export interface TrackRef {
   slot: number;
 }
 
+/** A video track of another participant, and what is needed of its shorter side, px. */
+export interface ShownTrack {
+  source: number;
+  slot: number;
+  side: number;
+}
+
 export interface Limits {
   max_video_bitrate: number;
   max_frame_bytes: number;
@@ -83,7 +90,7 @@ export type ServerMessage =
   | { type: "member_joined" | "member_changed"; member: MemberInfo }
   | { type: "member_left"; id: number; reason: LeaveReason }
   | { type: "keyframe"; slot: number }
-  | { type: "limit"; slot: number; max_bitrate: number; reason: string }
+  | { type: "limit"; slot: number; max_bitrate: number; max_side: number | undefined; reason: string }
   | { type: "video_paused" | "video_resumed"; source: number; slot: number; reason: "bandwidth" | "codec" }
   | { type: "speakers"; ids: number[] }
   | { type: "answer"; sdp: string }
@@ -103,6 +110,7 @@ export type ClientMessage =
   | { type: "publish"; tracks: TrackInfo[] }
   | { type: "mute"; audio: boolean; video: boolean }
   | { type: "pause"; tracks: TrackRef[] }
+  | { type: "view"; tracks: ShownTrack[] }
   | { type: "keyframe"; source: number; slot: number }
   | { type: "ack"; media: number; backlog_ms?: number }
   | { type: "offer"; sdp: string; send: { mid: string; kind: TrackKind; slot: number }[] }
@@ -144,7 +152,8 @@ function read(json: Json): ServerMessage | undefined {
       return { type: "keyframe", slot: number(json.slot) ?? 0 };
     case "limit": {
       const bitrate = number(json.max_bitrate);
-      return bitrate === undefined ? undefined : { type: "limit", slot: number(json.slot) ?? 0, max_bitrate: bitrate, reason: text(json.reason) ?? "server" };
+      if (bitrate === undefined) return undefined;
+      return { type: "limit", slot: number(json.slot) ?? 0, max_bitrate: bitrate, max_side: number(json.max_side), reason: text(json.reason) ?? "server" };
     }
     case "video_paused":
     case "video_resumed": {

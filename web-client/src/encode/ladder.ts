@@ -53,8 +53,8 @@ export class SizeLadder {
     this.#penalize("cpu", now);
   }
 
-  /** The size for a picture of this size at this rate, bit/s. */
-  choose(width: number, height: number, fps: number, bitrate: number, now: number): EncodeSize {
+  /** The size for a picture of this size at this rate, bit/s. `maxSide`: the viewers need no more of the shorter side, px; screens do not care. */
+  choose(width: number, height: number, fps: number, bitrate: number, now: number, maxSide = Infinity): EncodeSize {
     if (this.#reason && now > this.#penaltyUntil) {
       this.#floor = Math.max(0, this.#floor - 1);
       this.#penaltyUntil = now + SizeLadder.PENALTY_MS / 4;
@@ -75,7 +75,8 @@ export class SizeLadder {
     const limits = RUNGS[rung] ?? { pixels: 320 * 180, fps: 15 };
     // Screens keep their sharpness and give up motion instead.
     const pixels = this.source === "screen" ? Math.max(limits.pixels, this.#floor === 0 ? 1920 * 1080 : 640 * 360) : limits.pixels;
-    const scale = Math.min(1, Math.sqrt(pixels / (width * height)));
+    const side = this.source === "screen" ? Infinity : 2 * Math.floor(maxSide / 2);
+    const scale = Math.min(1, Math.sqrt(pixels / (width * height)), side / Math.min(width, height));
     const even = (value: number): number => Math.max(2, 2 * Math.round((value * scale) / 2));
     return { width: even(width), height: even(height), fps: Math.min(fps, limits.fps) };
   }

@@ -15,6 +15,7 @@ export class RateControl {
 
   #target: number;
   #limit = Infinity;
+  #enough = Infinity;
   #lastDecrease = -Infinity;
   #lastUpdate = 0;
 
@@ -24,17 +25,23 @@ export class RateControl {
 
   /** What to send now. */
   get bitrate(): number {
+    return Math.min(this.allowed, this.#enough);
+  }
+
+  /** What might be sent if the picture needed it. */
+  get allowed(): number {
     return Math.round(Math.max(RateControl.MIN, Math.min(this.#target, this.#limit, this.max)));
   }
 
   /** Whether the connection, not the maximum or a `limit`, is what holds the rate down. */
   get limitedByConnection(): boolean {
-    return this.#target < 0.9 * Math.min(this.#limit, this.max);
+    return this.#target < 0.9 * Math.min(this.#limit, this.max, this.#enough);
   }
 
-  /** Obeys the server's `limit`. */
-  setLimit(bitrate: number): void {
+  /** Obeys the server's `limit`. `enough`: a picture of the size that it allows needs no more. */
+  setLimit(bitrate: number, enough = Infinity): void {
     this.#limit = bitrate;
+    this.#enough = enough;
   }
 
   /** Looks at the connection; call it often (at acknowledgements, and before frames). */

@@ -159,6 +159,8 @@ describe("rate control", () => {
     expect(control.limitedByConnection).toBe(false);
     control.setLimit(5_000_000);
     expect(control.bitrate).toBe(1_200_000);
+    control.setLimit(5_000_000, 350_000);
+    expect([control.bitrate, control.allowed, control.limitedByConnection]).toEqual([350_000, 1_200_000, false]);
   });
 });
 
@@ -197,6 +199,23 @@ describe("the size ladder", () => {
     for (let now = 60_001; now < 200_000; now += 5000) ladder.choose(1280, 720, 30, 1_200_000, now);
     expect(ladder.choose(1280, 720, 30, 1_200_000, 200_000).height).toBe(720);
     expect(ladder.reason).toBeUndefined();
+  });
+
+  it("sends no more than the viewers need, and all of it at once when they need it again", () => {
+    const ladder = new SizeLadder("camera");
+    const at = (maxSide: number | undefined, width = 1280, height = 720): string => {
+      const size = ladder.choose(width, height, 30, 1_200_000, 0, maxSide);
+      return `${size.width}x${size.height}`;
+    };
+    expect([undefined, 720, 540, 360, 271, 180].map((side) => at(side))).toEqual(["1280x720", "1280x720", "960x540", "640x360", "480x270", "320x180"]);
+    expect([at(360, 720, 1280), at(180, 640, 480), at(360, 320, 240)]).toEqual(["360x640", "240x180", "320x240"]);
+    expect(at(undefined)).toBe("1280x720");
+    expect(new SizeLadder("screen").choose(1920, 1080, 15, 1_200_000, 0, 180).height).toBe(1080);
+  });
+
+  it("has its own reasons beside the viewers'", () => {
+    expect(new SizeLadder("camera").choose(1280, 720, 30, 150_000, 0, 360).height).toBe(270);
+    expect(new SizeLadder("camera").choose(1280, 720, 30, 600_000, 0, 180).height).toBe(180);
   });
 
   it("keeps screens sharp and lowers their picture rate", () => {

@@ -3,6 +3,7 @@ import { OffsetClock } from "../media/clock.js";
 import { Fragmenter } from "../media/fragments.js";
 import { ParameterSets } from "../media/h264.js";
 import { CODEC_AV1, CODEC_H264 } from "../media/header.js";
+import { bitrateOfSide } from "../media/picture-size.js";
 import { RateMeter } from "../media/rate.js";
 import type { SendWindow } from "../media/acknowledge.js";
 import type { TrackSource } from "../types.js";
@@ -68,6 +69,7 @@ export class VideoSender {
   #slowSince = 0;
   #errors = 0;
   #serverReason: string | undefined;
+  #maxSide: number | undefined;
   #closed = false;
 
   constructor(options: VideoSenderOptions) {
@@ -95,9 +97,12 @@ export class VideoSender {
     if (!this.#keyframeInside) this.#wantKeyframe = true;
   }
 
-  setLimit(bitrate: number, reason: string): void {
-    this.#rate.setLimit(bitrate);
-    this.#serverReason = bitrate < this.#options.maxBitrate ? reason : undefined;
+  /** Obeys the server's `limit`; `maxSide` is for cameras. */
+  setLimit(bitrate: number, reason: string, maxSide: number | undefined): void {
+    this.#maxSide = this.#options.source === "screen" ? undefined : maxSide;
+    const enough = bitrateOfSide(this.#maxSide);
+    this.#rate.setLimit(bitrate, enough);
+    this.#serverReason = Math.min(bitrate, enough) < this.#options.maxBitrate ? reason : undefined;
     if (reason === "frame_too_large") this.#ladder.onKeyframe(Infinity, this.#options.now());
     this.#options.onChange();
   }
@@ -154,7 +159,7 @@ export class VideoSender {
   #encode(frame: VideoFrame): void {
     const now = this.#options.now();
     this.#configure(frame, now);
-    const interval = this.#rate.bitrate < VideoSender.SLOW_BITRATE ? VideoSender.SLOW_KEYFRAME_MS : VideoSender.KEYFRAME_MS;
+    const interval = this.#rate.allowed < VideoSender.SLOW_BITRATE ? VideoSender.SLOW_KEYFRAME_MS : VideoSender.KEYFRAME_MS;
     const keyFrame = this.#wantKeyframe || now - this.#lastKeyframe > interval;
     const captured = this.#clock.map(frame.timestamp / 1000, now);
     this.#inside.set(frame.timestamp, captured);
@@ -171,7 +176,7 @@ export class VideoSender {
   #configure(frame: VideoFrame, now: number): void {
     const bitrate = this.#rate.bitrate;
     const { displayWidth, displayHeight } = frame;
-    const size = this.#ladder.choose(displayWidth, displayHeight, this.#options.fps, bitrate, now);
+    const size = this.#ladder.choose(displayWidth, displayHeight, this.#options.fps, this.#rate.allowed, now, this.#maxSide);
     const current = this.#configured;
     const sameSize = current?.width === size.width && current.height === size.height && current.fps === size.fps;
     const sameRate = current !== undefined && Math.abs(bitrate - current.bitrate) < 0.1 * current.bitrate;

@@ -34,6 +34,9 @@ export class LiveRoom extends Room implements PublicationOwner {
   /** Changes of a participant within so long are told as one, ms. */
   static readonly CHANGES_MS = 50;
 
+  /** How large pictures are shown is told at most so often, ms: a window is drawn larger in many steps. */
+  static readonly VIEW_MS = 250;
+
   /** WebRTC, which has decoders of its own, is there after so long or not at all, ms. */
   static readonly DEAF_AFTER_MS = 3500;
 
@@ -60,6 +63,9 @@ export class LiveRoom extends Room implements PublicationOwner {
   #counter = 0;
   #speakers: number[] = [];
   #deafTimer: ReturnType<typeof setTimeout> | undefined;
+  #viewTimer: ReturnType<typeof setTimeout> | undefined;
+  /** The tracks that the server was told of last. */
+  #view = "[]";
   #settle: { resolve: (room: LiveRoom) => void; reject: (error: RoomError) => void } | undefined;
 
   constructor(readonly options: LiveRoomOptions) {
@@ -90,9 +96,11 @@ export class LiveRoom extends Room implements PublicationOwner {
       },
       trackRemoved: (track, participant) => {
         this.#threads.toVideo({ type: "release", key: keyOf(track) });
+        if (track.side !== undefined) this.#viewChanged();
         this.emit("trackremoved", track, participant);
       },
       visibilityChanged: () => this.#sendPaused(),
+      sideChanged: () => this.#viewChanged(),
     });
     this.#road = new WebRtcRoad(
       options.transport,
@@ -420,6 +428,17 @@ export class LiveRoom extends Room implements PublicationOwner {
     this.#threads.toSession({ type: "pause", tracks });
   }
 
+  #viewChanged(): void {
+    this.#viewTimer ??= setTimeout(() => {
+      this.#viewTimer = undefined;
+      const tracks = this.#roster.tracks.flatMap(({ participantId, slot, side }) => (side === undefined ? [] : [{ source: participantId, slot, side }]));
+      const view = JSON.stringify(tracks);
+      if (view === this.#view || this.state === "closed") return;
+      this.#view = view;
+      this.#threads.toSession({ type: "view", tracks });
+    }, LiveRoom.VIEW_MS);
+  }
+
   #publicationChanged({ publication: number, state, codec, failure, limitReason }: FromSession & { type: "publication" }): void {
     const publication = this.#publications.get(number)?.publication;
     if (!publication) return;
@@ -506,6 +525,7 @@ export class LiveRoom extends Room implements PublicationOwner {
     this.state = "closed";
     this.#changed.clear();
     clearTimeout(this.#deafTimer);
+    clearTimeout(this.#viewTimer);
     this.#abort.abort();
     this.#road.close();
     this.#turns.close();

@@ -6,7 +6,7 @@ const camera: TrackInfo = { kind: "video", source: "camera", slot: 0, codec: "h2
 
 function track(): { track: LiveTrack; log: string[] } {
   const log: string[] = [];
-  const made = new LiveTrack(3, camera, () => log.push(made.wanted ? "wanted" : "not wanted"));
+  const made = new LiveTrack(3, camera, () => log.push(made.wanted ? "wanted" : "not wanted"), () => log.push(`side ${made.side}`));
   made.on("paused", (reason) => log.push(reason ?? "goes on"));
   return { track: made, log };
 }
@@ -34,6 +34,28 @@ describe("a remote track", () => {
     expect([t.wanted, t.pausedReason]).toEqual([false, "hidden"]);
     t.setVisible(true);
     expect(log).toEqual(["not wanted", "hidden", "unsubscribed", "hidden", "wanted", "goes on"]);
+  });
+
+  it("says how much of it is needed once for each change, whatever size it comes in", () => {
+    const { track: t, log } = track();
+    t.setShownSize(640, 360);
+    t.setShownSize(630, 355);
+    t.setSize(1280, 720);
+    t.setSize(640, 360);
+    t.setShownSize(320, 180);
+    t.setShownSize(1920, 1080);
+    t.setShownSize(0, 0);
+    t.setShownSize(450, 225);
+    t.setSize(320, 178);
+    t.setSize(360, 640);
+    expect(log).toEqual(["side 360", "side 180", "side undefined", "side 270", "side 360"]);
+  });
+
+  it("is needed in full size if it is a screen", () => {
+    const log: string[] = [];
+    const t = new LiveTrack(3, { ...camera, source: "screen" }, () => undefined, () => log.push("side"));
+    t.setShownSize(320, 180);
+    expect([t.side, log]).toEqual([undefined, []]);
   });
 
   it("tells the gateway's own reason once it is wanted again", () => {

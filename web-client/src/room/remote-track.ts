@@ -1,5 +1,6 @@
 import type { TrackInfo } from "../control/messages.js";
 import { Emitter } from "../events.js";
+import { neededSide } from "../media/picture-size.js";
 import type { PausedReason, RemoteTrack, RemoteTrackEvents, TrackKind, TrackSource } from "../types.js";
 
 /** @internal */
@@ -12,6 +13,10 @@ export class LiveTrack extends Emitter<RemoteTrackEvents> implements RemoteTrack
   height: number | undefined;
   #visible = true;
   #subscribed = true;
+  #shown = { width: 0, height: 0 };
+  /** Of this shape. */
+  #shape = { width: 16, height: 9 };
+  #side: number | undefined;
   #element: HTMLElement | null = null;
   #serverReason: PausedReason | undefined;
   #undecodable = false;
@@ -20,6 +25,7 @@ export class LiveTrack extends Emitter<RemoteTrackEvents> implements RemoteTrack
     readonly participantId: number,
     info: TrackInfo,
     readonly onVisibility: () => void,
+    readonly onSide: () => void,
   ) {
     super();
     this.kind = info.kind;
@@ -48,6 +54,11 @@ export class LiveTrack extends Emitter<RemoteTrackEvents> implements RemoteTrack
     return this.#subscribed && this.#visible;
   }
 
+  /** What is needed of the picture's shorter side, px; `undefined`: no bound. */
+  get side(): number | undefined {
+    return this.#side;
+  }
+
   subscribe(): void {
     this.#want(true, this.#visible);
   }
@@ -58,6 +69,23 @@ export class LiveTrack extends Emitter<RemoteTrackEvents> implements RemoteTrack
 
   setVisible(visible: boolean): void {
     this.#want(this.#subscribed, visible);
+  }
+
+  setShownSize(width: number, height: number): void {
+    this.#shown = { width, height };
+    this.#updateSide();
+  }
+
+  /** Screens are for reading. */
+  #updateSide(): void {
+    const { width = 0, height = 0 } = this;
+    // Small pictures are off by a pixel: that must not ask for a larger one, which would not be off and ask for a small one again.
+    const change = (width / height) * (this.#shape.height / this.#shape.width);
+    if (width > 0 && height > 0 && Math.abs(change - 1) > 0.02) this.#shape = { width, height };
+    const side = this.source === "camera" ? neededSide(this.#shape, this.#shown) : undefined;
+    if (side === this.#side) return;
+    this.#side = side;
+    this.onSide();
   }
 
   #want(subscribed: boolean, visible: boolean): void {
@@ -76,6 +104,7 @@ export class LiveTrack extends Emitter<RemoteTrackEvents> implements RemoteTrack
     // The announced size is only a hint; the decoded one, once known, is the truth.
     this.width ??= info.width;
     this.height ??= info.height;
+    this.#updateSide();
     return changed;
   }
 
@@ -91,6 +120,7 @@ export class LiveTrack extends Emitter<RemoteTrackEvents> implements RemoteTrack
     if (width === this.width && height === this.height && this.kind === "audio") return;
     this.width = width;
     this.height = height;
+    this.#updateSide();
     this.emit("resize", width, height);
   }
 

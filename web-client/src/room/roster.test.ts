@@ -19,6 +19,7 @@ function roster(): { roster: Roster; log: string[] } {
       trackAdded: (t, p) => log.push(`+${t.kind} ${p.alias}`),
       trackRemoved: (t, p) => log.push(`-${t.kind} ${p.alias}`),
       visibilityChanged: () => log.push("visibility"),
+      sideChanged: () => log.push("side"),
     }),
   };
 }

@@ -11,6 +11,8 @@ export interface RosterEvents {
   trackAdded(track: LiveTrack, participant: LiveParticipant): void;
   trackRemoved(track: LiveTrack, participant: LiveParticipant): void;
   visibilityChanged(): void;
+  /** A track is needed in another size. */
+  sideChanged(): void;
 }
 
 /** Who is in the room and what they send, kept up by the control channel's messages. */
@@ -104,7 +106,7 @@ export class Roster {
         changed = known.update(info) || changed;
         continue;
       }
-      const track = new LiveTrack(participant.id, info, () => this.events.visibilityChanged());
+      const track = new LiveTrack(participant.id, info, () => this.events.visibilityChanged(), () => this.events.sideChanged());
       participant.tracks.push(track);
       this.events.trackAdded(track, participant);
       changed = true;

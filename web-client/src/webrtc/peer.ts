@@ -1,4 +1,5 @@
 import type { ClientMessage, IceServer } from "../control/messages.js";
+import { bitrateOfSide } from "../media/picture-size.js";
 import type { Turns } from "../room/turns.js";
 import type { TrackKind } from "../types.js";
 import { codecOfMime, preferAudio, preferSending, preferVideo } from "./codecs.js";
@@ -57,9 +58,9 @@ export class Peer {
   #holdTimer: ReturnType<typeof setTimeout> | undefined;
   readonly #pc: RTCPeerConnection;
   #videoCodec: string | undefined;
-  readonly #senders = new Map<number, { outbound: Outbound; transceiver: RTCRtpTransceiver; watch: SendWatch }>();
-  /** The server's bounds by video slot, bit/s. */
-  readonly #limits = new Map<number, number>();
+  readonly #senders = new Map<number, { outbound: Outbound; transceiver: RTCRtpTransceiver; watch: SendWatch; bounding: Promise<void> }>();
+  /** The server's bounds by video slot: bit/s, and px of the shorter side. */
+  readonly #limits = new Map<number, { bitrate: number; maxSide: number | undefined }>();
   /** Until the first offer is complete there is none. */
   #negotiating = true;
   #again = false;
@@ -139,8 +140,8 @@ export class Peer {
     if (sender && track) await this.#bound(number);
   }
 
-  limit(slot: number, bitrate: number): void {
-    this.#limits.set(slot, bitrate);
+  limit(slot: number, bitrate: number, maxSide: number | undefined): void {
+    this.#limits.set(slot, { bitrate, maxSide });
     for (const [number, { outbound }] of this.#senders) if (outbound.kind === "video" && outbound.slot === slot) void this.#bound(number);
   }
 
@@ -202,7 +203,7 @@ export class Peer {
     // Without a track, nothing is sent before the other road has stopped sending.
     const transceiver = this.#pc.addTransceiver(outbound.kind, { direction: "sendonly" });
     this.#preferCodecs(transceiver, outbound.kind, "send");
-    this.#senders.set(outbound.number, { outbound, transceiver, watch: new SendWatch() });
+    this.#senders.set(outbound.number, { outbound, transceiver, watch: new SendWatch(), bounding: Promise.resolve() });
   }
 
   /** Sees to it that there are so many receiving m-lines of a kind. @returns how many were added */
@@ -239,16 +240,26 @@ export class Peer {
     this.events.send({ type: "offer", sdp, send });
   }
 
-  async #bound(number: number): Promise<void> {
+  /** One after another: parameters that were read before others were set are refused. */
+  #bound(number: number): Promise<void> {
     const found = this.#senders.get(number);
-    if (!found) return;
-    const { outbound, transceiver } = found;
+    if (!found) return Promise.resolve();
+    found.bounding = found.bounding.then(() => this.#setBounds(found.outbound, found.transceiver));
+    return found.bounding;
+  }
+
+  async #setBounds(outbound: Outbound, transceiver: RTCRtpTransceiver): Promise<void> {
+    if (this.#closed) return;
     const parameters = transceiver.sender.getParameters();
     const encoding = parameters.encodings[0];
     if (!encoding) return;
     encoding.maxBitrate = outbound.maxBitrate;
     if (outbound.kind === "video") {
-      encoding.maxBitrate = Math.min(outbound.maxBitrate, this.#limits.get(outbound.slot) ?? Infinity);
+      const limit = this.#limits.get(outbound.slot);
+      const maxSide = outbound.source === "screen" ? undefined : limit?.maxSide;
+      const { width = 0, height = 0 } = transceiver.sender.track?.getSettings() ?? {};
+      encoding.maxBitrate = Math.min(outbound.maxBitrate, limit?.bitrate ?? Infinity, bitrateOfSide(maxSide));
+      encoding.scaleResolutionDownBy = Math.max(1, Math.min(width, height) / (maxSide ?? Infinity));
       encoding.maxFramerate = outbound.fps;
       parameters.degradationPreference = outbound.source === "screen" ? "maintain-resolution" : "balanced";
     }

@@ -11,10 +11,30 @@ const joined: Joined = {
   limits: { max_video_bitrate: 1, max_frame_bytes: 1, ack_ms: 1, resume_ms: 1 }, ice_servers: [{ urls: "stun:s.example" }],
 };
 
+class FakeSender {
+  track: { getSettings: () => MediaTrackSettings } | null = null;
+
+  replaceTrack(track: FakeSender["track"]): Promise<void> {
+    this.track = track;
+    return Promise.resolve();
+  }
+
+  getParameters(): unknown {
+    return { encodings: [{}], codecs: [{ mimeType: "video/H264" }] };
+  }
+
+  setParameters({ encodings: [encoding] }: { encodings: RTCRtpEncodingParameters[] }): Promise<void> {
+    FakeConnection.bounds.push(`1/${encoding?.scaleResolutionDownBy} ${encoding?.maxBitrate}`);
+    return Promise.resolve();
+  }
+}
+
 /** As much of a peer connection as offers are made of; each m-line takes `lineBytes` in its SDP. */
 class FakeConnection {
   static made: FakeConnection[] = [];
   static lineBytes = 1700;
+  /** What senders were bounded to, in order. */
+  static bounds: string[] = [];
   /** What was preferred, in order. */
   static preferred: string[] = [];
   connectionState = "new";
@@ -34,7 +54,7 @@ class FakeConnection {
     const setCodecPreferences = (codecs: { mimeType: string }[]): void => {
       FakeConnection.preferred.push(`${direction} ${codecs.map(({ mimeType }) => mimeType.slice(6)).join(" ")}`);
     };
-    const transceiver = { direction, mid: String(this.transceivers.length), sender: { track: null }, receiver: { track: { kind } }, setCodecPreferences };
+    const transceiver = { direction, mid: String(this.transceivers.length), currentDirection: direction, sender: new FakeSender(), receiver: { track: { kind } }, setCodecPreferences };
     this.transceivers.push(transceiver);
     return transceiver;
   }
@@ -75,6 +95,7 @@ function room(senders: number, mode: "auto" | "webrtc" = "auto", publications: u
     publications: () => publications,
     transport: (media: string, reason: string) => transports.push(`${media}: ${reason}`),
     levels: () => undefined,
+    carried: () => undefined,
   } as unknown as RoadHost;
   const tracks = Array.from({ length: 2 * senders }, (_, i) => ({ kind: i % 2 ? "audio" : "video" }));
   const turns = new Turns();
@@ -89,6 +110,7 @@ beforeEach(() => {
   FakeConnection.made = [];
   FakeConnection.lineBytes = 1700;
   FakeConnection.preferred = [];
+  FakeConnection.bounds = [];
   vi.stubGlobal("RTCPeerConnection", FakeConnection);
   const h264 = { mimeType: "video/H264", sdpFmtpLine: "packetization-mode=1;profile-level-id=42e01f" };
   const capabilities = { getCapabilities: (kind: string) => ({ codecs: kind === "audio" ? [{ mimeType: "audio/opus" }] : [h264, { mimeType: "video/AV1" }] }) };
@@ -163,6 +185,34 @@ describe("the road by WebRTC", () => {
     expect(FakeConnection.preferred.filter((one) => one.startsWith("recvonly"))).toEqual(["recvonly opus", "recvonly H264 AV1"]);
     road.close();
   });
+
+  for (const [source, expected] of [
+    ["camera", ["1/1 1200000", "1/2 600000", "1/4 150000", "1/1 150000", "1/1 1200000"]],
+    ["screen", ["1/1 1200000", "1/1 1200000", "1/1 150000", "1/1 150000", "1/1 1200000"]],
+  ] as const) {
+    it(`bounds a ${source} as the server says`, async () => {
+      const track = { getSettings: () => ({ width: 1280, height: 720 }) };
+      const publication = { number: 1, kind: "video", slot: 0, maxBitrate: 1_200_000, fps: 30, source, announced: true, muted: false, track };
+      const { road } = room(0, "auto", [publication]);
+      road.begin(joined);
+      await vi.waitFor(() => expect(FakeConnection.made).toHaveLength(1));
+      const [connection] = FakeConnection.made;
+      if (connection) {
+        connection.connectionState = connection.iceConnectionState = "connected";
+        connection.onconnectionstatechange?.();
+      }
+      const limit = (max_bitrate: number, max_side: number | undefined): void => road.message({ type: "limit", slot: 0, max_bitrate, max_side, reason: "viewers" });
+      await vi.waitFor(() => expect(FakeConnection.bounds).toHaveLength(1));
+      let count = 1;
+      for (const [bitrate, side] of [[2_500_000, 360], [150_000, 180], [150_000, undefined], [2_500_000, undefined]] as const) {
+        limit(bitrate, side);
+        count++;
+        await vi.waitFor(() => expect(FakeConnection.bounds).toHaveLength(count));
+      }
+      expect(FakeConnection.bounds).toEqual(expected);
+      road.close();
+    });
+  }
 
   for (const [mode, after] of [["auto", 3000], ["webrtc", 10_000]] as const) {
     it(`gives way to the WebSocket after ${after} ms without a connection (${mode})`, async () => {

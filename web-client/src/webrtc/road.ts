@@ -83,7 +83,7 @@ export class WebRtcRoad {
         break;
       case "limit":
         // In turn, so that there is a peer to take it.
-        this.turns.add(() => this.#peer?.limit(message.slot, message.max_bitrate));
+        this.turns.add(() => this.#peer?.limit(message.slot, message.max_bitrate, message.max_side));
         break;
       case "error":
         if (message.code === "webrtc_failed" || message.code === "webrtc_unavailable") this.#giveUp(message.message || message.code);

@@ -1,4 +1,4 @@
-import type { ClientMessage, Joined, ServerMessage, TrackRef } from "../control/messages.js";
+import type { ClientMessage, Joined, ServerMessage, ShownTrack, TrackRef } from "../control/messages.js";
 import type { Publication, SendStats, TrackKind, TrackSource } from "../types.js";
 
 /** What the page, the session worker, the video worker and the playout worklet tell one another. Times are {@link epochNow} unless said. */
@@ -52,6 +52,7 @@ export type ToSession =
   | { type: "mute"; publication: number; on: boolean }
   | { type: "unpublish"; publication: number }
   | { type: "pause"; tracks: TrackRef[] }
+  | { type: "view"; tracks: ShownTrack[] }
   | { type: "control"; message: ClientMessage }
   | { type: "network" }
   /** `played`: sound of WebRTC to be measured too. */

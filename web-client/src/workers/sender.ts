@@ -22,8 +22,13 @@ interface Outgoing {
   stopFeed: (() => void) | undefined;
   /** After a failure that may pass: when to try again of one's own accord, and how long to wait after the next failure, ms. */
   again: { at: number; waitMs: number } | undefined;
-  /** The last `limit` of the server, for senders made later. */
-  limit: { bitrate: number; reason: string } | undefined;
+}
+
+/** A `limit` of the server. */
+interface Limit {
+  bitrate: number;
+  reason: string;
+  maxSide: number | undefined;
 }
 
 export interface SenderEvents {
@@ -42,6 +47,8 @@ export class Sender {
 
   readonly uplink: Uplink;
   readonly #outgoing = new Map<number, Outgoing>();
+  /** The last one of this connection by video slot, for senders made later. */
+  readonly #limits = new Map<number, Limit>();
 
   constructor(
     readonly send: (data: ArrayBuffer) => boolean,
@@ -69,8 +76,10 @@ export class Sender {
     return { audio: off("audio"), video: off("video") };
   }
 
-  /** A new connection: all video begins with keyframes. */
+  /** A new connection: all video begins with keyframes, and nothing is limited until the server says so. */
   begin(): void {
+    for (const slot of this.#limits.keys()) this.#bySlot(slot)?.video?.setLimit(Infinity, "server", undefined);
+    this.#limits.clear();
     const slots = [...this.#outgoing.values()].filter((outgoing) => outgoing.spec.kind === "video").map((outgoing) => outgoing.spec.slot);
     this.uplink.reset(slots);
     for (const outgoing of this.#outgoing.values()) outgoing.video?.requestKeyframe();
@@ -79,7 +88,7 @@ export class Sender {
   async publish(spec: PublicationSpec): Promise<void> {
     const outgoing: Outgoing = {
       spec, codec: "", muted: false, state: "starting", failure: undefined, carried: false,
-      audio: undefined, video: undefined, feed: 0, stopFeed: undefined, again: undefined, limit: undefined,
+      audio: undefined, video: undefined, feed: 0, stopFeed: undefined, again: undefined,
     };
     this.#outgoing.set(spec.publication, outgoing);
     if (spec.kind === "audio") {
@@ -192,11 +201,9 @@ export class Sender {
     this.#bySlot(slot)?.video?.requestKeyframe();
   }
 
-  limit(slot: number, bitrate: number, reason: string): void {
-    const outgoing = this.#bySlot(slot);
-    if (!outgoing) return;
-    outgoing.limit = { bitrate, reason };
-    outgoing.video?.setLimit(bitrate, reason);
+  limit(slot: number, bitrate: number, reason: string, maxSide: number | undefined): void {
+    this.#limits.set(slot, { bitrate, reason, maxSide });
+    this.#bySlot(slot)?.video?.setLimit(bitrate, reason, maxSide);
   }
 
   stats(): SendStats[] {
@@ -249,7 +256,8 @@ export class Sender {
           this.events.announce();
         },
       });
-      if (outgoing.limit) outgoing.video.setLimit(outgoing.limit.bitrate, outgoing.limit.reason);
+      const limit = this.#limits.get(slot);
+      if (limit) outgoing.video.setLimit(limit.bitrate, limit.reason, limit.maxSide);
     }
     outgoing.video.push(frame);
   }

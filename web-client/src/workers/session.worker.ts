@@ -1,4 +1,4 @@
-import { SUBPROTOCOL, type MemberInfo, type ServerMessage, type TrackRef } from "../control/messages.js";
+import { SUBPROTOCOL, type MemberInfo, type ServerMessage, type ShownTrack, type TrackRef } from "../control/messages.js";
 import { Session, type Socket } from "../control/session.js";
 import { claimedCodecs, decodableCodecs } from "../decode/decodable.js";
 import { chooseVideoCodec } from "../encode/probe.js";
@@ -23,6 +23,7 @@ let receiver: Receiver | undefined;
 let sender: Sender | undefined;
 let backlog = 0;
 let paused: TrackRef[] = [];
+let shown: ShownTrack[] = [];
 const members = new Map<number, MemberInfo>();
 const askedAt = new Map<string, number>();
 let lastAnnouncement = "";
@@ -44,6 +45,7 @@ function start({ url, name, id, token, videoPort }: ToSession & { type: "start" 
         lastAnnouncement = "";
         announce();
         if (paused.length > 0) newSession.send({ type: "pause", tracks: paused });
+        if (shown.length > 0) newSession.send({ type: "view", tracks: shown });
         // Before a camera is there, so that publishing need not wait for it; but not while the first pictures are decoded.
         setTimeout(() => void tellVideoCodec(), PROBE_AFTER_MS);
       },
@@ -97,7 +99,7 @@ function fromServer(message: ServerMessage): void {
       sender?.requestKeyframe(message.slot);
       break;
     case "limit":
-      sender?.limit(message.slot, message.max_bitrate, message.reason);
+      sender?.limit(message.slot, message.max_bitrate, message.reason, message.max_side);
       break;
     case "member_joined":
     case "member_changed":
@@ -162,6 +164,10 @@ page.onmessage = ({ data }) => {
     case "pause":
       paused = data.tracks;
       session?.send({ type: "pause", tracks: paused });
+      break;
+    case "view":
+      shown = data.tracks;
+      session?.send({ type: "view", tracks: shown });
       break;
     case "control":
       session?.send(data.message);

@@ -13,11 +13,11 @@ use tokio::time::{timeout, timeout_at};
 use super::{ACK_EVERY, End, Fatal, Request, Shared, Source, broken, hand_over, lock, parse_text, post};
 use crate::browser::ingress::Outcome;
 use crate::browser::message::{
-    FromClient, MAX_BINARY, MAX_TRACKS, MediaTransport, SendMid, ToClient, TrackRef, parse_media,
+    FromClient, MAX_BINARY, MAX_NAMED, MAX_TRACKS, MediaTransport, SendMid, ShownTrack, ToClient, TrackRef, parse_media,
 };
 use crate::media::frame::{Kind, ParticipantId, RoomTime, TrackId};
 use crate::room::keyframes::Reason;
-use crate::room::member::Door;
+use crate::room::member::{Door, View};
 use crate::room::peer::{Follow, PeerCommand, PeerContext, PeerEvent, PeerId, Peers};
 use crate::room::registry::RoomHandle;
 use crate::room::snapshot::Snapshot;
@@ -45,6 +45,9 @@ pub(super) struct Reader<'a> {
     pub(super) max_video_bitrate: u32,
     pub(super) idle: Duration,
     pub(super) limits: ClientLimits,
+    /// The client's last `pause` and `view`.
+    pub(super) paused: Vec<TrackRef>,
+    pub(super) shown: Vec<ShownTrack>,
 }
 
 impl Reader<'_> {
@@ -97,7 +100,12 @@ impl Reader<'_> {
             FromClient::Mute(muted) => {
                 self.requests.send(Request::Muted(muted)).await.ok();
             }
-            FromClient::Pause { tracks } => self.pause(tracks),
+            FromClient::Pause { tracks } => self.pause(tracks).await,
+            FromClient::View { mut tracks } => {
+                tracks.truncate(MAX_NAMED);
+                self.shown = tracks;
+                self.tell_view().await;
+            }
             FromClient::Keyframe { source, slot } => self.keyframe(source, slot),
             FromClient::Ping { t } => post(&self.outbox, ToClient::Pong { t }),
             FromClient::Bye { reason } => {
@@ -223,15 +231,28 @@ impl Reader<'_> {
         }
     }
 
-    fn pause(&mut self, tracks: Vec<TrackRef>) {
-        let tracks: Vec<TrackRef> = tracks.into_iter().take(1024).collect();
+    async fn pause(&mut self, mut tracks: Vec<TrackRef>) {
+        tracks.truncate(MAX_NAMED);
         let named = tracks
             .iter()
             .map(|track| (track.source, track.kind, track.slot))
             .collect();
         self.to_peer(|peer| PeerCommand::Pause { peer, tracks: named });
+        self.paused.clone_from(&tracks);
         lock(&self.shared.egress).pause(tracks, Instant::now());
         self.shared.nudge.notify_one();
+        self.tell_view().await;
+    }
+
+    /// Tells the room how large the client shows the others. What it has paused it does not show at all.
+    async fn tell_view(&self) {
+        let shown = self.shown.iter();
+        let mut view: View = shown
+            .map(|track| ((track.source, track.slot), track.side.get()))
+            .collect();
+        let hidden = self.paused.iter().filter(|track| track.kind == Kind::Video);
+        view.extend(hidden.map(|track| ((track.source, track.slot), 0)));
+        self.requests.send(Request::View(view)).await.ok();
     }
 
     fn keyframe(&mut self, source: ParticipantId, slot: u8) {

@@ -1,5 +1,6 @@
 //! One WHIP or WHEP session: a task that owns the member and its peer connection, from the answer to the end of either.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -334,6 +335,7 @@ impl Session {
     async fn converse(&mut self, asks: &mut mpsc::Receiver<Ask>, deleted: &mut Option<oneshot::Sender<()>>) -> End {
         let mut snapshots = self.membership.snapshots();
         let mut shutdown = self.shared.shutdown.clone();
+        let mut limits: BTreeMap<u8, u32> = BTreeMap::new();
         loop {
             tokio::select! {
                 ask = asks.recv() => match ask {
@@ -362,6 +364,9 @@ impl Session {
                     Some(Control::Keyframe { slot, .. }) => {
                         self.peer.tell(PeerCommand::RequestKeyframe { peer: self.peer.id, slot });
                     }
+                    // RTCP has no word for a size.
+                    Some(Control::Limit { slot, max_bitrate, .. })
+                        if limits.insert(slot, max_bitrate).unwrap_or(u32::MAX) == max_bitrate => {}
                     Some(Control::Limit { slot, max_bitrate, .. }) => {
                         let max_bitrate = max_bitrate.min(self.shared.max_video_bitrate);
                         self.peer.tell(PeerCommand::Limit { peer: self.peer.id, slot, max_bitrate });
