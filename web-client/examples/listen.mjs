@@ -1,5 +1,5 @@
 // A listener of `wzp.v2` (docs/browser-protocol.md) without the library: joins, counts frames, acknowledges, leaves.
-//   node examples/listen.mjs ws://127.0.0.1:8443/ws/lobby 10
+//   npm install ws; node examples/listen.mjs ws://127.0.0.1:8443/ws/lobby 10
 import { randomBytes } from "node:crypto";
 import { WebSocket } from "ws";
 

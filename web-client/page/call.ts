@@ -324,7 +324,7 @@ export class Call {
     if (this.sampling) return;
     this.sampling = true;
     try {
-      const stats = await this.room.stats();
+      const stats = await this.room.stats({ sound: false });
       if (this.isOver()) return;
       for (const participant of this.room.participants.values()) this.quality.set(participant.id, qualityOf(participant.id, stats, this.lastStats));
       this.lastStats = stats;
@@ -339,7 +339,8 @@ export class Call {
 
   private async copyStats(): Promise<void> {
     const { roomName, state } = this.room;
-    const report = this.room.stats().then((stats) => JSON.stringify({ taken: new Date().toISOString(), browser: navigator.userAgent, room: roomName, state, ...stats }, undefined, 2));
+    // Without figures the rest is still worth a report.
+    const report = this.room.stats().catch(() => ({})).then((stats) => JSON.stringify({ taken: new Date().toISOString(), browser: navigator.userAgent, room: roomName, state, ...stats }, undefined, 2));
     await copyWithEcho(byId("copy-stats", HTMLButtonElement), report, "Copied", (text) => void toast(text));
   }
 

@@ -9,7 +9,7 @@ const ID_KEY = "wzp.id";
 
 /**
  * Joins a room and resolves when this page is in it.
- * @param url `wss://host/ws/room`, `https://host/room`, or a room's name on the host that served this page
+ * @param url `https://host/room` (`http:` for a gateway without TLS), `wss://host/ws/room`, or a room's name on the host that served this page
  * @throws RoomError when the gateway refuses or cannot be reached
  */
 export async function connect(url: string, options: ConnectOptions): Promise<Room> {

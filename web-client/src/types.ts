@@ -9,7 +9,10 @@ export type TrackKind = "audio" | "video";
 export type TrackSource = "microphone" | "camera" | "screen";
 /** How media travels between this page and the gateway. */
 export type MediaTransport = "webrtc" | "websocket";
-/** Where a room's connection stands. */
+/**
+ * Where a room's connection stands: `connecting` until `connect` resolves, `connected`, `reconnecting` while the library tries to come back (for
+ * about 80 s), `closed` for good; `closeReason` tells why.
+ */
 export type RoomState = "connecting" | "connected" | "reconnecting" | "closed";
 /** Why a remote track is not shown at the moment; `codec`: this browser cannot decode it. */
 export type PausedReason = "bandwidth" | "codec" | "hidden" | "unsubscribed";
@@ -25,7 +28,9 @@ export interface Uplink {
   message: string;
 }
 
-/** Why a participant left. */
+/**
+ * Why a participant left: by its own will, because its connection was lost, because the same identity joined anew, or put out by the gateway.
+ */
 export type LeaveReason = "left" | "lost" | "replaced" | "removed";
 
 /** How to join; see {@link connect}. */
@@ -130,9 +135,11 @@ export interface RemoteTrack {
    */
   setShownSize(width: number, height: number): void;
   on<K extends keyof RemoteTrackEvents>(type: K, listener: (...args: RemoteTrackEvents[K]) => void): Unsubscribe;
+  once<K extends keyof RemoteTrackEvents>(type: K, listener: (...args: RemoteTrackEvents[K]) => void): Unsubscribe;
+  off<K extends keyof RemoteTrackEvents>(type: K, listener: (...args: RemoteTrackEvents[K]) => void): void;
 }
 
-/** A local track that is being sent. */
+/** A local track that is being sent. Its changes are told by `participantchanged` with the local participant. */
 export interface Publication {
   readonly kind: TrackKind;
   readonly source: TrackSource;
@@ -142,7 +149,7 @@ export interface Publication {
   readonly track: MediaStreamTrack;
   readonly muted: boolean;
   readonly state: "starting" | "sending" | "muted" | "failed";
-  /** Why `state` is `failed`. Another track and unmuting are a new try; the library tries by itself, too, after 5 s and then less and less often. */
+  /** Why `state` is `failed`: an encoder or a capture that gives nothing, or a track that has ended. Another track and unmuting are a new try; the library tries by itself, too, after 5 s and then less and less often. */
   readonly failure?: string | undefined;
   /** Why less is sent than asked for: `bandwidth`, `viewers`, `frame_too_large`, `server`, `cpu`. */
   readonly limitReason?: string | undefined;
@@ -152,6 +159,15 @@ export interface Publication {
   replaceTrack(track: MediaStreamTrack): Promise<void>;
   /** Ends the publication. The track itself is not stopped. */
   stop(): Promise<void>;
+}
+
+/** What {@link Room.stats} takes. */
+export interface StatsOptions {
+  /**
+   * `false` leaves `dominantHz`, and by WebRTC `audioLevel`, at 0: they take most of the work, which whoever asks every second may want to
+   * save. Default `true`.
+   */
+  sound?: boolean;
 }
 
 /** What `Room.stats()` resolves to. Times in ms, rates in bit/s. */
@@ -223,6 +239,7 @@ export interface SendStats {
 
 /** The events of a {@link Room} and the arguments of their listeners. */
 export interface RoomEvents {
+  /** See {@link RoomState}. A room that is closed removes no participants and tracks one by one. */
   state: [RoomState];
   participantjoined: [Participant];
   /** Anything about a participant changed; changes within 50 ms are one event. */
@@ -236,6 +253,7 @@ export interface RoomEvents {
   audioblocked: [boolean];
   /** Something a person may want to know; nothing ends. */
   notice: [{ code: string; message: string }];
+  /** Something that was asked for did not work, and the room goes on; what ends it is `room.closeReason` at the state `closed`. */
   error: [RoomError];
   /** How the room stands with another relay has changed. */
   uplink: [Uplink];

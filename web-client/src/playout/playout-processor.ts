@@ -41,7 +41,7 @@ export class Playout extends AudioWorkletProcessor {
         this.#sources.delete(message.source);
         break;
       case "stats":
-        this.#reportStats(message.request);
+        this.#reportStats(message.request, message.sound);
         break;
     }
   }
@@ -86,15 +86,17 @@ export class Playout extends AudioWorkletProcessor {
     this.#post({ type: "levels", values }, [values.buffer]);
   }
 
-  #reportStats(request: number): void {
+  #reportStats(request: number, sound: boolean): void {
     const sources: PlayoutStats[] = [];
     for (const [id, source] of this.#sources) {
-      // Oldest sample first.
-      const size = source.played.length;
-      const split = this.#position % size;
+      const size = sound ? source.played.length : 0;
       const played = new Float32Array(size);
-      played.set(source.played.subarray(split));
-      played.set(source.played.subarray(0, split), size - split);
+      if (sound) {
+        // Oldest sample first.
+        const split = this.#position % size;
+        played.set(source.played.subarray(split));
+        played.set(source.played.subarray(0, split), size - split);
+      }
       const { concealedMs, concealments } = source.buffer.counters;
       const level = Math.sqrt(source.squaresLong.reduce((sum, value) => sum + value, 0) / Math.max(1, source.squaresLong.length));
       sources.push({ source: id, delayMs: source.buffer.levelMs, concealedMs, concealments, level, played });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { roomAddress } from "./address.js";
+import { roomAddress, unreachable } from "./address.js";
 
 const base = "https://call.example:8443/lobby";
 
@@ -19,5 +19,13 @@ describe("a room's address", () => {
 
   it("without a room is refused", () => {
     for (const input of ["", "https://h/", "wss://h", "https://h/a/b"]) expect(() => roomAddress(input, base)).toThrow(/room/);
+  });
+});
+
+describe("an address without an answer", () => {
+  it("is named with what to try, but for the page's own gateway", () => {
+    expect(unreachable("wss://h:1/ws/a", "other")).toMatch(/https:\/\/h:1\/.*certificate/);
+    expect(unreachable("ws://h:1/ws/a", "other")).toMatch(/http:\/\/h:1\/.*https/);
+    expect(unreachable("wss://h:1/ws/a", "h:1")).toBe("The gateway cannot be reached.");
   });
 });

@@ -51,3 +51,14 @@ export async function refusal(socketUrl: string): Promise<{ code: string; messag
     return undefined;
   }
 }
+
+/** What to say, and what to try, when there is no way to a gateway; browsers do not tell a page why. */
+export function unreachable(socketUrl: string, ownHost: string): string {
+  const { protocol, host } = new URL(socketUrl);
+  const encrypted = protocol === "wss:";
+  const open = `${encrypted ? "https" : "http"}://${host}/`;
+  if (host === ownHost) return "The gateway cannot be reached.";
+  return encrypted
+    ? `The gateway at ${open} cannot be reached. If it made its certificate itself, open that address once and accept it.`
+    : `The gateway at ${open} cannot be reached. If it speaks TLS, as it does without --no-tls, write https.`;
+}

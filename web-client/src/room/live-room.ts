@@ -3,11 +3,11 @@ import type { Joined, ServerMessage } from "../control/messages.js";
 import { RoomError } from "../error.js";
 import { Playback } from "../playout/playback.js";
 import { Room } from "../room.js";
-import type { LocalParticipant, MediaTransport, Participant, Publication, PublishOptions, RoomAudio, RoomState, RoomStats, TrackSource, Uplink } from "../types.js";
+import type { LocalParticipant, MediaTransport, Participant, Publication, PublishOptions, RoomAudio, RoomState, RoomStats, StatsOptions, TrackSource, Uplink } from "../types.js";
 import { WebRtcRoad } from "../webrtc/road.js";
 import { epochNow, trackKey, type FromSession, type TrackKey, type VideoToPage } from "../workers/messages.js";
-import type { RoomAddress } from "./address.js";
-import { LivePublication, type PublicationOwner } from "./publication.js";
+import { unreachable, type RoomAddress } from "./address.js";
+import { LivePublication, refuseUnlessLive, type PublicationOwner } from "./publication.js";
 import type { LiveParticipant } from "./participant.js";
 import type { LiveTrack } from "./remote-track.js";
 import { Roster } from "./roster.js";
@@ -155,6 +155,7 @@ export class LiveRoom extends Room implements PublicationOwner {
 
   async publish(track: MediaStreamTrack, options: PublishOptions = {}): Promise<Publication> {
     if (this.state === "closed") throw new RoomError("not_joined", "The room is closed.", false);
+    refuseUnlessLive(track);
     const source = options.source ?? guessSource(track);
     const kind = track.kind === "audio" ? "audio" : "video";
     const publication = new LivePublication(
@@ -172,12 +173,12 @@ export class LiveRoom extends Room implements PublicationOwner {
     return publication;
   }
 
-  async stats(): Promise<RoomStats> {
+  async stats({ sound = true }: StatsOptions = {}): Promise<RoomStats> {
     const request = ++this.#counter;
     const answer = await new Promise<StatsAnswer>((resolve) => {
       this.#statsWaiting.set(request, resolve);
-      const played = this.#road.played();
-      this.#threads.toSession({ type: "stats", request, played }, played.map(({ samples }) => samples.buffer));
+      const played = sound ? this.#road.played() : [];
+      this.#threads.toSession({ type: "stats", request, sound, played }, played.map(({ samples }) => samples.buffer));
       setTimeout(() => resolve({ type: "stats", request, rttMs: 0, received: [], sending: [], measured: [] }), LiveRoom.STATS_MS);
     });
     this.#statsWaiting.delete(request);
@@ -261,8 +262,18 @@ export class LiveRoom extends Room implements PublicationOwner {
     navigator.connection?.addEventListener("change", network, { signal });
     // The page goes away: the others are to see it at once, not after the time for reconnecting.
     addEventListener("pagehide", () => this.#threads.toSession({ type: "leave", reason: "page closed" }), { signal });
-    const latency = setInterval(() => this.#reportLatency(), 2000);
-    signal.addEventListener("abort", () => clearInterval(latency));
+    const look = setInterval(() => {
+      this.#reportLatency();
+      this.#watchTracks();
+    }, 2000);
+    signal.addEventListener("abort", () => clearInterval(look));
+  }
+
+  /** No event tells that the page itself stopped a track. */
+  #watchTracks(): void {
+    const over = [...this.#publications.values()].map(({ publication }) => publication).filter(({ ended, track }) => !ended && track.readyState === "ended");
+    for (const publication of over) publication.ended = true;
+    if (over.length > 0) this.#localChanged();
   }
 
   #reportLatency(): void {
@@ -282,7 +293,7 @@ export class LiveRoom extends Room implements PublicationOwner {
         this.#fromServer(message.message);
         break;
       case "closed":
-        this.#close(message.error && new RoomError(message.error.code, message.error.message, true));
+        this.#close(message.error && new RoomError(message.error.code, message.error.code === "connect_failed" ? unreachable(this.url, location.host) : message.error.message, true));
         break;
       case "publication":
         this.#publicationChanged(message);

@@ -20,6 +20,8 @@ export class LivePublication implements Publication {
   told: { state: Publication["state"]; failure: string | undefined } = { state: "starting", failure: undefined };
   /** The server has been told of it, which is done when its codec is known. */
   announced = false;
+  /** Its track has ended, by the device or by the page. */
+  ended = false;
   #stopped = false;
 
   constructor(
@@ -40,6 +42,7 @@ export class LivePublication implements Publication {
   }
 
   get failure(): string | undefined {
+    if (this.ended && !this.muted) return "The track has ended; go on with another one.";
     return this.captureFailure ?? this.rtpFailure ?? this.told.failure;
   }
 
@@ -52,8 +55,10 @@ export class LivePublication implements Publication {
   }
 
   async replaceTrack(track: MediaStreamTrack): Promise<void> {
+    refuseUnlessLive(track);
     if (track.kind !== this.track.kind) throw new TypeError(`A ${this.kind} publication cannot take a ${track.kind} track.`);
     this.track = track;
+    this.ended = false;
     if (!this.#stopped) await this.owner.trackReplaced(this);
   }
 
@@ -64,4 +69,10 @@ export class LivePublication implements Publication {
     }
     return Promise.resolve();
   }
+}
+
+/** @throws TypeError for what nothing can be sent of */
+export function refuseUnlessLive(track: MediaStreamTrack | undefined): asserts track is MediaStreamTrack {
+  if (track?.kind !== "audio" && track?.kind !== "video") throw new TypeError("A MediaStreamTrack is needed, as getUserMedia gives it.");
+  if (track.readyState === "ended") throw new TypeError("The track has ended; ask the browser for a new one.");
 }

@@ -54,6 +54,18 @@ describe("the roster", () => {
     expect([...r.participants.keys()]).toEqual([9]);
   });
 
+  it("takes an id that means somebody else now for a new participant", () => {
+    const { roster: r, log } = roster();
+    r.replace([member(1, "me"), member(2, "a", [camera]), member(3, "b", [camera])], 1);
+    const local = r.local;
+    log.length = 0;
+    // The gateway was started anew, and the three joined in another order.
+    r.replace([member(1, "b", [camera]), member(2, "me"), member(3, "a", [camera])], 2);
+    expect(log).toEqual(["-video a", "left a lost", "-video b", "left b lost", "joined b", "+video b", "changed me", "joined a", "+video a"]);
+    expect([...r.participants.values()].map(({ id, alias }) => `${id} ${alias}`)).toEqual(["1 b", "2 me", "3 a"]);
+    expect(r.local).toBe(local);
+  });
+
   it("never shows the local participant's own tracks as remote ones", () => {
     const { roster: r, log } = roster();
     r.replace([member(2, "me", [camera])], 2);

@@ -24,17 +24,17 @@ export class Roster {
 
   /** The complete list, at every join. Whoever is not in it any more has left. */
   replace(members: readonly MemberInfo[], localId: number): void {
-    const present = new Set(members.map((member) => member.id));
+    // A gateway that was started anew counts from 1 again: the same id is somebody else then, also the one that we had.
+    const same = (participant: LiveParticipant, member: MemberInfo): boolean =>
+      member.id !== localId && member.id === participant.id && member.fingerprint === participant.fingerprint;
     for (const participant of [...this.participants.values()]) {
-      if (present.has(participant.id) && participant.id !== localId) continue;
       // The local participant stays the same object, even when a new join gives it a new id.
-      if (participant.isLocal) this.participants.delete(participant.id);
-      else this.left(participant.id, "lost");
+      if (!participant.isLocal && !members.some((member) => same(participant, member))) this.left(participant.id, "lost");
     }
-    const before = [...this.participants.values()];
+    const before = [...this.participants.values()].filter((participant) => !participant.isLocal);
     this.participants.clear();
     for (const member of members) {
-      const known = before.find((participant) => participant.id === member.id);
+      const known = before.find((participant) => same(participant, member));
       if (member.id === localId) this.#setLocal(member);
       else if (known) this.participants.set(known.id, known);
       else this.participants.set(member.id, new LiveParticipant(member, false));

@@ -10,7 +10,7 @@ export interface CodecCapability {
 
 /**
  * The list for `setCodecPreferences`: H.264 constrained baseline in packetization mode 1 first, then AV1, then H.265, with their helpers
- * (retransmission); nothing else, because the other doors could not show it. Browsers without H.264 send AV1 that way.
+ * (retransmission); nothing else: other doors could not show it, and H.265 already is shown only where both ends have it. Browsers without H.264 send AV1 that way.
  */
 export function preferVideo<T extends CodecCapability>(codecs: readonly T[]): T[] {
   const rank = (codec: T): number => {

@@ -56,7 +56,7 @@ export type ToSession =
   | { type: "control"; message: ClientMessage }
   | { type: "network" }
   /** `played`: sound of WebRTC to be measured too. */
-  | { type: "stats"; request: number; played: PlayedSound[] }
+  | { type: "stats"; request: number; sound: boolean; played: PlayedSound[] }
   | { type: "leave"; reason: string | undefined };
 
 /** What an m-line of WebRTC played just now. */
@@ -156,7 +156,7 @@ export type VideoToPage =
 export type ToPlayout =
   | { type: "pcm"; source: number; timestamp: number; left: Float32Array; right?: Float32Array | undefined }
   | { type: "end"; source: number }
-  | { type: "stats"; request: number };
+  | { type: "stats"; request: number; sound: boolean };
 
 export interface PlayoutStats {
   source: number;

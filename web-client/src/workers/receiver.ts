@@ -106,11 +106,11 @@ export class Receiver {
     this.events.needKeyframe(track.participant, track.slot);
   }
 
-  async stats(request: number): Promise<ReceivedStats[]> {
+  async stats(request: number, sound: boolean): Promise<ReceivedStats[]> {
     const entry = await new Promise<StatsRequest>((resolve) => {
       const state: StatsRequest = { done: () => resolve(state) };
       this.#requests.set(request, state);
-      this.#toPlayout({ type: "stats", request });
+      this.#toPlayout({ type: "stats", request, sound });
       this.#toVideo({ type: "stats", request });
       setTimeout(() => resolve(state), Receiver.STATS_MS);
     });
@@ -222,7 +222,7 @@ function audioFigures(track: Incoming, played: PlayoutStats | undefined, rate: n
   return {
     framesDecoded: track.decodedPackets, framesDropped: track.packets - track.decodedPackets, decodeErrors: track.decoder?.errors ?? 0, width: 0, height: 0,
     firstFrameAt: track.firstPlayedAt, freezeMs: played?.concealedMs ?? 0, freezeCount: played?.concealments ?? 0,
-    delayMs: played?.delayMs ?? 0, audioLevel: played?.level ?? 0, dominantHz: played ? dominantHz(played.played, rate) : 0,
+    delayMs: played?.delayMs ?? 0, audioLevel: played?.level ?? 0, dominantHz: played?.played.length ? dominantHz(played.played, rate) : 0,
   };
 }
 

@@ -129,8 +129,8 @@ function fromVideo(message: VideoToSession): void {
   }
 }
 
-async function stats({ request, played }: ToSession & { type: "stats" }): Promise<void> {
-  const received = (await receiver?.stats(request)) ?? [];
+async function stats({ request, sound, played }: ToSession & { type: "stats" }): Promise<void> {
+  const received = (await receiver?.stats(request, sound)) ?? [];
   const measured = played.map(({ mid, samples, sampleRate }) => ({ mid, audioLevel: rms(samples), dominantHz: dominantHz(samples, sampleRate) }));
   toPage({ type: "stats", request, rttMs: session?.rttMs ?? 0, received, sending: sender?.stats() ?? [], measured });
 }
