@@ -138,7 +138,7 @@ counters! {
     not_resent,
     /// Video packets not sent again: no space in the queue.
     resent_dropped_space,
-    /// Bit rate limits that a native cannot be told.
+    /// Limits of bit rate or size that a native cannot be told.
     limits_ignored,
     /// Sound packets sent.
     audio_out,
