@@ -145,7 +145,9 @@ async fn enter(room: &RoomName, config: &Config) -> Result<Membership, JoinError
         resume: None,
         resumable: false,
     };
-    config.registry.join(room, join).await
+    let membership = config.registry.join(room, join).await?;
+    membership.set_blind().await;
+    Ok(membership)
 }
 
 /// What a socket gives: nothing when the page has gone.

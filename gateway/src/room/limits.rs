@@ -120,14 +120,20 @@ impl Limits {
         }
     }
 
+    /// Whether anything is known of how large the track is shown.
+    pub fn has_size(&self) -> bool {
+        self.shown.is_bounded()
+    }
+
     /// When [`Limits::weigh`] wants to be called.
     pub fn poll_timeout(&self) -> Option<RoomTime> {
         self.weigh_at
     }
 
-    /// Weighs the reports, if that is due, for a track that `viewers` members could watch. A viewer that has not reported a
-    /// bound lately has none. Returns a limit that the source is to be told.
-    pub fn weigh(&mut self, viewers: usize, now: RoomTime) -> Option<Limit> {
+    /// Weighs the reports, if that is due, for a track that `viewers` members could watch, `settled` of them for long enough to
+    /// have said how large they show it. A viewer that has not reported a bound lately has none. Returns a limit that the
+    /// source is to be told.
+    pub fn weigh(&mut self, viewers: usize, settled: usize, now: RoomTime) -> Option<Limit> {
         if self.weigh_at.is_none_or(|at| now < at) {
             return None;
         }
@@ -144,7 +150,7 @@ impl Limits {
         let tell_at = self.told_at.map_or(now, |at| at.plus(TELL_INTERVAL));
         let tell = changed && tell_at <= now;
         // A size is told when it is due, with the bit rate that was told last, so that neither holds the other up.
-        let resized = self.shown.weigh(viewers, now);
+        let resized = self.shown.weigh(settled, now);
         let weigh_at = if changed && !tell {
             Some(tell_at)
         } else {
@@ -203,22 +209,22 @@ mod tests {
     fn a_larger_size_does_not_wait_for_the_bit_rates_turn() {
         let mut limits = Limits::default();
         limits.report_side(ANA, Some(180), ms(0));
-        assert_eq!(limits.weigh(1, ms(0)), None);
+        assert_eq!(limits.weigh(1, 1, ms(0)), None);
         assert_eq!(limits.poll_timeout(), Some(RoomTime(LOWER_WAIT)));
-        assert_eq!(limits.weigh(1, ms(3000)), limit(u32::MAX, Some(180)));
+        assert_eq!(limits.weigh(1, 1, ms(3000)), limit(u32::MAX, Some(180)));
         limits.report(ANA, 400_000, ms(3300));
-        assert_eq!(limits.weigh(1, ms(3300)), limit(400_000, Some(180)));
+        assert_eq!(limits.weigh(1, 1, ms(3300)), limit(400_000, Some(180)));
         limits.report(ANA, 200_000, ms(3310));
         limits.report_side(ANA, Some(540), ms(3310));
         let at = limits.poll_timeout().unwrap();
         assert_eq!(at, ms(3500));
         assert_eq!(
-            limits.weigh(1, at),
+            limits.weigh(1, 1, at),
             limit(400_000, Some(540)),
             "the rate has been told a moment ago"
         );
         assert_eq!(limits.poll_timeout(), Some(ms(4300)));
-        assert_eq!(limits.weigh(1, ms(4300)), limit(200_000, Some(540)));
+        assert_eq!(limits.weigh(1, 1, ms(4300)), limit(200_000, Some(540)));
     }
 
     #[test]
@@ -226,13 +232,13 @@ mod tests {
         let mut limits = Limits::default();
         limits.report_side(ANA, Some(270), ms(0));
         limits.report(ANA, 400_000, ms(0));
-        assert_eq!(limits.weigh(1, ms(0)), limit(400_000, None));
-        assert_eq!(limits.weigh(1, ms(3000)), limit(u32::MAX, Some(270)));
+        assert_eq!(limits.weigh(1, 1, ms(0)), limit(400_000, None));
+        assert_eq!(limits.weigh(1, 1, ms(3000)), limit(u32::MAX, Some(270)));
         assert_eq!(limits.poll_timeout(), None);
         limits.viewers_changed(ms(600_000));
-        assert_eq!(limits.weigh(1, ms(600_000)), None);
+        assert_eq!(limits.weigh(1, 1, ms(600_000)), None);
         limits.viewers_changed(ms(601_000));
-        assert_eq!(limits.weigh(2, ms(601_000)), limit(u32::MAX, None));
+        assert_eq!(limits.weigh(2, 2, ms(601_000)), limit(u32::MAX, None));
     }
 
     #[test]
@@ -240,15 +246,15 @@ mod tests {
         let mut limits = Limits::default();
         assert!(limits.succeed().is_none());
         limits.report_side(ANA, Some(270), ms(0));
-        limits.weigh(1, ms(0));
-        limits.weigh(1, ms(3000));
+        limits.weigh(1, 1, ms(0));
+        limits.weigh(1, 1, ms(3000));
         let mut next = limits.succeed().unwrap();
         next.report_side(ANA, Some(270), ms(4000));
-        assert_eq!(next.weigh(1, ms(4000)), limit(u32::MAX, Some(270)));
+        assert_eq!(next.weigh(1, 1, ms(4000)), limit(u32::MAX, Some(270)));
         assert_eq!(next.poll_timeout(), None);
         let mut next = limits.succeed().unwrap();
         assert_eq!(
-            next.weigh(1, ms(4000)),
+            next.weigh(1, 1, ms(4000)),
             limit(u32::MAX, None),
             "nobody asks for it any more"
         );

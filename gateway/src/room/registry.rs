@@ -89,6 +89,7 @@ enum Command {
     Keyframe(TrackId, RoomTime, Reason),
     Capacity(ParticipantId, u64, TrackId, u32),
     View(ParticipantId, u64, View),
+    Blind(ParticipantId, u64),
     Oversize(ParticipantId, u64, TrackId, u32),
     Kick(ParticipantId),
     Name(ParticipantId, u64, String),
@@ -450,6 +451,11 @@ impl Membership {
         self.send(Command::View(self.id, self.epoch, view)).await;
     }
 
+    /// Says that the member shows no pictures at all.
+    pub async fn set_blind(&self) {
+        self.send(Command::Blind(self.id, self.epoch)).await;
+    }
+
     /// Shows the member under another name.
     pub async fn set_name(&self, name: String) {
         self.send(Command::Name(self.id, self.epoch, name)).await;
@@ -591,6 +597,7 @@ impl RoomTask {
             Command::Keyframe(track, since, reason) => self.room.request_keyframe(track, since, reason, now),
             Command::Capacity(viewer, epoch, track, bits) => self.room.report_capacity(viewer, epoch, track, bits, now),
             Command::View(viewer, epoch, view) => self.room.set_view(viewer, epoch, view, now),
+            Command::Blind(id, epoch) => self.room.set_blind(id, epoch, now),
             Command::Oversize(viewer, epoch, track, bits) => self.room.report_oversize(viewer, epoch, track, bits, now),
             Command::Kick(id) => self.room.kick(id, now),
             Command::Name(id, epoch, name) => self.room.set_name(id, epoch, name),

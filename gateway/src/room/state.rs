@@ -23,6 +23,13 @@ const SPEAKING_LEVEL: u8 = 50;
 const SPEAKING_HOLD: u64 = 800_000;
 /// The list of speakers changes at most this often, µs.
 const SPEAKERS_INTERVAL: u64 = 300_000;
+/// A page says how large it shows the others within so long after its join, µs. Until then it lifts no bound, or every join would
+/// cost all sources two changes of size.
+const SETTLE: u64 = 2_000_000;
+
+fn settles_at(door: Door, now: RoomTime) -> Option<RoomTime> {
+    matches!(door, Door::Websocket | Door::Webrtc).then(|| now.plus(SETTLE))
+}
 
 /// What a room does to the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +63,10 @@ struct Member {
     lost_at: Option<RoomTime>,
     /// How large it shows others, on tracks that are still to come too.
     shows: View,
+    /// It shows no pictures at all, so that nobody's depends on it.
+    blind: bool,
+    /// Until then it counts as a viewer only by what it says.
+    settles_at: Option<RoomTime>,
     /// By slot, what this connection holds to since it was told of a track that has ended.
     held_to: BTreeMap<u8, Limits>,
 }
@@ -137,6 +148,8 @@ impl Room {
             }
             member.epoch = epoch;
             member.lost_at = None;
+            member.blind = false;
+            member.settles_at = settles_at(join.door, now);
             let token = member.resume.unwrap_or(token);
             member.resume = join.resumable.then_some(token);
             let view = Arc::make_mut(&mut member.view);
@@ -185,6 +198,7 @@ impl Room {
             tracks: Vec::new(),
         };
         let resume = join.resumable.then_some(token);
+        let settles_at = settles_at(join.door, now);
         self.members.insert(
             id,
             Member {
@@ -193,6 +207,8 @@ impl Room {
                 epoch,
                 lost_at: None,
                 shows: View::new(),
+                blind: false,
+                settles_at,
                 held_to: BTreeMap::new(),
             },
         );
@@ -389,6 +405,18 @@ impl Room {
         self.weigh(now);
     }
 
+    /// This member shows no pictures: what it does not say of them holds nobody to anything.
+    pub fn set_blind(&mut self, id: ParticipantId, epoch: u64, now: RoomTime) {
+        if !self.is_current(id, epoch) {
+            return;
+        }
+        if let Some(member) = self.members.get_mut(&id) {
+            member.blind = true;
+        }
+        self.viewers_changed(now);
+        self.weigh(now);
+    }
+
     /// A frame of this track was too large for a receiver; `max_bitrate` would have made it fit. Its source is asked for
     /// that, until [`limits::OVERSIZE_AGE`] have passed without another.
     pub fn report_oversize(&mut self, viewer: ParticipantId, epoch: u64, id: TrackId, max_bitrate: u32, now: RoomTime) {
@@ -414,7 +442,11 @@ impl Room {
             .filter_map(|member| Some(member.lost_at?.plus(RESUME_GRACE)));
         let owners = self.videos.values().filter_map(|video| video.owner.poll_timeout());
         let limits = self.videos.values().filter_map(|video| video.limits.poll_timeout());
-        graces.chain(owners).chain(limits).min()
+        let bounded = self.videos.values().any(|video| video.limits.has_size());
+        let settling = (self.members.values())
+            .filter_map(|member| member.settles_at)
+            .filter(|_| bounded);
+        graces.chain(owners).chain(limits).chain(settling).min()
     }
 
     /// Does what is due at `now`.
@@ -436,6 +468,13 @@ impl Room {
         for id in due {
             self.keyframes.repeated += 1;
             self.ask(id);
+        }
+        let mut settled = false;
+        for member in self.members.values_mut() {
+            settled |= member.settles_at.take_if(|at| *at <= now).is_some();
+        }
+        if settled {
+            self.viewers_changed(now);
         }
         self.weigh(now);
     }
@@ -471,10 +510,16 @@ impl Room {
         if !self.videos.values().any(due) {
             return;
         }
-        // All who are connected, but for the source itself.
-        let connected = self.members.values().filter(|member| member.lost_at.is_none()).count();
+        let watches = |member: &&Member| member.lost_at.is_none() && !member.blind;
+        let settled = |member: &&Member| watches(member) && member.settles_at.is_none();
+        let all = self.members.values().filter(watches).count();
+        let all_settled = self.members.values().filter(settled).count();
         for (id, video) in &mut self.videos {
-            if let Some(limit) = video.limits.weigh(connected.saturating_sub(1), now) {
+            // The source itself does not watch.
+            let source = self.members.get(&id.source);
+            let viewers = all - usize::from(source.as_ref().is_some_and(watches));
+            let viewers_settled = all_settled - usize::from(source.as_ref().is_some_and(settled));
+            if let Some(limit) = video.limits.weigh(viewers, viewers_settled, now) {
                 let control = Control::Limit {
                     slot: id.slot,
                     max_bitrate: limit.max_bitrate,

@@ -611,9 +611,53 @@ fn largest_viewer_decides_the_size_and_whoever_says_nothing_lifts_it() {
     run_until(&mut room, ms(604_000));
     assert_eq!(told(&mut room), [(1, side(270))]);
     room.join(person(9), token(9), ms(605_000)).expect("there is place");
-    run_until(&mut room, ms(605_200));
+    run_until(&mut room, ms(606_999));
+    assert_eq!(
+        told(&mut room),
+        [],
+        "a page has its time to say how large it shows others"
+    );
+    run_until(&mut room, ms(607_200));
     assert_eq!(told(&mut room), [(1, limit(u32::MAX))]);
     assert_eq!(room.poll_timeout(), None);
+}
+
+#[test]
+fn newcomer_who_speaks_up_changes_the_size_only_if_it_shows_more() {
+    let (mut room, joined, _source) = watched(1);
+    shows(&mut room, joined[1], &[(1, 270)], 2000);
+    run_until(&mut room, ms(5000));
+    assert_eq!(told(&mut room), [(1, side(270))]);
+    let newcomer = room.join(person(8), token(8), ms(6000)).expect("there is place");
+    shows(&mut room, newcomer, &[(1, 270)], 6300);
+    run_until(&mut room, ms(20_000));
+    assert_eq!(told(&mut room), []);
+    let newcomer = room.join(person(9), token(9), ms(20_000)).expect("there is place");
+    shows(&mut room, newcomer, &[(1, 540)], 20_300);
+    run_until(&mut room, ms(20_500));
+    assert_eq!(told(&mut room), [(1, side(540))]);
+}
+
+#[test]
+fn member_that_shows_no_pictures_and_a_native_count_for_what_they_are() {
+    let (mut room, joined, _source) = watched(1);
+    shows(&mut room, joined[1], &[(1, 270)], 2000);
+    run_until(&mut room, ms(5000));
+    effects(&mut room);
+    let native = Join {
+        door: Door::Native,
+        ..person(8)
+    };
+    let member = room.join(native, token(8), ms(6000)).expect("there is place");
+    run_until(&mut room, ms(6200));
+    assert_eq!(
+        told(&mut room),
+        [(1, limit(u32::MAX))],
+        "it cannot say how large it shows others"
+    );
+    room.set_blind(member.id, member.epoch, ms(7000));
+    run_until(&mut room, ms(12_000));
+    assert_eq!(told(&mut room), [(1, side(270))]);
 }
 
 #[test]

@@ -480,7 +480,7 @@ async fn capacity_follows_a_link_that_is_halved_and_is_back_two_seconds_after_it
                 for (_, bits) in bench.egress.judge_capacity(&mut bench.window, now) {
                     limits.report(ParticipantId(1), bits, room_now);
                 }
-                if let Some(told) = limits.weigh(1, room_now) {
+                if let Some(told) = limits.weigh(1, 1, room_now) {
                     rate = told.max_bitrate.min(FULL);
                 }
             }

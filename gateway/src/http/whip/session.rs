@@ -239,6 +239,9 @@ impl Session {
             resumable: false,
         };
         let membership = shared.registry.join(&room, join).await?;
+        if role == Role::Publisher {
+            membership.set_blind().await;
+        }
         let follow = match (role, wanted) {
             (Role::Publisher, _) => Follow::Nobody,
             (Role::Viewer, Wanted::Speaker) => Follow::Speaker,
