@@ -30,7 +30,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub struct Deadlines {
     /// For the TLS handshake.
     pub handshake: Duration,
-    /// From there, or from the answer before, until a request's head is complete.
+    /// From there until a request begins; and from then, or from the answer before, until its head is complete.
     pub head: Duration,
     /// For an HTTP/2 connection without a request.
     pub idle: Duration,
@@ -80,19 +80,16 @@ impl Connection {
         }
     }
 
-    /// Whether the client begins as HTTP/2 does. Only proxies do, over plain TCP: with TLS, HTTP/1.1 is agreed upon, since
-    /// WebSockets want a connection of their own.
+    /// Whether the client begins as HTTP/2 does; returns once that is clear. Proxies do, over plain TCP: with TLS, HTTP/1.1
+    /// is agreed upon, since WebSockets want a connection of their own, but who agrees on nothing may begin as it likes.
     ///
     /// # Errors
     /// The connection broke.
     pub async fn speaks_http2(&mut self) -> io::Result<bool> {
-        let Stream::Plain(stream) = &mut self.stream else {
-            return Ok(false);
-        };
         let mut seen = Vec::with_capacity(PREFACE.len());
         while seen.len() < PREFACE.len() && PREFACE.starts_with(&seen) {
             let mut chunk = [0; PREFACE.len()];
-            let read = stream.read(&mut chunk[seen.len()..]).await?;
+            let read = self.read(&mut chunk[seen.len()..]).await?;
             if read == 0 {
                 break;
             }

@@ -163,9 +163,12 @@ mod tests {
 
     use axum::body::{Body, Bytes};
     use axum::routing::get;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use rustls::pki_types::{CertificateDer, ServerName};
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
     use tokio::net::TcpStream;
     use tokio::task::JoinHandle;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::client::TlsStream;
 
     use super::*;
     use crate::net::ConnectionLimit;
@@ -186,11 +189,12 @@ mod tests {
         limit: ConnectionLimit,
         stop: watch::Sender<bool>,
         task: JoinHandle<()>,
+        certificate: Option<CertificateDer<'static>>,
     }
 
     impl Server {
         fn start(deadlines: Deadlines, tls: bool) -> Self {
-            let tls = tls.then(|| {
+            let (tls, certificate) = if tls {
                 let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
                 let provider = Arc::new(rustls::crypto::ring::default_provider());
                 let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
@@ -200,8 +204,10 @@ mod tests {
                     .with_no_client_auth()
                     .with_single_cert(vec![key.cert.der().clone()], private)
                     .unwrap();
-                Arc::new(config)
-            });
+                (Some(Arc::new(config)), Some(key.cert.der().clone()))
+            } else {
+                (None, None)
+            };
             let socket = crate::net::tcp_listener(([127, 0, 0, 1], 0).into()).unwrap();
             let limit = ConnectionLimit::new(100, 100);
             let listener = Listener::new(socket, tls, limit.clone(), deadlines).unwrap();
@@ -217,11 +223,27 @@ mod tests {
                 limit,
                 stop,
                 task,
+                certificate,
             }
         }
 
         async fn connect(&self) -> TcpStream {
             TcpStream::connect(self.address).await.unwrap()
+        }
+
+        /// Over TLS, without agreeing on a protocol to speak in it.
+        async fn connect_tls(&self) -> TlsStream<TcpStream> {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(self.certificate.clone().unwrap()).unwrap();
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let config = rustls::ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let name = ServerName::try_from("localhost").unwrap();
+            let connector = TlsConnector::from(Arc::new(config));
+            connector.connect(name, self.connect().await).await.unwrap()
         }
 
         /// All places are free again.
@@ -236,7 +258,7 @@ mod tests {
     }
 
     /// Reads until the text is there.
-    async fn read_until(stream: &mut TcpStream, wanted: &[u8]) {
+    async fn read_until(stream: &mut (impl AsyncRead + Unpin), wanted: &[u8]) {
         let mut seen = Vec::new();
         let reading = async {
             while !seen.windows(wanted.len()).any(|part| part == wanted) {
@@ -247,7 +269,7 @@ mod tests {
     }
 
     /// Waits for the end of the connection, however it comes.
-    async fn ended(stream: &mut TcpStream) {
+    async fn ended(stream: &mut (impl AsyncRead + Unpin)) {
         let mut rest = Vec::new();
         timeout(PATIENCE, stream.read_to_end(&mut rest))
             .await
@@ -255,14 +277,20 @@ mod tests {
             .ok();
     }
 
+    async fn loses_its_place(server: &Server, mut stream: impl AsyncRead + AsyncWrite + Unpin, said: &str) {
+        stream.write_all(said.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        ended(&mut stream).await;
+        server.emptied().await;
+    }
+
     #[tokio::test]
     async fn clients_that_do_not_get_to_a_request_lose_their_place() {
-        let server = Server::start(Deadlines { head: SHORT, ..NONE }, false);
+        let deadlines = Deadlines { head: SHORT, ..NONE };
+        let (plain, tls) = (Server::start(deadlines, false), Server::start(deadlines, true));
         for said in ["", "P", "PRI * HT", "GET /health HTTP/1.1\r\nHost: a\r\nX-Slow: "] {
-            let mut stream = server.connect().await;
-            stream.write_all(said.as_bytes()).await.unwrap();
-            ended(&mut stream).await;
-            server.emptied().await;
+            loses_its_place(&plain, plain.connect().await, said).await;
+            loses_its_place(&tls, tls.connect_tls().await, said).await;
         }
     }
 
@@ -305,24 +333,32 @@ mod tests {
         server.emptied().await;
     }
 
-    #[tokio::test]
-    async fn proxy_may_speak_http_2_and_is_let_go_when_idle() {
-        let server = Server::start(Deadlines { idle: SHORT, ..NONE }, false);
-        let mut stream = server.connect().await;
-        // Preface and empty SETTINGS, acknowledgement of the server's; HEADERS of GET /health in literal HPACK.
-        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-        stream
-            .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0])
-            .await
-            .unwrap();
-        let mut block = vec![0x82, 0x86, 0x04, 7];
-        block.extend_from_slice(b"/health");
+    /// Asks for a page as HTTP/2 does.
+    async fn ask_by_http2(stream: &mut (impl AsyncWrite + Unpin), path: &str) {
+        // Preface and empty SETTINGS, acknowledgement of the server's; HEADERS of the GET in literal HPACK.
+        let mut said = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        said.extend_from_slice(&[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0]);
+        let mut block = vec![0x82, 0x86, 0x04, path.len() as u8];
+        block.extend_from_slice(path.as_bytes());
         block.extend_from_slice(&[0x01, 1, b'a']);
-        let mut headers = vec![0, 0, block.len() as u8, 1, 5, 0, 0, 0, 1];
-        headers.extend_from_slice(&block);
-        stream.write_all(&headers).await.unwrap();
+        said.extend_from_slice(&[0, 0, block.len() as u8, 1, 5, 0, 0, 0, 1]);
+        said.extend_from_slice(&block);
+        stream.write_all(&said).await.unwrap();
+        stream.flush().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn client_may_speak_http_2_and_is_let_go_when_idle() {
+        let deadlines = Deadlines { idle: SHORT, ..NONE };
+        let (plain, tls) = (Server::start(deadlines, false), Server::start(deadlines, true));
+        let mut stream = plain.connect().await;
+        ask_by_http2(&mut stream, "/health").await;
         read_until(&mut stream, b"ok\n").await;
-        server.emptied().await;
+        plain.emptied().await;
+        let mut stream = tls.connect_tls().await;
+        ask_by_http2(&mut stream, "/health").await;
+        read_until(&mut stream, b"ok\n").await;
+        tls.emptied().await;
     }
 
     #[tokio::test]
