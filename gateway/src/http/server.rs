@@ -189,6 +189,7 @@ mod tests {
         limit: ConnectionLimit,
         stop: watch::Sender<bool>,
         task: JoinHandle<()>,
+        tls: Option<Arc<rustls::ServerConfig>>,
         certificate: Option<CertificateDer<'static>>,
     }
 
@@ -210,7 +211,7 @@ mod tests {
             };
             let socket = crate::net::tcp_listener(([127, 0, 0, 1], 0).into()).unwrap();
             let limit = ConnectionLimit::new(100, 100);
-            let listener = Listener::new(socket, tls, limit.clone(), deadlines).unwrap();
+            let listener = Listener::new(socket, tls.clone(), limit.clone(), deadlines).unwrap();
             let address = listener.address();
             let chunks = || futures_util::stream::repeat_with(|| Ok::<_, Infallible>(Bytes::from_static(&[7; 65_536])));
             let router = Router::new()
@@ -223,6 +224,7 @@ mod tests {
                 limit,
                 stop,
                 task,
+                tls,
                 certificate,
             }
         }
@@ -233,6 +235,11 @@ mod tests {
 
         /// Over TLS, without agreeing on a protocol to speak in it.
         async fn connect_tls(&self) -> TlsStream<TcpStream> {
+            self.connect_tls_to(self.address).await
+        }
+
+        /// To another listener with the same certificate.
+        async fn connect_tls_to(&self, address: SocketAddr) -> TlsStream<TcpStream> {
             let mut roots = rustls::RootCertStore::empty();
             roots.add(self.certificate.clone().unwrap()).unwrap();
             let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -243,7 +250,8 @@ mod tests {
                 .with_no_client_auth();
             let name = ServerName::try_from("localhost").unwrap();
             let connector = TlsConnector::from(Arc::new(config));
-            connector.connect(name, self.connect().await).await.unwrap()
+            let stream = TcpStream::connect(address).await.unwrap();
+            connector.connect(name, stream).await.unwrap()
         }
 
         /// All places are free again.
@@ -345,6 +353,20 @@ mod tests {
         said.extend_from_slice(&block);
         stream.write_all(&said).await.unwrap();
         stream.flush().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn client_that_takes_no_goodbye_loses_its_place() {
+        let server = Server::start(NONE, true);
+        let socket = crate::net::tcp_listener(([127, 0, 0, 1], 0).into()).unwrap();
+        let deadlines = Deadlines { write: SHORT, ..NONE };
+        let mut listener = Listener::new(socket, server.tls.clone(), server.limit.clone(), deadlines).unwrap();
+        let (_silent, (mut connection, _)) = tokio::join!(server.connect_tls_to(listener.address()), listener.accept());
+        // As much as the network takes, and a little that stays with us.
+        while connection.write_all(&[7; 65_536]).await.is_ok() {}
+        let goodbye = timeout(PATIENCE, connection.shutdown()).await;
+        let error = goodbye.expect("waits for ever").unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]
