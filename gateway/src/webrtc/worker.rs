@@ -471,7 +471,17 @@ fn peer_event(peer: &mut Peer, event: Event, engine: &mut Engine, waker: &Arc<No
     match event {
         Event::Connected { protocol, .. } => peer.connected(protocol == Protocol::Tcp, waker),
         Event::Negotiated { lines, .. } => peer.negotiated(&lines, waker),
-        Event::Rtp { mid, meta, payload, .. } => peer.packet(mid, &meta, payload, now, room_now),
+        Event::Rtp {
+            session,
+            mid,
+            meta,
+            payload,
+            ..
+        } => {
+            if let Some(ssrc) = peer.packet(mid, &meta, payload, now, room_now) {
+                engine.follow(session, ssrc);
+            }
+        }
         Event::KeyframeRequest { mid, .. } => peer.viewer_wants_keyframe(mid, room_now),
         Event::Nack { session, mid, seqs } => {
             for packet in peer.repeat(mid, &seqs, now) {
