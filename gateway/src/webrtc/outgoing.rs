@@ -125,7 +125,12 @@ impl Outgoing {
         let before = self.feed.take();
         self.dropped += before.as_ref().map_or(0, |feed| feed.cursor.dropped());
         self.sent = None;
-        let Some(track) = track else { return };
+        let Some(track) = track else {
+            // Nobody waits for the end of what is gone, and the leg may stay idle for long.
+            self.history.clear();
+            self.copies.clear();
+            return;
+        };
         self.run += 1;
         self.history.hold_bytes(track.bounds().hard_bytes);
         let mut feed = Feed {

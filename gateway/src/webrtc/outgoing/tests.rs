@@ -298,6 +298,19 @@ async fn history_holds_as_much_as_a_replay_may_be() {
 }
 
 #[tokio::test]
+async fn idle_leg_holds_nothing_for_repairs() {
+    let member = member().await;
+    let now = Instant::now();
+    let mut leg = leg(now);
+    leg.set_loss(13);
+    assert_eq!(leg.repeat(&[4], now).len(), 1);
+    assert!(leg.held_bytes() > 0 && leg.holds_copies());
+    leg.assign(None, &Arc::default(), member.room());
+    assert_eq!(leg.held_bytes(), 0);
+    assert!(!leg.holds_copies() && leg.repeat(&[4], now).is_empty());
+}
+
+#[tokio::test]
 async fn report_names_one_moment_on_both_clocks_however_long_there_was_no_frame() {
     let member = member().await;
     let room = member.room();
