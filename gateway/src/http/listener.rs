@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub struct Deadlines {
     pub handshake: Duration,
     /// From there until a request begins; and from then, or from the answer before, until its head is complete.
     pub head: Duration,
-    /// For an HTTP/2 connection without a request.
+    /// For an HTTP/2 connection without a request, and without an answer that the client still takes.
     pub idle: Duration,
     /// For taking anything at all of what is sent to it.
     pub write: Duration,
@@ -60,6 +61,7 @@ pub struct Connection {
     write_deadline: Duration,
     /// … which runs while one waits.
     stalled: Option<Pin<Box<Sleep>>>,
+    written: Arc<AtomicU64>,
     _permit: Permit,
 }
 
@@ -76,6 +78,7 @@ impl Connection {
             read_ahead: Bytes::new(),
             write_deadline: deadlines.write,
             stalled: None,
+            written: Arc::default(),
             _permit: permit,
         }
     }
@@ -98,6 +101,11 @@ impl Connection {
         let http2 = seen == PREFACE;
         self.read_ahead = seen.into();
         Ok(http2)
+    }
+
+    /// Bytes that the client was sent so far, which whoever has this sees grow.
+    pub fn written(&self) -> Arc<AtomicU64> {
+        self.written.clone()
     }
 
     fn poll_stream_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
@@ -261,6 +269,9 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let poll = self.poll_stream_write(cx, buf);
+        if let Poll::Ready(Ok(written)) = &poll {
+            self.written.fetch_add(*written as u64, Ordering::Relaxed);
+        }
         self.within_deadline(cx, poll)
     }
 

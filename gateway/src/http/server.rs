@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -25,6 +26,8 @@ use super::listener::{Client, Connection, Deadlines, Listener};
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// … and answer within this.
 const PING_DEADLINE: Duration = Duration::from_secs(10);
+/// Pings and the like of an idle connection are fewer bytes than this. A client that is sent more takes an answer slowly.
+const IDLE_BYTES: u64 = 1024;
 
 /// Serves until `stop` is true or its sender is gone, then lets the requests that have begun end. Connections that were
 /// upgraded are somebody else's from then on.
@@ -87,6 +90,8 @@ async fn serve(
         client,
         open,
     };
+    let written = connection.written();
+    let mut written_before = 0;
     let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(connection), door));
     let mut closing = false;
     loop {
@@ -104,6 +109,11 @@ async fn serve(
                 closing = true;
             }
             () = sleep(deadlines.idle), if idle => {
+                let written = written.load(Ordering::Relaxed);
+                let taken = written - std::mem::replace(&mut written_before, written);
+                if taken > IDLE_BYTES {
+                    continue;
+                }
                 if closing {
                     return;
                 }
@@ -214,8 +224,16 @@ mod tests {
             let listener = Listener::new(socket, tls.clone(), limit.clone(), deadlines).unwrap();
             let address = listener.address();
             let chunks = || futures_util::stream::repeat_with(|| Ok::<_, Infallible>(Bytes::from_static(&[7; 65_536])));
+            let slow = || {
+                futures_util::stream::unfold(0, |count| async move {
+                    sleep(SHORT / 4).await;
+                    let chunk = if count < 20 { vec![7; 2_048] } else { b"done\n".to_vec() };
+                    (count <= 20).then(|| (Ok::<_, Infallible>(chunk), count + 1))
+                })
+            };
             let router = Router::new()
                 .route("/health", get(|| async { "ok\n" }))
+                .route("/slow", get(move || async move { Body::from_stream(slow()) }))
                 .route("/endless", get(move || async move { Body::from_stream(chunks()) }));
             let (stop, stopped) = watch::channel(false);
             let task = tokio::spawn(run(listener, router, deadlines, stopped));
@@ -381,6 +399,25 @@ mod tests {
         ask_by_http2(&mut stream, "/health").await;
         read_until(&mut stream, b"ok\n").await;
         tls.emptied().await;
+    }
+
+    #[tokio::test]
+    async fn answer_that_takes_long_over_http_2_is_not_cut() {
+        let server = Server::start(Deadlines { idle: SHORT, ..NONE }, false);
+        let mut stream = server.connect().await;
+        ask_by_http2(&mut stream, "/slow").await;
+        read_until(&mut stream, b"done\n").await;
+        server.emptied().await;
+    }
+
+    #[tokio::test]
+    async fn answer_that_is_not_taken_over_http_2_is_cut() {
+        // The client never says that it has room for more than the first 65,535 bytes.
+        let server = Server::start(Deadlines { idle: SHORT, ..NONE }, false);
+        let mut stream = server.connect().await;
+        ask_by_http2(&mut stream, "/endless").await;
+        ended(&mut stream).await;
+        server.emptied().await;
     }
 
     #[tokio::test]
