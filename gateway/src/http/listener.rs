@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -30,9 +31,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub struct Deadlines {
     /// For the TLS handshake.
     pub handshake: Duration,
-    /// From there, or from the answer before, until a request's head is complete.
+    /// From there until a request begins; and from then, or from the answer before, until its head is complete.
     pub head: Duration,
-    /// For an HTTP/2 connection without a request.
+    /// For an HTTP/2 connection without a request, and without an answer that the client still takes.
     pub idle: Duration,
     /// For taking anything at all of what is sent to it.
     pub write: Duration,
@@ -60,6 +61,7 @@ pub struct Connection {
     write_deadline: Duration,
     /// … which runs while one waits.
     stalled: Option<Pin<Box<Sleep>>>,
+    written: Arc<AtomicU64>,
     _permit: Permit,
 }
 
@@ -76,23 +78,21 @@ impl Connection {
             read_ahead: Bytes::new(),
             write_deadline: deadlines.write,
             stalled: None,
+            written: Arc::default(),
             _permit: permit,
         }
     }
 
-    /// Whether the client begins as HTTP/2 does. Only proxies do, over plain TCP: with TLS, HTTP/1.1 is agreed upon, since
-    /// WebSockets want a connection of their own.
+    /// Whether the client begins as HTTP/2 does; returns once that is clear. Proxies do, over plain TCP: with TLS, HTTP/1.1
+    /// is agreed upon, since WebSockets want a connection of their own, but who agrees on nothing may begin as it likes.
     ///
     /// # Errors
     /// The connection broke.
     pub async fn speaks_http2(&mut self) -> io::Result<bool> {
-        let Stream::Plain(stream) = &mut self.stream else {
-            return Ok(false);
-        };
         let mut seen = Vec::with_capacity(PREFACE.len());
         while seen.len() < PREFACE.len() && PREFACE.starts_with(&seen) {
             let mut chunk = [0; PREFACE.len()];
-            let read = stream.read(&mut chunk[seen.len()..]).await?;
+            let read = self.read(&mut chunk[seen.len()..]).await?;
             if read == 0 {
                 break;
             }
@@ -101,6 +101,11 @@ impl Connection {
         let http2 = seen == PREFACE;
         self.read_ahead = seen.into();
         Ok(http2)
+    }
+
+    /// Bytes that the client was sent so far, which whoever has this sees grow.
+    pub fn written(&self) -> Arc<AtomicU64> {
+        self.written.clone()
     }
 
     fn poll_stream_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
@@ -114,6 +119,13 @@ impl Connection {
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_stream_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
@@ -257,6 +269,9 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let poll = self.poll_stream_write(cx, buf);
+        if let Poll::Ready(Ok(written)) = &poll {
+            self.written.fetch_add(*written as u64, Ordering::Relaxed);
+        }
         self.within_deadline(cx, poll)
     }
 
@@ -266,9 +281,8 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        // TLS says goodbye behind all that waits.
+        let poll = self.poll_stream_shutdown(cx);
+        self.within_deadline(cx, poll)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -25,6 +26,8 @@ use super::listener::{Client, Connection, Deadlines, Listener};
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// … and answer within this.
 const PING_DEADLINE: Duration = Duration::from_secs(10);
+/// Pings and the like of an idle connection are fewer bytes than this. A client that is sent more takes an answer slowly.
+const IDLE_BYTES: u64 = 1024;
 
 /// Serves until `stop` is true or its sender is gone, then lets the requests that have begun end. Connections that were
 /// upgraded are somebody else's from then on.
@@ -87,6 +90,8 @@ async fn serve(
         client,
         open,
     };
+    let written = connection.written();
+    let mut written_before = 0;
     let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(connection), door));
     let mut closing = false;
     loop {
@@ -104,6 +109,11 @@ async fn serve(
                 closing = true;
             }
             () = sleep(deadlines.idle), if idle => {
+                let written = written.load(Ordering::Relaxed);
+                let taken = written - std::mem::replace(&mut written_before, written);
+                if taken > IDLE_BYTES {
+                    continue;
+                }
                 if closing {
                     return;
                 }
@@ -163,9 +173,12 @@ mod tests {
 
     use axum::body::{Body, Bytes};
     use axum::routing::get;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use rustls::pki_types::{CertificateDer, ServerName};
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
     use tokio::net::TcpStream;
     use tokio::task::JoinHandle;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::client::TlsStream;
 
     use super::*;
     use crate::net::ConnectionLimit;
@@ -186,11 +199,13 @@ mod tests {
         limit: ConnectionLimit,
         stop: watch::Sender<bool>,
         task: JoinHandle<()>,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        certificate: Option<CertificateDer<'static>>,
     }
 
     impl Server {
         fn start(deadlines: Deadlines, tls: bool) -> Self {
-            let tls = tls.then(|| {
+            let (tls, certificate) = if tls {
                 let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
                 let provider = Arc::new(rustls::crypto::ring::default_provider());
                 let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
@@ -200,15 +215,25 @@ mod tests {
                     .with_no_client_auth()
                     .with_single_cert(vec![key.cert.der().clone()], private)
                     .unwrap();
-                Arc::new(config)
-            });
+                (Some(Arc::new(config)), Some(key.cert.der().clone()))
+            } else {
+                (None, None)
+            };
             let socket = crate::net::tcp_listener(([127, 0, 0, 1], 0).into()).unwrap();
             let limit = ConnectionLimit::new(100, 100);
-            let listener = Listener::new(socket, tls, limit.clone(), deadlines).unwrap();
+            let listener = Listener::new(socket, tls.clone(), limit.clone(), deadlines).unwrap();
             let address = listener.address();
             let chunks = || futures_util::stream::repeat_with(|| Ok::<_, Infallible>(Bytes::from_static(&[7; 65_536])));
+            let slow = || {
+                futures_util::stream::unfold(0, |count| async move {
+                    sleep(SHORT / 4).await;
+                    let chunk = if count < 20 { vec![7; 2_048] } else { b"done\n".to_vec() };
+                    (count <= 20).then(|| (Ok::<_, Infallible>(chunk), count + 1))
+                })
+            };
             let router = Router::new()
                 .route("/health", get(|| async { "ok\n" }))
+                .route("/slow", get(move || async move { Body::from_stream(slow()) }))
                 .route("/endless", get(move || async move { Body::from_stream(chunks()) }));
             let (stop, stopped) = watch::channel(false);
             let task = tokio::spawn(run(listener, router, deadlines, stopped));
@@ -217,11 +242,34 @@ mod tests {
                 limit,
                 stop,
                 task,
+                tls,
+                certificate,
             }
         }
 
         async fn connect(&self) -> TcpStream {
             TcpStream::connect(self.address).await.unwrap()
+        }
+
+        /// Over TLS, without agreeing on a protocol to speak in it.
+        async fn connect_tls(&self) -> TlsStream<TcpStream> {
+            self.connect_tls_to(self.address).await
+        }
+
+        /// To another listener with the same certificate.
+        async fn connect_tls_to(&self, address: SocketAddr) -> TlsStream<TcpStream> {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(self.certificate.clone().unwrap()).unwrap();
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let config = rustls::ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let name = ServerName::try_from("localhost").unwrap();
+            let connector = TlsConnector::from(Arc::new(config));
+            let stream = TcpStream::connect(address).await.unwrap();
+            connector.connect(name, stream).await.unwrap()
         }
 
         /// All places are free again.
@@ -236,7 +284,7 @@ mod tests {
     }
 
     /// Reads until the text is there.
-    async fn read_until(stream: &mut TcpStream, wanted: &[u8]) {
+    async fn read_until(stream: &mut (impl AsyncRead + Unpin), wanted: &[u8]) {
         let mut seen = Vec::new();
         let reading = async {
             while !seen.windows(wanted.len()).any(|part| part == wanted) {
@@ -247,7 +295,7 @@ mod tests {
     }
 
     /// Waits for the end of the connection, however it comes.
-    async fn ended(stream: &mut TcpStream) {
+    async fn ended(stream: &mut (impl AsyncRead + Unpin)) {
         let mut rest = Vec::new();
         timeout(PATIENCE, stream.read_to_end(&mut rest))
             .await
@@ -255,14 +303,20 @@ mod tests {
             .ok();
     }
 
+    async fn loses_its_place(server: &Server, mut stream: impl AsyncRead + AsyncWrite + Unpin, said: &str) {
+        stream.write_all(said.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        ended(&mut stream).await;
+        server.emptied().await;
+    }
+
     #[tokio::test]
     async fn clients_that_do_not_get_to_a_request_lose_their_place() {
-        let server = Server::start(Deadlines { head: SHORT, ..NONE }, false);
+        let deadlines = Deadlines { head: SHORT, ..NONE };
+        let (plain, tls) = (Server::start(deadlines, false), Server::start(deadlines, true));
         for said in ["", "P", "PRI * HT", "GET /health HTTP/1.1\r\nHost: a\r\nX-Slow: "] {
-            let mut stream = server.connect().await;
-            stream.write_all(said.as_bytes()).await.unwrap();
-            ended(&mut stream).await;
-            server.emptied().await;
+            loses_its_place(&plain, plain.connect().await, said).await;
+            loses_its_place(&tls, tls.connect_tls().await, said).await;
         }
     }
 
@@ -305,23 +359,64 @@ mod tests {
         server.emptied().await;
     }
 
+    /// Asks for a page as HTTP/2 does.
+    async fn ask_by_http2(stream: &mut (impl AsyncWrite + Unpin), path: &str) {
+        // Preface and empty SETTINGS, acknowledgement of the server's; HEADERS of the GET in literal HPACK.
+        let mut said = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        said.extend_from_slice(&[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0]);
+        let mut block = vec![0x82, 0x86, 0x04, path.len() as u8];
+        block.extend_from_slice(path.as_bytes());
+        block.extend_from_slice(&[0x01, 1, b'a']);
+        said.extend_from_slice(&[0, 0, block.len() as u8, 1, 5, 0, 0, 0, 1]);
+        said.extend_from_slice(&block);
+        stream.write_all(&said).await.unwrap();
+        stream.flush().await.unwrap();
+    }
+
     #[tokio::test]
-    async fn proxy_may_speak_http_2_and_is_let_go_when_idle() {
+    async fn client_that_takes_no_goodbye_loses_its_place() {
+        let server = Server::start(NONE, true);
+        let socket = crate::net::tcp_listener(([127, 0, 0, 1], 0).into()).unwrap();
+        let deadlines = Deadlines { write: SHORT, ..NONE };
+        let mut listener = Listener::new(socket, server.tls.clone(), server.limit.clone(), deadlines).unwrap();
+        let (_silent, (mut connection, _)) = tokio::join!(server.connect_tls_to(listener.address()), listener.accept());
+        // As much as the network takes, and a little that stays with us.
+        while connection.write_all(&[7; 65_536]).await.is_ok() {}
+        let goodbye = timeout(PATIENCE, connection.shutdown()).await;
+        let error = goodbye.expect("waits for ever").unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn client_may_speak_http_2_and_is_let_go_when_idle() {
+        let deadlines = Deadlines { idle: SHORT, ..NONE };
+        let (plain, tls) = (Server::start(deadlines, false), Server::start(deadlines, true));
+        let mut stream = plain.connect().await;
+        ask_by_http2(&mut stream, "/health").await;
+        read_until(&mut stream, b"ok\n").await;
+        plain.emptied().await;
+        let mut stream = tls.connect_tls().await;
+        ask_by_http2(&mut stream, "/health").await;
+        read_until(&mut stream, b"ok\n").await;
+        tls.emptied().await;
+    }
+
+    #[tokio::test]
+    async fn answer_that_takes_long_over_http_2_is_not_cut() {
         let server = Server::start(Deadlines { idle: SHORT, ..NONE }, false);
         let mut stream = server.connect().await;
-        // Preface and empty SETTINGS, acknowledgement of the server's; HEADERS of GET /health in literal HPACK.
-        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-        stream
-            .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0])
-            .await
-            .unwrap();
-        let mut block = vec![0x82, 0x86, 0x04, 7];
-        block.extend_from_slice(b"/health");
-        block.extend_from_slice(&[0x01, 1, b'a']);
-        let mut headers = vec![0, 0, block.len() as u8, 1, 5, 0, 0, 0, 1];
-        headers.extend_from_slice(&block);
-        stream.write_all(&headers).await.unwrap();
-        read_until(&mut stream, b"ok\n").await;
+        ask_by_http2(&mut stream, "/slow").await;
+        read_until(&mut stream, b"done\n").await;
+        server.emptied().await;
+    }
+
+    #[tokio::test]
+    async fn answer_that_is_not_taken_over_http_2_is_cut() {
+        // The client never says that it has room for more than the first 65,535 bytes.
+        let server = Server::start(Deadlines { idle: SHORT, ..NONE }, false);
+        let mut stream = server.connect().await;
+        ask_by_http2(&mut stream, "/endless").await;
+        ended(&mut stream).await;
         server.emptied().await;
     }
 

@@ -11,7 +11,7 @@ const OBU_FRAME_HEADER: u8 = 3;
 const OBU_FRAME: u8 = 6;
 const OBU_PADDING: u8 = 15;
 /// Largest number of OBUs in one temporal unit.
-const MAX_OBUS: usize = 256;
+pub const MAX_OBUS: usize = 256;
 /// Largest sequence header that is remembered, bytes.
 const MAX_SEQUENCE_HEADER: usize = 256;
 

@@ -343,6 +343,14 @@ impl Engine {
         })
     }
 
+    /// Of several streams on one m-line, this one counts from now on: keyframes and packets are asked of it, and its sender
+    /// reports are told. Without this, it is the one that began last.
+    pub fn follow(&mut self, id: SessionId, ssrc: u32) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.follow(ssrc);
+        }
+    }
+
     /// Asks a publisher for a keyframe (PLI).
     ///
     /// # Errors

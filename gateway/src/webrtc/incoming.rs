@@ -19,6 +19,9 @@ mod tests;
 /// A stream that another one of its m-line took over from is left out as long as packets of it come no further apart
 /// than this: they were on their way, or the peer sends both.
 const LEFT_FOR: Duration = Duration::from_secs(1);
+/// The stream that is followed gives way even to one that was left when nothing came of it for this long: a muted microphone
+/// that sends comfort noise is heard several times in it.
+const SILENT_FOR: Duration = Duration::from_secs(5);
 /// Streams of one m-line that are remembered as left.
 const MAX_LEFT: usize = 8;
 
@@ -37,6 +40,8 @@ pub struct Outcome {
     pub needs_keyframe: bool,
     /// The track turned out to be this.
     pub described: Option<(WzpCodec, Option<FrameSize>)>,
+    /// From now on this SSRC is followed.
+    pub follows: Option<u32>,
 }
 
 /// One incoming stream of a peer.
@@ -44,8 +49,8 @@ pub struct Incoming {
     kind: Kind,
     slot: u8,
     writer: TrackWriter,
-    /// The stream that is followed, the newest of its m-line.
-    ssrc: Option<u32>,
+    /// The stream that is followed, the newest of its m-line unless that stopped, and when a packet of it came last.
+    followed: Option<(u32, Instant)>,
     /// Those before it, and when a packet of each came last.
     left: Vec<(u32, Instant)>,
     codec: Option<Codec>,
@@ -96,7 +101,7 @@ impl Incoming {
             kind,
             slot,
             writer,
-            ssrc: None,
+            followed: None,
             left: Vec::new(),
             codec: None,
             size: None,
@@ -145,9 +150,11 @@ impl Incoming {
         room_now: RoomTime,
         shared: &mut SourceClock,
     ) -> Outcome {
-        if self.ssrc != Some(meta.ssrc) && !self.follow(meta, now, room_now) {
+        let follows = self.followed.is_none_or(|(ssrc, _)| ssrc != meta.ssrc);
+        if follows && !self.follow(meta, now, room_now) {
             return Outcome::default();
         }
+        self.followed = Some((meta.ssrc, now));
         if self.codec != Some(meta.codec) {
             self.codec = Some(meta.codec);
             self.depacketizer = depacketizer(meta.codec);
@@ -169,22 +176,28 @@ impl Incoming {
                 payload,
             },
         );
-        self.advance(now, room_now)
+        Outcome {
+            follows: follows.then_some(meta.ssrc),
+            ..self.advance(now, room_now)
+        }
     }
 
-    /// Follows another stream of the m-line, as when a peer exchanges its sender, unless it is one that was left.
+    /// Follows another stream of the m-line, as when a peer exchanges its sender, unless it is one that was left for another
+    /// that is heard.
     ///
     /// Its numbers and timestamps begin anew; what comes out goes on from where the stream before it was.
     fn follow(&mut self, meta: &RtpMeta, now: Instant, room_now: RoomTime) -> bool {
         if let Some(at) = self.left.iter().position(|(ssrc, _)| *ssrc == meta.ssrc) {
             let (_, seen) = &mut self.left[at];
-            if now.saturating_duration_since(*seen) < LEFT_FOR {
+            let trickles = now.saturating_duration_since(*seen) < LEFT_FOR;
+            let heard = |(_, at)| now.saturating_duration_since(at) < SILENT_FOR;
+            if trickles && self.followed.is_some_and(heard) {
                 *seen = now;
                 return false;
             }
             self.left.remove(at);
         }
-        if let Some(before) = self.ssrc.replace(meta.ssrc) {
+        if let Some((before, _)) = self.followed {
             if self.left.len() >= MAX_LEFT {
                 self.left.remove(0);
             }

@@ -125,7 +125,12 @@ impl Outgoing {
         let before = self.feed.take();
         self.dropped += before.as_ref().map_or(0, |feed| feed.cursor.dropped());
         self.sent = None;
-        let Some(track) = track else { return };
+        let Some(track) = track else {
+            // Nobody waits for the end of what is gone, and the leg may stay idle for long.
+            self.history.clear();
+            self.copies.clear();
+            return;
+        };
         self.run += 1;
         self.history.hold_bytes(track.bounds().hard_bytes);
         let mut feed = Feed {
@@ -268,9 +273,12 @@ impl Outgoing {
     /// The times of a sender report about now.
     pub fn report(&self, room_now: RoomTime) -> Option<ReportTime> {
         let (ticks, time) = self.last?;
-        let elapsed = room_now.since(time).min(10_000_000) * u64::from(self.line.kind.clock_rate()) / 1_000_000;
-        let rtp = self.rewriter.translate(ticks.wrapping_add(elapsed) as u32)?;
-        let ntp = ((room_now.0 / 1_000_000 + NTP_OFFSET) << 32) | (((room_now.0 % 1_000_000) << 32) / 1_000_000);
+        // Both sides name one moment, however long there has been no frame.
+        let elapsed = room_now.since(time);
+        let ticks = ticks.wrapping_add(elapsed * u64::from(self.line.kind.clock_rate()) / 1_000_000);
+        let rtp = self.rewriter.translate(ticks as u32)?;
+        let moment = time.plus(elapsed).0;
+        let ntp = ((moment / 1_000_000 + NTP_OFFSET) << 32) | (((moment % 1_000_000) << 32) / 1_000_000);
         Some(ReportTime { ntp, rtp })
     }
 

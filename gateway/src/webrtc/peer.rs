@@ -284,13 +284,19 @@ impl Peer {
         }
     }
 
-    /// A packet of the peer.
-    pub fn packet(&mut self, mid: Mid, meta: &RtpMeta, payload: Bytes, now: Instant, room_now: RoomTime) {
-        let Some(incoming) = self.incoming.get_mut(&mid) else {
-            return;
-        };
+    /// A packet of the peer; the SSRC that its m-line is followed on from now on, if that is another.
+    pub fn packet(
+        &mut self,
+        mid: Mid,
+        meta: &RtpMeta,
+        payload: Bytes,
+        now: Instant,
+        room_now: RoomTime,
+    ) -> Option<u32> {
+        let incoming = self.incoming.get_mut(&mid)?;
         let outcome = incoming.packet(meta, payload, now, room_now, &mut self.clock);
         self.act(mid, outcome, room_now);
+        outcome.follows
     }
 
     /// A sender report of the peer.

@@ -361,9 +361,14 @@ impl Loop {
                 sends,
                 reply,
             } => {
+                let known = context.is_none();
                 let answer = self.offer(peer, context, &sdp, sends, now);
-                if reply.send(answer).is_err() {
-                    self.close(peer, now);
+                if reply.send(answer).is_err()
+                    && let Some(gone) = self.close(peer, now)
+                    && known
+                {
+                    // Its session holds on to it. One that has just begun was given up, perhaps for another.
+                    gone.close("its offer was answered too late".to_owned());
                 }
             }
             PeerCommand::Send { peer, sends } => {
@@ -404,7 +409,7 @@ impl Loop {
             PeerCommand::Update { peer } => {
                 self.with_peer(session_of(peer), now, |peer, _, waker| peer.update(waker));
             }
-            PeerCommand::Close { peer } => self.close(peer, now),
+            PeerCommand::Close { peer } => drop(self.close(peer, now)),
         }
     }
 
@@ -417,6 +422,7 @@ impl Loop {
         now: Instant,
     ) -> Result<String, Refused> {
         let session = session_of(id);
+        let known = context.is_none();
         let peer = match (self.peers.remove(&session), context) {
             (Some(peer), _) => peer,
             (None, Some(context)) => Peer::new(*context),
@@ -438,6 +444,8 @@ impl Loop {
         if self.engine.contains(session) {
             self.peers.insert(session, peer);
             self.with_peer(session, now, |peer, _, _| peer.add_sends(sends));
+        } else if known {
+            peer.close(Reason::Internal.to_string());
         }
         self.events(now);
         answer.map_err(|error| Refused {
@@ -447,12 +455,13 @@ impl Loop {
         })
     }
 
-    fn close(&mut self, peer: PeerId, now: Instant) {
+    /// Ends a session; what is left of it, which has not been told.
+    fn close(&mut self, peer: PeerId, now: Instant) -> Option<Peer> {
         let session = session_of(peer);
-        if self.peers.remove(&session).is_some() {
-            self.engine.close(now, session);
-            tracing::debug!(peer = session.0, left = self.engine.len(), "WebRTC session closed");
-        }
+        let gone = self.peers.remove(&session)?;
+        self.engine.close(now, session);
+        tracing::debug!(peer = session.0, left = self.engine.len(), "WebRTC session closed");
+        Some(gone)
     }
 }
 
@@ -462,7 +471,17 @@ fn peer_event(peer: &mut Peer, event: Event, engine: &mut Engine, waker: &Arc<No
     match event {
         Event::Connected { protocol, .. } => peer.connected(protocol == Protocol::Tcp, waker),
         Event::Negotiated { lines, .. } => peer.negotiated(&lines, waker),
-        Event::Rtp { mid, meta, payload, .. } => peer.packet(mid, &meta, payload, now, room_now),
+        Event::Rtp {
+            session,
+            mid,
+            meta,
+            payload,
+            ..
+        } => {
+            if let Some(ssrc) = peer.packet(mid, &meta, payload, now, room_now) {
+                engine.follow(session, ssrc);
+            }
+        }
         Event::KeyframeRequest { mid, .. } => peer.viewer_wants_keyframe(mid, room_now),
         Event::Nack { session, mid, seqs } => {
             for packet in peer.repeat(mid, &seqs, now) {

@@ -11,6 +11,8 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use super::av1::{self, Obu};
 use super::h264::{self, NalUnits};
 use super::h265;
+use crate::media::av1::MAX_OBUS;
+use crate::media::h264::MAX_NAL_UNITS;
 
 /// Largest access unit, in bytes.
 pub const MAX_ACCESS_UNIT: usize = 4 << 20;
@@ -46,6 +48,9 @@ pub enum Damage {
     /// It breaks the payload format.
     #[error("the packet breaks the RTP payload format: {0}")]
     Malformed(&'static str),
+    /// More NAL units or OBUs than an encoder makes: each costs every viewer.
+    #[error("the frame has more than {0} units")]
+    TooManyUnits(usize),
     /// Over [`MAX_ACCESS_UNIT`].
     #[error("the frame is larger than {MAX_ACCESS_UNIT} bytes")]
     TooLarge,
@@ -359,7 +364,10 @@ impl H264 {
             return Err(Damage::Malformed("an FU-A without its end"));
         }
         let (mut has_sps, mut has_pps, mut idr, mut slices) = (false, false, false, false);
-        for unit in NalUnits::new(&data) {
+        for (count, unit) in NalUnits::new(&data).enumerate() {
+            if count == MAX_NAL_UNITS {
+                return Err(Damage::TooManyUnits(MAX_NAL_UNITS));
+            }
             match h264::unit_type(&unit) {
                 Some(h264::SPS) => has_sps |= self.parameter_sets.keep(&unit, true),
                 Some(h264::PPS) => has_pps |= self.parameter_sets.keep(&unit, false),
@@ -454,12 +462,14 @@ struct Av1 {
     size: Option<(u32, u32)>,
     has_sequence_header: bool,
     key: Option<bool>,
+    /// OBUs of the frame so far.
+    obus: usize,
 }
 
 impl Av1 {
     fn start(&mut self) {
         self.partial.clear();
-        (self.continues, self.has_sequence_header, self.key) = (false, false, None);
+        (self.continues, self.has_sequence_header, self.key, self.obus) = (false, false, None, 0);
     }
 
     /// Z clear, and N or a sequence header or a temporal delimiter.
@@ -503,6 +513,10 @@ impl Av1 {
     }
 
     fn put(&mut self, element: &Bytes, out: &mut BytesMut) -> Result<(), Damage> {
+        if self.obus == MAX_OBUS {
+            return Err(Damage::TooManyUnits(MAX_OBUS));
+        }
+        self.obus += 1;
         let obu = Obu::read(element).map_err(|_| Damage::Malformed("an OBU does not add up"))?;
         if !obu.is_transmitted() {
             return Ok(());

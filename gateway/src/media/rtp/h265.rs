@@ -5,7 +5,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::depacketize::Damage;
 use super::packetize::{MIN_MTU, PacketizeError, RtpPayload, with_marker};
-use crate::media::h264::nal_units;
+use crate::media::h264::{MAX_NAL_UNITS, nal_units};
 use crate::media::h265::{Normalizer, nal_unit_type};
 
 /// Bytes of a NAL unit's header, and of a payload's.
@@ -181,6 +181,9 @@ impl Assembler {
         if self.fragment {
             return Err(Damage::Malformed("a fragmented NAL unit without its end"));
         }
+        if nal_units(data).nth(MAX_NAL_UNITS).is_some() {
+            return Err(Damage::TooManyUnits(MAX_NAL_UNITS));
+        }
         match self.parameter_sets.push(data) {
             Some(frame) => Ok(Some(frame)),
             None if nal_units(data).any(|unit| nal_unit_type(&unit) < VPS) => Err(Damage::NoKeyframe),
@@ -277,6 +280,19 @@ mod tests {
         let bare = Bytes::from(unit(19, 0xaf, 30));
         let outputs = run(&[keyframe(&[40]), bare], 1_200, None);
         assert_eq!(frames(&outputs)[1], (keyframe(&[30]), true));
+    }
+
+    #[test]
+    fn a_frame_of_more_parameter_sets_and_slices_than_an_encoder_makes_is_dropped() {
+        // Three parameter sets are among them.
+        let most = MAX_NAL_UNITS - 3;
+        let (good, bad) = (keyframe(&vec![10; most]), keyframe(&vec![10; most + 1]));
+        let sets = [unit(33, 1, 2).repeat(MAX_NAL_UNITS), keyframe(&[10]).to_vec()].concat();
+        assert_eq!(frames(&run(std::slice::from_ref(&good), 1_200, None)), [(good, true)]);
+        for bad in [bad, sets.into()] {
+            let cause = Damage::TooManyUnits(MAX_NAL_UNITS);
+            assert_eq!(run(&[bad], 1_200, None), [Output::Damaged { timestamp: 0, cause }]);
+        }
     }
 
     #[test]

@@ -84,8 +84,7 @@ impl<P> History<P> {
     /// Notes a packet with a payload of `bytes`. Sequence numbers must be consecutive; a gap empties the history.
     pub fn push(&mut self, now: Instant, seq: u16, bytes: usize, packet: P) {
         if seq != self.first.wrapping_add(self.sent.len() as u16) {
-            self.sent.clear();
-            self.bytes = 0;
+            self.clear();
         }
         if self.sent.is_empty() {
             self.first = seq;
@@ -108,6 +107,12 @@ impl<P> History<P> {
             self.sent.pop_front();
             self.first = self.first.wrapping_add(1);
         }
+    }
+
+    /// Lets go of all packets.
+    pub fn clear(&mut self) {
+        self.sent = VecDeque::new();
+        self.bytes = 0;
     }
 
     /// The packet to repeat.
@@ -236,6 +241,11 @@ mod tests {
         assert_eq!((history.len(), history.bytes()), (1, 10));
         assert_eq!(history.repeat(now, 1), Err(Miss::Gone));
         assert!(history.repeat(now, 5).is_ok());
+        history.clear();
+        assert_eq!((history.len(), history.bytes()), (0, 0));
+        assert_eq!(history.repeat(now, 5), Err(Miss::Gone));
+        history.push(now, 6, 10, ());
+        assert_eq!((history.len(), history.bytes()), (1, 10));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use super::av1;
 use super::depacketize::{AccessUnit, Damage, Depacketizer, MAX_ACCESS_UNIT, Output};
 use super::h264::{self, NalUnits};
 use super::packetize::{self, RtpPayload};
+use crate::media::av1::MAX_OBUS;
+use crate::media::h264::MAX_NAL_UNITS;
 
 /// x264, baseline, 640x480.
 const SPS: &[u8] = &[
@@ -244,6 +246,40 @@ fn an_endless_frame_is_dropped() {
 }
 
 #[test]
+fn a_frame_of_more_nal_units_than_an_encoder_makes_is_dropped() {
+    // One in each packet, all in one aggregate, and behind start codes in a single one.
+    let aggregate = |count: usize| [&[0x78][..], &[0, 2, 0x61, 0x88].repeat(count)].concat();
+    let joined = |count: usize| [&[0x61, 0x88][..], &[0, 0, 1, 0x61, 0x88].repeat(count - 1)].concat();
+    let feed = |payloads: Vec<Vec<u8>>| {
+        let mut feeder = Feeder::new(Depacketizer::h264());
+        feeder.feed(1, &h264_payloads(&keyframe(100)), &[]);
+        let last = payloads.len() - 1;
+        let payloads: Vec<RtpPayload> = (payloads.into_iter().enumerate())
+            .map(|(index, payload)| RtpPayload {
+                bytes: payload.into(),
+                marker: index == last,
+            })
+            .collect();
+        feeder.feed(2, &payloads, &[])
+    };
+    for (count, good) in [(MAX_NAL_UNITS, true), (MAX_NAL_UNITS + 1, false)] {
+        for payloads in [
+            vec![vec![0x61, 0x88]; count],
+            vec![aggregate(count)],
+            vec![joined(count)],
+        ] {
+            let outputs = feed(payloads);
+            let cause = Damage::TooManyUnits(MAX_NAL_UNITS);
+            if good {
+                assert!(!frame(&outputs).keyframe);
+            } else {
+                assert_eq!(outputs, [Output::Damaged { timestamp: 2, cause }]);
+            }
+        }
+    }
+}
+
+#[test]
 fn nal_units_are_found_behind_both_start_codes() {
     let stream = Bytes::from_static(&[9, 0, 0, 1, 0x67, 1, 0, 0, 0, 1, 0x68, 2, 0, 0, 0, 0, 1, 0x65, 3, 0, 0]);
     let units: Vec<Bytes> = NalUnits::new(&stream).collect();
@@ -353,6 +389,21 @@ fn av1_loss_costs_everything_up_to_the_next_keyframe() {
         }]
     );
     assert!(frame(&feeder.feed(4, &key, &[])).keyframe);
+}
+
+#[test]
+fn an_av1_frame_of_more_obus_than_an_encoder_makes_is_dropped() {
+    let mut feeder = Feeder::new(Depacketizer::av1());
+    let unit = |count: usize| {
+        let mut obus = vec![(av1::SEQUENCE_HEADER, sequence_header()), av1_frame(true, 20)];
+        obus.resize(count, (4, vec![7; 20]));
+        packetize::av1(&temporal_unit(&obus), 1_200).unwrap()
+    };
+    assert!(frame(&feeder.feed(1, &unit(MAX_OBUS), &[])).keyframe);
+    let cause = Damage::TooManyUnits(MAX_OBUS);
+    let outputs = feeder.feed(2, &unit(MAX_OBUS + 1), &[]);
+    assert_eq!(outputs, [Output::Damaged { timestamp: 2, cause }]);
+    assert!(frame(&feeder.feed(3, &unit(MAX_OBUS), &[])).keyframe);
 }
 
 #[test]

@@ -10,8 +10,8 @@ use super::types::{Protocol, SessionId};
 /// As long as the owner of an address was heard from within this, no other session may take the address over. Browsers
 /// check their path every 2.5 s.
 const HOLD: Duration = Duration::from_secs(5);
-/// Addresses remembered of one session. One that claims more loses the one it was silent at for longest: it takes no
-/// room from others, and a peer that wanders through many addresses stays reachable.
+/// Addresses remembered of one session. One that claims more loses the one it was silent at for longest, and takes no room
+/// from others. How many it may wander through is bounded elsewhere: the transport answers so many between two ICE restarts.
 pub(super) const MAX_PER_SESSION: usize = 64;
 
 type Key = (Protocol, SocketAddr);

@@ -14,6 +14,8 @@ struct Stream {
     line: usize,
     rid: Option<Rid>,
     role: Role,
+    /// Of several on one m-line, the one with the highest counts.
+    turn: u64,
 }
 
 enum Role {
@@ -40,6 +42,7 @@ pub(super) struct Resolved {
 #[derive(Default)]
 pub(super) struct Inbound {
     streams: Vec<Stream>,
+    turns: u64,
 }
 
 impl Inbound {
@@ -132,11 +135,13 @@ impl Inbound {
             // Of a simulcast m-line, but the layer is not known yet: later packets tell.
             return None;
         }
+        self.turns += 1;
         self.streams.push(Stream {
             ssrc: header.ssrc,
             line: line_index,
             rid,
             role,
+            turn: self.turns,
         });
         let stream = self.streams.len() - 1;
         if let Some((media, rtx)) = line.remote.iter().find(|(_, rtx)| *rtx == Some(header.ssrc)).copied() {
@@ -164,9 +169,7 @@ impl Inbound {
             Role::Rtx { media: Some(media) } => Some(media),
             Role::Rtx { media: None } => {
                 let (line, rid) = (stream.line, stream.rid);
-                let fits =
-                    |known: &Stream| known.line == line && known.rid == rid && matches!(known.role, Role::Media { .. });
-                let found = self.streams.iter().rposition(fits);
+                let found = self.current(line, rid);
                 self.link(place, found);
                 found
             }
@@ -196,10 +199,52 @@ impl Inbound {
             .map(|stream| (stream.line, stream.rid))
     }
 
-    /// The media SSRC on an m-line, the newest if there were several.
+    /// The media SSRC on an m-line; if there were several, the one that is followed, else the newest.
     pub fn ssrc_of(&self, line: usize, rid: Option<Rid>) -> Option<u32> {
+        self.current(line, rid).map(|place| self.streams[place].ssrc)
+    }
+
+    /// A stream counts from now on, not another of its m-line.
+    pub fn follow(&mut self, ssrc: u32) {
+        if let Some(stream) = self.streams.iter_mut().find(|stream| stream.ssrc == ssrc) {
+            self.turns += 1;
+            stream.turn = self.turns;
+        }
+    }
+
+    fn current(&self, line: usize, rid: Option<Rid>) -> Option<usize> {
         let fits =
-            |stream: &&Stream| stream.line == line && stream.rid == rid && matches!(stream.role, Role::Media { .. });
-        self.streams.iter().rev().find(fits).map(|stream| stream.ssrc)
+            |stream: &Stream| stream.line == line && stream.rid == rid && matches!(stream.role, Role::Media { .. });
+        let fitting = self.streams.iter().enumerate().filter(|(_, stream)| fits(stream));
+        fitting.max_by_key(|(_, stream)| stream.turn).map(|(place, _)| place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stream_that_is_followed_is_asked_for_what_is_missing() {
+        let stream = |ssrc: u32, line: usize, turn: u64| Stream {
+            ssrc,
+            line,
+            rid: None,
+            role: Role::Media {
+                extender: SequenceExtender::default(),
+                filter: Box::default(),
+            },
+            turn,
+        };
+        let mut inbound = Inbound {
+            streams: vec![stream(7, 0, 1), stream(8, 0, 2), stream(9, 1, 3)],
+            turns: 3,
+        };
+        assert_eq!(inbound.ssrc_of(0, None), Some(8));
+        inbound.follow(7);
+        assert_eq!(inbound.ssrc_of(0, None), Some(7));
+        assert_eq!(inbound.ssrc_of(1, None), Some(9));
+        inbound.follow(8);
+        assert_eq!(inbound.ssrc_of(0, None), Some(8));
     }
 }

@@ -79,7 +79,7 @@ impl Line {
         let codecs = if offered.stopped {
             Vec::new()
         } else {
-            agree_codecs(&offered.codecs, policy)
+            agree_codecs(&offered.codecs, policy, offered.sends && policy.receive)
         };
         let accepted = !codecs.is_empty() && offered.kind.is_some();
         let direction = Direction {
@@ -311,8 +311,8 @@ fn write_codec(sdp: &mut String, codec: &LineCodec, start_kbps: Option<u64>) {
     }
 }
 
-/// The best variant of each codec of the policy that was offered, in the policy's order.
-fn agree_codecs(offered: &[OfferedCodec], policy: &OfferPolicy) -> Vec<LineCodec> {
+/// The best variant of each codec of the policy that was offered, in the policy's order. `receives`: the peer may send.
+fn agree_codecs(offered: &[OfferedCodec], policy: &OfferPolicy, receives: bool) -> Vec<LineCodec> {
     let mut agreed: Vec<LineCodec> = Vec::new();
     for &codec in &policy.codecs {
         let best = offered
@@ -327,6 +327,9 @@ fn agree_codecs(offered: &[OfferedCodec], policy: &OfferPolicy) -> Vec<LineCodec
             Kind::Audio => &["transport-cc"],
             Kind::Video => &["goog-remb", "transport-cc", "ccm fir", "nack", "nack pli"],
         };
+        // Our repairs go by RTX only: a viewer without it does better to ask for a keyframe at once. A publisher may repeat
+        // its packets as they were.
+        let repairs = best.rtx.is_some() || receives;
         agreed.push(LineCodec {
             codec,
             payload_type: best.payload_type,
@@ -335,7 +338,7 @@ fn agree_codecs(offered: &[OfferedCodec], policy: &OfferPolicy) -> Vec<LineCodec
             feedback: wanted
                 .iter()
                 .copied()
-                .filter(|fb| best.feedback.iter().any(|o| o == fb))
+                .filter(|fb| best.feedback.iter().any(|o| o == fb) && (repairs || *fb != "nack"))
                 .collect(),
         });
     }

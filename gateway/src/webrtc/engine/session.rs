@@ -309,6 +309,11 @@ impl Session {
         }
     }
 
+    /// See [`super::Engine::follow`].
+    pub fn follow(&mut self, ssrc: u32) {
+        self.inbound.follow(ssrc);
+    }
+
     fn handle_rtp(&mut self, now: Instant, mut packet: BytesMut, sinks: &mut Sinks<'_>) -> Option<()> {
         let packet = rtp::Packet::unmarshal(&mut packet).ok()?;
         let resolved = self.inbound.resolve(&self.lines, &packet.header)?;

@@ -181,6 +181,25 @@ fn an_m_line_that_lists_more_than_makes_sense_is_refused() {
     assert!(answer(usual, &policy).is_ok());
 }
 
+#[test]
+fn repairs_are_promised_only_to_viewers_that_take_them() {
+    let nack = |sdp: String| {
+        sdp.replace(
+            "a=rtcp-fb:108 nack pli\r\n",
+            "a=rtcp-fb:108 nack\r\na=rtcp-fb:108 nack pli\r\n",
+        )
+    };
+    let bare = |sdp: String| nack(sdp).replace("a=rtpmap:109 rtx/90000\r\na=fmtp:109 apt=108\r\n", "");
+    let publisher = |sdp: String| bare(sdp).replace("a=recvonly", "a=sendonly");
+    let policy = OfferPolicy::default();
+    let viewer = answer(nack, &policy).unwrap();
+    assert!(viewer.contains("a=rtcp-fb:108 nack\r\n") && viewer.contains(" 108 109 "));
+    let viewer = answer(bare, &policy).unwrap();
+    assert!(!viewer.contains("a=rtcp-fb:108 nack\r\n") && viewer.contains("a=rtcp-fb:108 nack pli\r\n"));
+    let publisher = answer(publisher, &policy).unwrap();
+    assert!(publisher.contains("a=rtcp-fb:108 nack\r\n") && !publisher.contains(" 109 "));
+}
+
 /// A publisher's offer of three layers.
 pub(in crate::webrtc) fn simulcast_offer() -> String {
     OFFER

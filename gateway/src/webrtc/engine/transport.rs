@@ -38,7 +38,8 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 const MAX_CHECKS: u16 = 40;
 /// The agent's housekeeping once connected.
 const CONNECTED_INTERVAL: Duration = Duration::from_secs(1);
-/// Source addresses that one session may use over its life, so that a peer cannot grow the agent's tables.
+/// Source addresses that one session may use between two ICE restarts, so that a peer cannot grow the agent's tables. A peer
+/// that wanders on is not answered at the next one until it restarts ICE.
 const MAX_PEER_ADDRESSES: usize = 64;
 /// Candidates a peer may name; each makes the gateway send checks to an address of the peer's choice.
 const MAX_REMOTE_CANDIDATES: usize = 24;

@@ -146,3 +146,24 @@ fn a_stream_that_was_left_does_not_come_back_while_its_packets_trickle_in() {
     world.packet(7, 91_000, 0, &[0xfc, 1]);
     assert_eq!(world.frames.len(), 102);
 }
+
+#[test]
+fn a_stream_that_was_left_takes_over_when_its_successor_stops() {
+    let mut world = World::new(Codec::Opus);
+    world.packet(7, 90_000, 0, &[0xfc, 1]);
+    assert_eq!(world.packet(8, 65_600, 0, &[0xfc, 2]).follows, Some(8));
+    let mut followed = Vec::new();
+    // Ten seconds of the first alone, then the second as well.
+    for step in 1..=500u32 {
+        followed.extend(
+            world
+                .packet(7, 90_000 + u64::from(step), step * 960, &[0xfc, 1])
+                .follows,
+        );
+    }
+    assert_eq!(followed, [7]);
+    let kept = world.frames.len() - 2;
+    assert!((240..=260).contains(&kept), "{kept} of 500");
+    assert_eq!(world.packet(8, 65_601, 960, &[0xfc, 2]).follows, Some(8));
+    assert_eq!(world.packet(7, 90_501, 501 * 960, &[0xfc, 1]).follows, None);
+}

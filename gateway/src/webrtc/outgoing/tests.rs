@@ -296,3 +296,36 @@ async fn history_holds_as_much_as_a_replay_may_be() {
     }
     assert_eq!(leg.repeat(&[0], now).len(), 1);
 }
+
+#[tokio::test]
+async fn idle_leg_holds_nothing_for_repairs() {
+    let member = member().await;
+    let now = Instant::now();
+    let mut leg = leg(now);
+    leg.set_loss(13);
+    assert_eq!(leg.repeat(&[4], now).len(), 1);
+    assert!(leg.held_bytes() > 0 && leg.holds_copies());
+    leg.assign(None, &Arc::default(), member.room());
+    assert_eq!(leg.held_bytes(), 0);
+    assert!(!leg.holds_copies() && leg.repeat(&[4], now).is_empty());
+}
+
+#[tokio::test]
+async fn report_names_one_moment_on_both_clocks_however_long_there_was_no_frame() {
+    let member = member().await;
+    let room = member.room();
+    let start = RoomTime(20_000_000);
+    let mut source = Source::new(1);
+    source.picture(true, start);
+    let mut leg = video_leg();
+    leg.assign(Some(&source.writer.track().clone()), &Arc::default(), room);
+    let first = fed(&mut leg, room, Instant::now(), start)[0];
+    // A frame that is a little ahead of the room's clock, too.
+    for us in [-500_000i64, 0, 1_000_000, 9_000_000, 30_000_000, 3_600_000_000] {
+        let report = leg.report(RoomTime(start.0.saturating_add_signed(us))).unwrap();
+        let ticks = u64::from(report.rtp.wrapping_sub(first));
+        let seconds = (report.ntp >> 32) - NTP_OFFSET;
+        let us = seconds * 1_000_000 + (((report.ntp & 0xffff_ffff) * 1_000_000) >> 32);
+        assert!((us - start.0).abs_diff(ticks * 100 / 9) <= 20, "{us} µs, {ticks} ticks");
+    }
+}

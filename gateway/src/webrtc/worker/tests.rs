@@ -37,6 +37,14 @@ impl World {
 
     /// A member with a peer connection, its number, its answer, and what the worker tells it.
     async fn join(&mut self, offer: &str) -> (SessionId, String, mpsc::Receiver<PeerEvent>) {
+        let (id, context, told) = self.member().await;
+        let now = Instant::now();
+        let answer = self.worker.offer(id, Some(context), offer, Vec::new(), now).unwrap();
+        (session_of(id), answer, told)
+    }
+
+    /// A member without a peer connection: the number of the next one, and what the worker has to know of it.
+    async fn member(&mut self) -> (PeerId, Box<PeerContext>, mpsc::Receiver<PeerEvent>) {
         let name = format!("peer-{}", self.members.len());
         let join = Join {
             fingerprint: Fingerprint::of(name.as_bytes()),
@@ -61,19 +69,35 @@ impl World {
             max_video_bitrate: 1_000_000,
         };
         self.members.push(member);
-        let id = PeerId(self.members.len() as u64);
-        let answer = self
-            .worker
-            .offer(id, Some(Box::new(context)), offer, Vec::new(), Instant::now())
-            .unwrap();
-        (session_of(id), answer, told)
+        (PeerId(self.members.len() as u64), Box::new(context), told)
     }
 }
 
-fn was_ended(told: &mut mpsc::Receiver<PeerEvent>) -> bool {
+/// The only end that was told.
+fn end(told: &mut mpsc::Receiver<PeerEvent>) -> Option<String> {
     let events = std::iter::from_fn(|| told.try_recv().ok());
-    let closed = PeerEvent::Closed(Reason::Internal.to_string());
-    events.filter(|event| *event == closed).count() == 1
+    let mut ends = events.filter_map(|event| match event {
+        PeerEvent::Closed(reason) => Some(reason),
+        _ => None,
+    });
+    let end = ends.next();
+    assert_eq!(ends.next(), None, "one peer ends once");
+    end
+}
+
+fn was_ended(told: &mut mpsc::Receiver<PeerEvent>) -> bool {
+    end(told) == Some(Reason::Internal.to_string())
+}
+
+/// An offer whose answer nobody waits for any more.
+fn late_offer(id: SessionId, context: Option<Box<PeerContext>>) -> PeerCommand {
+    PeerCommand::Offer {
+        peer: PeerId(id.0),
+        context,
+        sdp: OFFER.to_owned(),
+        sends: Vec::new(),
+        reply: oneshot::channel().0,
+    }
 }
 
 #[tokio::test]
@@ -122,4 +146,29 @@ async fn a_publisher_of_several_layers_is_answered_to_send_one_stream() {
     for word in ["simulcast", "a=rid", "rtp-stream-id"] {
         assert!(!answer.contains(word), "{word} in {answer}");
     }
+}
+
+#[tokio::test]
+async fn a_session_is_told_that_its_peer_ended_over_a_late_answer() {
+    let mut world = World::new();
+    let (id, _, mut told) = world.join(OFFER).await;
+    world.worker.command(late_offer(id, None));
+    assert!(!world.worker.engine.contains(id));
+    assert_eq!(end(&mut told).as_deref(), Some("its offer was answered too late"));
+    // One that was given up before it began is not known to its session.
+    let (id, context, mut told) = world.member().await;
+    world.worker.command(late_offer(session_of(id), Some(context)));
+    assert!(!world.worker.engine.contains(session_of(id)));
+    assert_eq!(end(&mut told), None);
+}
+
+#[tokio::test]
+async fn a_session_is_told_when_its_peer_ends_while_it_is_negotiated() {
+    let mut world = World::new();
+    let (id, _, mut told) = world.join(OFFER).await;
+    let now = Instant::now();
+    world.worker.engine.abandon(now, id);
+    let answer = world.worker.offer(PeerId(id.0), None, "v=0", Vec::new(), now);
+    assert!(answer.is_err() && !world.worker.engine.contains(id));
+    assert!(was_ended(&mut told));
 }
