@@ -21,16 +21,16 @@ use crate::room::track::Bounds;
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// HTTPS: page, WebSocket, WHIP/WHEP, API [default: [::]:8443]
-    #[arg(long, env = "WZP_HTTP", value_name = "ADDRESS")]
+    #[arg(long, env = "WZP_HTTP", value_name = "ADDRESS", value_parser = address)]
     pub http: Option<SocketAddr>,
     /// QUIC for native apps [default: [::]:4433]
-    #[arg(long, env = "WZP_NATIVE", value_name = "ADDRESS")]
+    #[arg(long, env = "WZP_NATIVE", value_name = "ADDRESS", value_parser = address)]
     pub native: Option<SocketAddr>,
     /// WebRTC media, UDP and TCP [default: [::]:8444]
-    #[arg(long, env = "WZP_WEBRTC", value_name = "ADDRESS")]
+    #[arg(long, env = "WZP_WEBRTC", value_name = "ADDRESS", value_parser = address)]
     pub webrtc: Option<SocketAddr>,
     /// RTMP; not in this version yet: given, the gateway refuses to start
-    #[arg(long, env = "WZP_RTMP", value_name = "ADDRESS")]
+    #[arg(long, env = "WZP_RTMP", value_name = "ADDRESS", value_parser = address)]
     pub rtmp: Option<SocketAddr>,
     /// Folder for the certificate and the identity key [default: state]
     #[arg(long, env = "WZP_STATE_DIR", value_name = "FOLDER")]
@@ -214,6 +214,31 @@ pub enum ConfigError {
     /// An ICE server that cannot be.
     #[error("{0}")]
     IceServer(String),
+    /// Something that browsers send as no page's origin.
+    #[error(
+        "allow_origin: {0:?} is no origin: write scheme, host and port alone, for instance https://example.org or http://localhost:5173"
+    )]
+    Origin(String),
+}
+
+/// An address to listen at.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| match text.trim_start_matches(':').parse::<u16>() {
+            Ok(port) => {
+                format!("write [::]:{port} for all addresses of this machine, 127.0.0.1:{port} for itself alone")
+            }
+            Err(_) => "write ADDRESS:PORT, for instance [::]:8443 or 127.0.0.1:8443".to_owned(),
+        })
+}
+
+/// As browsers write it: nothing behind host and port.
+fn origin(text: String) -> Result<String, ConfigError> {
+    let host = text.split_once("://").map(|(_, host)| host);
+    match host {
+        Some(host) if !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ']) => Ok(text),
+        _ => Err(ConfigError::Origin(text)),
+    }
 }
 
 /// All keys of the file, for messages and for tests of the documentation.
@@ -383,6 +408,9 @@ impl Settings {
             .map(UplinkRule::checked)
             .collect::<Result<_, _>>()
             .map_err(ConfigError::Uplink)?;
+        let allowed_origins = (self.allow_origin.into_iter().flatten())
+            .map(origin)
+            .collect::<Result<_, _>>()?;
         let ice_servers = (self.ice_server.iter().flatten())
             .map(|text| IceServer::parse(text))
             .collect::<Result<_, _>>()
@@ -401,7 +429,7 @@ impl Settings {
             uplinks,
             static_dir: self.static_dir,
             tokens,
-            allowed_origins: self.allow_origin.unwrap_or_default(),
+            allowed_origins,
             log: self.log.unwrap_or_else(|| "info".to_owned()),
             log_json: self.log_json.unwrap_or(false),
             max_rooms: at_least_one(self.max_rooms.unwrap_or(1000), "max_rooms must be at least 1")?,
@@ -461,6 +489,34 @@ mod tests {
 
     fn file(text: &str) -> Result<Settings, ConfigError> {
         Settings::from_toml(text, Path::new("gateway.toml"))
+    }
+
+    #[test]
+    fn what_is_no_origin_or_no_address_is_refused_with_what_to_write() {
+        for (text, fits) in [
+            ("https://a.example", true),
+            ("http://localhost:5173", true),
+            ("http://localhost:5173/", false),
+            ("a.example", false),
+            ("https://", false),
+            ("https://a.example/x", false),
+        ] {
+            let resolved = flags(&["--allow-origin", text]).resolve();
+            assert_eq!(resolved.is_ok(), fits, "{text}");
+            if let Err(error) = resolved {
+                assert!(error.to_string().contains("scheme, host and port alone"), "{error}");
+            }
+        }
+        for (text, told) in [
+            ("8443", "[::]:8443"),
+            (":8443", "[::]:8443"),
+            ("localhost", "ADDRESS:PORT"),
+        ] {
+            let error = Line::try_parse_from(["x", "--http", text])
+                .err()
+                .expect("it is refused");
+            assert!(error.to_string().contains(told), "{error}");
+        }
     }
 
     #[test]

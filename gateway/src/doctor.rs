@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -49,7 +49,8 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 async fn ask(address: SocketAddr, plain: bool) -> anyhow::Result<()> {
-    let stream = TcpStream::connect(address).await?;
+    let connecting = TcpStream::connect(address).await;
+    let stream = connecting.context("nothing listens there; give doctor the settings of the gateway")?;
     if plain {
         return talk(stream, address).await;
     }
@@ -61,7 +62,14 @@ async fn ask(address: SocketAddr, plain: bool) -> anyhow::Result<()> {
         .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         .with_no_client_auth();
     let name = ServerName::IpAddress(address.ip().into());
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
+    let stream = connecting.await.map_err(|error| {
+        let tls = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        match tls {
+            Some(rustls::Error::InvalidMessage(_)) => anyhow!("this port speaks plain HTTP: add --no-tls"),
+            _ => error.into(),
+        }
+    })?;
     talk(stream, address).await
 }
 
@@ -76,6 +84,11 @@ async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, address: SocketAd
     }
     let answer = String::from_utf8_lossy(&answer);
     let status = answer.lines().next().unwrap_or_default();
+    // The first byte of a TLS alert, for a request that is none.
+    ensure!(
+        !status.starts_with('\u{15}'),
+        "this port speaks TLS: leave out --no-tls"
+    );
     ensure!(
         status.starts_with("HTTP/1.1 200") && answer.contains("\r\n\r\n"),
         "the answer begins with {status:?}"
@@ -116,6 +129,7 @@ mod tests {
             config.tls = if no_tls { Tls::SelfSigned } else { Tls::Off };
             let error = format!("{:#}", run(&config).await.unwrap_err());
             assert!(error.contains("does not answer as a gateway"), "{error}");
+            assert!(error.contains("--no-tls"), "{error}");
             gateway.shutdown().await;
         }
     }

@@ -234,6 +234,7 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
         nack: NackSummary::default(),
         malformed: 0,
     };
+    let with_token = args.token.is_some();
     let relays = resolve(&args.relay).await?;
     let extension = GatewayExtension {
         per_source: args.per_source,
@@ -254,7 +255,14 @@ pub async fn stay(args: Args) -> anyhow::Result<Summary> {
         },
     };
     let connecting = Client::connect_any(&relays, options, &identity).await;
-    let mut client = connecting.with_context(|| format!("cannot join {:?} at {}", args.room, args.relay))?;
+    let mut client = connecting.with_context(|| {
+        let token = if with_token {
+            "with this token"
+        } else {
+            "without a token (--token)"
+        };
+        format!("cannot join {:?} at {} {token}", args.room, args.relay)
+    })?;
     let joined = Instant::now();
     let relay = client.connection().remote_address();
     eprintln!("joined {:?} at {relay} as {}", args.room, identity.fingerprint());
@@ -435,9 +443,14 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 /// All addresses of a relay.
 async fn resolve(relay: &str) -> anyhow::Result<Vec<SocketAddr>> {
+    let port = relay.rsplit_once(':').map(|(_, port)| port);
+    anyhow::ensure!(
+        port.is_some_and(|port| port.parse::<u16>().is_ok()),
+        "{relay:?} has no port; write host:port, for instance localhost:4433"
+    );
     let addresses: Vec<_> = tokio::net::lookup_host(relay)
         .await
-        .with_context(|| format!("{relay:?} is not an address; write host:port, for instance localhost:4433"))?
+        .with_context(|| format!("cannot find {relay:?}"))?
         .collect();
     anyhow::ensure!(!addresses.is_empty(), "{relay:?} has no address");
     Ok(addresses)

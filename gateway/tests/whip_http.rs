@@ -305,6 +305,8 @@ async fn every_request_gets_the_status_and_headers_that_the_rfc_asks_for() {
                 .sdp(good.clone())
                 .gives("allow", endpoint),
             case("DELETE", &room, 405, "method_not_allowed").gives("allow", endpoint),
+            case("POST", "/whip".to_owned(), 404, "no_such_room"),
+            case("POST", "/whep/".to_owned(), 404, "no_such_room"),
             case("PATCH", format!("{room}/{nobody}"), 404, "no_such_session").fragment(CANDIDATE),
             case("DELETE", format!("{room}/{nobody}"), 404, "no_such_session"),
             case("DELETE", format!("{room}/short"), 404, "no_such_session"),

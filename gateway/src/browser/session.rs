@@ -193,7 +193,7 @@ async fn close(mut sink: Sink, mut source: Source, end: End) {
             }),
         ),
         End::Room(LeaveReason::Replaced) => {
-            let message = "this name is in use in a newer tab or device; this connection was replaced".to_owned();
+            let message = "you have joined from another tab or device; this one has left".to_owned();
             (
                 4409,
                 "replaced".to_owned(),

@@ -20,7 +20,7 @@ use axum::extract::{ConnectInfo, Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, patch, post};
+use axum::routing::{MethodRouter, any, patch, post};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
@@ -60,10 +60,19 @@ pub fn routes() -> Router<App> {
                 begin(Role::Viewer, app, room, query, request)
             })),
         );
+    let router = ["/whip", "/whip/", "/whep", "/whep/"]
+        .into_iter()
+        .fold(router, |router, path| router.route(path, any(no_room)));
     let router = router
         .route("/whip/{room}/{id}", resource(Role::Publisher))
         .route("/whep/{room}/{id}", resource(Role::Viewer));
     router.layer(middleware::map_response(share))
+}
+
+/// The address of a tool whose room was forgotten.
+async fn no_room() -> Problem {
+    let message = "the address names no room: /whip/ROOM publishes into it, /whep/ROOM watches it";
+    Problem::new(StatusCode::NOT_FOUND, "no_such_room", message)
 }
 
 fn endpoint(methods: MethodRouter<App>) -> MethodRouter<App> {

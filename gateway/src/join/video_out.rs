@@ -18,7 +18,7 @@ use wzp_proto::packet::encode_datagram;
 use wzp_proto::video::{FRAGMENT_PAYLOAD, fragment_header, fragments};
 
 use super::SentCounters;
-use crate::media::h264::{AccessUnit, Normalizer, is_first_slice, nal_type, nal_unit_type};
+use crate::media::h264::{AccessUnit, Normalizer, is_b_slice, is_first_slice, nal_type, nal_unit_type, nal_units};
 use crate::native::client::Sender;
 
 /// H.264 goes out on stream 1: relays cache the keyframes of stream 0 badly, since sound is on it too.
@@ -52,6 +52,10 @@ pub struct VideoSource {
     trace: Option<File>,
 }
 
+fn has_b_slice(unit: &AccessUnit) -> bool {
+    nal_units(&unit.payload).any(|nal_unit| is_b_slice(&nal_unit))
+}
+
 impl VideoSource {
     /// Reads a file. When its pictures are sent will be written to `trace`.
     ///
@@ -74,6 +78,10 @@ impl VideoSource {
                     path.display()
                 )
             }
+            Some(_) if units.iter().any(has_b_slice) => bail!(
+                "{} has B pictures, which come out of order and are late for a call; encode without them (ffmpeg: -bf 0)",
+                path.display()
+            ),
             Some(_) => Ok(Self {
                 units,
                 frame: Duration::from_secs_f64(1.0 / fps),

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use h264_reader::nal::sps::SeqParameterSet;
-use h264_reader::rbsp::{BitReader, ByteReader};
+use h264_reader::rbsp::{BitRead as _, BitReader, ByteReader};
 use memchr::memmem;
 use wzp_proto::video::FrameSize;
 
@@ -51,6 +51,16 @@ pub fn nal_units(stream: &Bytes) -> impl Iterator<Item = Bytes> + '_ {
             }
         }
     })
+}
+
+/// Whether the slice is of a B picture, which is sent after a picture that is shown later (`slice_type`, ITU-T H.264, table 7-6).
+pub fn is_b_slice(nal_unit: &[u8]) -> bool {
+    let coded = matches!(nal_unit_type(nal_unit), nal_type::SLICE | nal_type::IDR);
+    let mut bits = BitReader::new(ByteReader::skipping_h264_header(nal_unit));
+    let slice_type = bits
+        .read_ue("first_mb_in_slice")
+        .and_then(|_| bits.read_ue("slice_type"));
+    coded && slice_type.is_ok_and(|slice_type| slice_type % 5 == 1)
 }
 
 /// Whether the slice is the first of its picture (`first_mb_in_slice` = 0, whose code is a single one bit).
@@ -231,6 +241,17 @@ mod tests {
             out.extend_from_slice(nal_unit);
         }
         out.into()
+    }
+
+    #[test]
+    fn b_slices_are_told_from_others() {
+        // first_mb_in_slice 0 is the bit 1; slice_type follows: 0 is 1, 1 is 010, 6 is 00111, 7 is 0001000.
+        assert!(is_b_slice(&[0x01, 0b1010_0000, 0x80]));
+        assert!(is_b_slice(&[0x01, 0b1001_1100, 0x80]));
+        assert!(!is_b_slice(&[0x65, 0b1000_1000, 0x80]));
+        assert!(!is_b_slice(&[0x41, 0b1100_0000, 0x80]));
+        assert!(!is_b_slice(&[0x67, 0b1010_0000, 0x80]), "a parameter set");
+        assert!(!is_b_slice(&[0x01]) && !is_b_slice(&[]));
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The system said no.
-    #[error("cannot listen for WebRTC on {protocol} {address}: {source} (is another program using the port?)")]
+    #[error("cannot listen for WebRTC on {protocol} {address} (is another program using the port?)")]
     Socket {
         /// "UDP" or "TCP".
         protocol: &'static str,

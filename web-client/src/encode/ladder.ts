@@ -11,8 +11,8 @@ const RUNGS: readonly { minBitrate: number; pixels: number; fps: number }[] = [
   { minBitrate: 1_600_000, pixels: 1920 * 1080, fps: 30 },
   { minBitrate: 700_000, pixels: 1280 * 720, fps: 30 },
   { minBitrate: 400_000, pixels: 854 * 480, fps: 30 },
-  { minBitrate: 200_000, pixels: 640 * 360, fps: 30 },
-  { minBitrate: 120_000, pixels: 480 * 270, fps: 20 },
+  { minBitrate: 300_000, pixels: 640 * 360, fps: 30 },
+  { minBitrate: 150_000, pixels: 480 * 270, fps: 30 },
   { minBitrate: 0, pixels: 320 * 180, fps: 15 },
 ];
 

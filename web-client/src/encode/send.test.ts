@@ -170,7 +170,7 @@ describe("the size ladder", () => {
       const size = new SizeLadder("camera").choose(1280, 720, 30, bitrate, 0);
       return `${size.width}x${size.height}@${size.fps}`;
     };
-    expect([1_200_000, 500_000, 250_000, 150_000, 100_000].map(at)).toEqual(["1280x720@30", "854x480@30", "640x360@30", "480x270@20", "320x180@15"]);
+    expect([1_200_000, 500_000, 300_000, 150_000, 100_000].map(at)).toEqual(["1280x720@30", "854x480@30", "640x360@30", "480x270@30", "320x180@15"]);
   });
 
   it("never enlarges, and keeps sizes even", () => {
