@@ -52,16 +52,15 @@ test('half the rate: what one sees of the far camera is no older than half a sec
   const fresh = await takeAges(page);
   t.diagnostic(`from ${from - good} ms after the link is good again: ${again.toFixed(1)} of ${fps.toFixed(1)} pictures a second, ${Math.round(last.bitrate / 1000)} kbit/s, age p50 ${quantile(fresh, 0.5)} ms, p99 ${quantile(fresh, 0.99)} ms`);
 
-  // Both browsers, encoder and decoder share the machine with the link, and how large a keyframe is for half of the rate
-  // depends on what the encoder made of it before: the figures aimed at are those of `make perf`.
+  // Both browsers, encoder and decoder share the machine with the link: the figures aimed at are those of `make perf`.
   const strict = process.env.WZP_STRICT === '1';
-  const bound = strict ? 500 : 900;
+  const bound = strict ? 500 : 600;
   assert.ok(p99 <= bound, `pictures are ${p99} ms old at p99`);
   assert.ok(ages.length > 2 * seconds, `${ages.length} pictures in ${seconds} s`);
   assert.ok(packets >= 0.97 * 50 * seconds, `${packets} sound packets in ${seconds} s`);
-  assert.ok(concealed <= (strict ? 0.01 : 0.05) * 1000 * seconds, `${concealed} ms of sound were concealed`);
+  assert.ok(concealed <= (strict ? 0.01 : 0.02) * 1000 * seconds, `${concealed} ms of sound were concealed`);
   assert.ok(grown < 16, `the gateway's memory grew by ${grown} MB`);
-  const recovered = Number(process.env.WZP_RECOVERED ?? 0.4);
+  const recovered = Number(process.env.WZP_RECOVERED ?? 0.6);
   assert.ok(again >= recovered * fps, `${again} pictures a second, ${fps} before`);
   // Pictures cost bits again as before, if the source is let up as fast as it should be.
   if (process.env.WZP_RECOVERED) assert.ok(last.bitrate >= recovered * open.bitrate, `${last.bitrate} bit/s, ${open.bitrate} before`);

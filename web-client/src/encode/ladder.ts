@@ -60,7 +60,8 @@ export class SizeLadder {
       this.#penaltyUntil = now + SizeLadder.PENALTY_MS / 4;
       if (this.#floor === 0) this.#reason = undefined;
     }
-    let rung = Math.max(0, RUNGS.findIndex((candidate) => bitrate >= candidate.minBitrate));
+    const affordable = Math.max(0, RUNGS.findIndex((candidate) => bitrate >= candidate.minBitrate));
+    let rung = affordable;
     if (this.#rung !== undefined && rung < this.#rung) {
       const hesitant = RUNGS.findIndex((candidate) => bitrate >= candidate.minBitrate * SizeLadder.UP_FACTOR);
       const up = Math.min(this.#rung, hesitant < 0 ? RUNGS.length - 1 : hesitant);
@@ -73,12 +74,14 @@ export class SizeLadder {
     rung = Math.max(rung, this.#floor);
     this.#rung = rung;
     const limits = RUNGS[rung] ?? { pixels: 320 * 180, fps: 15 };
+    // More pictures of the same size cost no keyframe: they need not wait.
+    const motion = RUNGS[Math.min(rung, Math.max(affordable, this.#floor))] ?? limits;
     // Screens keep their sharpness and give up motion instead.
     const pixels = this.source === "screen" ? Math.max(limits.pixels, this.#floor === 0 ? 1920 * 1080 : 640 * 360) : limits.pixels;
     const side = this.source === "screen" ? Infinity : 2 * Math.floor(maxSide / 2);
     const scale = Math.min(1, Math.sqrt(pixels / (width * height)), side / Math.min(width, height));
     const even = (value: number): number => Math.max(2, 2 * Math.round((value * scale) / 2));
-    return { width: even(width), height: even(height), fps: Math.min(fps, limits.fps) };
+    return { width: even(width), height: even(height), fps: Math.min(fps, motion.fps) };
   }
 
   #penalize(reason: "frame_too_large" | "cpu", now: number): void {

@@ -173,6 +173,17 @@ describe("the size ladder", () => {
     expect([1_200_000, 500_000, 300_000, 150_000, 100_000].map(at)).toEqual(["1280x720@30", "854x480@30", "640x360@30", "480x270@30", "320x180@15"]);
   });
 
+  it("gives more pictures at once, and larger ones after a while", () => {
+    const ladder = new SizeLadder("camera");
+    const at = (bitrate: number, now: number): string => {
+      const { height, fps } = ladder.choose(1280, 720, 30, bitrate, now);
+      return `${height}@${fps}`;
+    };
+    expect(at(100_000, 0)).toBe("180@15");
+    expect(at(1_200_000, 1000)).toBe("180@30");
+    expect(at(1_200_000, 1000 + SizeLadder.UP_WAIT_MS)).toBe("720@30");
+  });
+
   it("never enlarges, and keeps sizes even", () => {
     expect(new SizeLadder("camera").choose(321, 241, 30, 1_200_000, 0)).toEqual({ width: 322, height: 242, fps: 30 });
     expect(new SizeLadder("camera").choose(640, 360, 15, 1_200_000, 0)).toEqual({ width: 640, height: 360, fps: 15 });

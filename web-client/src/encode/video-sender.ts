@@ -178,10 +178,10 @@ export class VideoSender {
     const { displayWidth, displayHeight } = frame;
     const size = this.#ladder.choose(displayWidth, displayHeight, this.#options.fps, this.#rate.allowed, now, this.#maxSide);
     const current = this.#configured;
-    const sameSize = current?.width === size.width && current.height === size.height && current.fps === size.fps;
+    const sameSize = current?.width === size.width && current.height === size.height;
     const sameRate = current !== undefined && Math.abs(bitrate - current.bitrate) < 0.1 * current.bitrate;
     // Reconfiguring is not free, and some encoders make a keyframe of it.
-    if (this.#encoder && sameSize && (sameRate || now - this.#configuredAt < 1000)) return;
+    if (this.#encoder && sameSize && current.fps === size.fps && (sameRate || now - this.#configuredAt < 1000)) return;
     if (!this.#encoder || this.#encoder.state === "closed") {
       this.#inside.clear();
       this.#encoder = new VideoEncoder({ output: (chunk) => this.#output(chunk), error: (error) => this.#fail(error) });

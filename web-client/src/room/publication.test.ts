@@ -3,7 +3,7 @@ import { LivePublication } from "./publication.js";
 
 const track = (kind: string, readyState = "live"): MediaStreamTrack => ({ kind, readyState }) as MediaStreamTrack;
 const publication = (): LivePublication =>
-  new LivePublication(1, { muted: vi.fn(), trackReplaced: vi.fn(async () => undefined), stopped: vi.fn() }, track("video"), "camera", 0, 1, 1);
+  new LivePublication(1, { muted: vi.fn(), trackReplaced: vi.fn(() => Promise.resolve()), stopped: vi.fn() }, track("video"), "camera", 0, 1, 1);
 
 describe("a publication", () => {
   it("has failed when its track has ended, until it gets another one", async () => {
