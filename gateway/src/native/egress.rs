@@ -337,7 +337,7 @@ impl Egress {
                     counters.audio_undecodable_out.one();
                     continue;
                 };
-                for part in &parts {
+                for part in parts.iter() {
                     let len = MediaHeader::LEN + part.payload.len();
                     if !fits(len, room, counters) {
                         continue;
