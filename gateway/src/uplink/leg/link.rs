@@ -52,8 +52,7 @@ struct Link {
     joined: Joined,
     dialled: Option<DialledName>,
     egress: Egress,
-    separator: Separator,
-    legibility: Legibility,
+    streams: Streams,
     /// The last that the relay said before it ended it.
     word: Option<HangupReason>,
     redialling: JoinSet<Redialled>,
@@ -69,6 +68,28 @@ struct Link {
     /// UDP datagrams received at the last pulse, and when there last was a new one.
     received: (u64, RoomTime),
     since: RoomTime,
+}
+
+/// What comes from a relay, by the streams that it consists of.
+struct Streams {
+    separator: Separator,
+    /// Of the separator's streams.
+    legibility: Legibility,
+}
+
+impl Streams {
+    /// Of a connection over which nothing has come.
+    fn new() -> Self {
+        Self {
+            separator: Separator::new(separate::Config::of_leg()),
+            legibility: Legibility::default(),
+        }
+    }
+
+    /// Whoever was heard before has begun anew as well, or is not in this room.
+    fn begin_anew(&mut self) {
+        *self = Self::new();
+    }
 }
 
 impl Link {
@@ -95,8 +116,7 @@ impl Leg {
             joined,
             dialled: self.dialled_name().ok(),
             egress,
-            separator: Separator::new(separate::Config::of_leg()),
-            legibility: Legibility::default(),
+            streams: Streams::new(),
             word: None,
             redialling: JoinSet::new(),
             redial_at: now,
@@ -229,7 +249,7 @@ impl Leg {
             }
             Event::BadPacket(error) => {
                 self.counters.media.malformed_in.one();
-                link.legibility.bad(&error);
+                link.streams.legibility.bad(&error);
             }
             Event::Signal(signal) => return self.hear(signal, link, watch, now).await,
             Event::BadSignal(error) => tracing::debug!(%error, "a signal of the relay was skipped"),
@@ -252,8 +272,8 @@ impl Leg {
         }
         let at = Duration::from_micros(now.0);
         let placed = match session {
-            Some(session) => link.separator.push_from(session, &packet.header, at),
-            None => link.separator.push(&packet.header, at),
+            Some(session) => link.streams.separator.push_from(session, &packet.header, at),
+            None => link.streams.separator.push(&packet.header, at),
         };
         match placed.event {
             separate::Event::Duplicate => return self.counters.legs.duplicates_in.one(),
@@ -261,13 +281,13 @@ impl Leg {
             separate::Event::Merged => self.counters.legs.merged_in.one(),
             separate::Event::Continued | separate::Event::New => {}
         }
-        if !link.legibility.packet(placed.stream, &packet) {
+        if !link.streams.legibility.packet(placed.stream, &packet) {
             return self.counters.legs.unplayable_in.one();
         }
         let mut changed = self.roster.seen(placed.stream, &packet.header, now);
         changed |= self.roster.blur(placed.stream, placed.event == separate::Event::Merged);
         if changed {
-            link.separator.expect_newcomers(self.roster.unheard());
+            link.streams.separator.expect_newcomers(self.roster.unheard());
             self.sources.follow(&self.roster, now).await;
         }
         let taken = match self.roster.owner(placed.stream) {
@@ -287,7 +307,7 @@ impl Leg {
                     return Some(trouble);
                 }
                 let newcomer = self.roster.list(participants, self.alias.shown(), now);
-                link.separator.expect_newcomers(self.roster.unheard());
+                link.streams.separator.expect_newcomers(self.roster.unheard());
                 self.sources.follow(&self.roster, now).await;
                 if newcomer {
                     // The relay's cache cannot be relied on: whoever joins gets his picture from us.
@@ -324,11 +344,11 @@ impl Leg {
     /// Looks after what is slow.
     async fn pulse(&mut self, link: &mut Link) {
         let now = self.room.now();
-        let vanished = link.separator.expire(Duration::from_micros(now.0));
+        let vanished = link.streams.separator.expire(Duration::from_micros(now.0));
         if !vanished.is_empty() {
             self.roster.vanished(&vanished);
-            link.legibility.vanished(&vanished);
-            link.separator.expect_newcomers(self.roster.unheard());
+            link.streams.legibility.vanished(&vanished);
+            link.streams.separator.expect_newcomers(self.roster.unheard());
             self.sources.follow(&self.roster, now).await;
         }
         let received = link.connection().stats().udp_rx.datagrams;
@@ -342,7 +362,7 @@ impl Leg {
             self.redial(Redial::Stalled, link, now);
         } else {
             link.resting.abort_all();
-            match link.legibility.verdict() {
+            match link.streams.legibility.verdict() {
                 Verdict::Legible if link.others_elsewhere && self.is_alone() => {
                     let form = if self.hashed {
                         "as it is written"
@@ -445,14 +465,58 @@ impl Leg {
         link.since = now;
         link.word = None;
         if why == Redial::Stalled || link.dialled.as_ref() != Some(&name) {
-            // Whoever was heard before has begun anew as well, or is not in this room.
             self.roster.reconnected();
-            link.separator = Separator::new(separate::Config::of_leg());
+            link.streams.begin_anew();
         }
         link.dialled = Some(name);
         self.alias.joined(called, now);
         // To the relay we are somebody new, of whom it has no keyframe.
         self.want_keyframe(link, now, Reason::Join);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wzp_proto::codec::Codec;
+    use wzp_proto::header::{Flags, MediaHeader};
+
+    use super::*;
+
+    fn sound(seq: u32, payload: Vec<u8>) -> MediaPacket {
+        MediaPacket {
+            header: MediaHeader {
+                flags: Flags::empty(),
+                media_type: MediaType::Audio,
+                codec: Codec::Opus24k,
+                stream_id: 1,
+                fec_ratio: 0,
+                seq,
+                timestamp: seq * 20,
+                fec_block: 0,
+            },
+            payload: payload.into(),
+            quality: None,
+        }
+    }
+
+    impl Streams {
+        fn takes(&mut self, packet: &MediaPacket) -> bool {
+            let at = Duration::from_millis(packet.header.timestamp.into());
+            let placed = self.separator.push(&packet.header, at);
+            self.legibility.packet(placed.stream, packet)
+        }
+    }
+
+    #[test]
+    fn nobody_is_judged_by_who_had_his_number_before_the_link_was_renewed() {
+        let mut streams = Streams::new();
+        for seq in 0..100 {
+            streams.takes(&sound(seq, rand::random::<[u8; 32]>().repeat(3)));
+        }
+        assert_eq!(streams.legibility.verdict(), Verdict::Sealed);
+        streams.begin_anew();
+        assert!(streams.takes(&sound(5_000, vec![0x48, 0xff, 0xfe])));
+        assert_eq!(streams.legibility.verdict(), Verdict::Legible);
     }
 }
