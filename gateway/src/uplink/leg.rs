@@ -17,9 +17,10 @@ use wzp_proto::room_name::RoomName;
 use wzp_proto::signal::{GatewayExtension, RoomParticipant, Signal};
 
 use super::Shared;
-use super::alias::{self, Alias, alias};
+use super::alias::{Alias, alias};
 use super::backoff::Backoff;
 use super::counters;
+use super::echo::echo;
 use super::presence::Presence;
 use super::roster::Roster;
 use super::sources::Sources;
@@ -116,20 +117,7 @@ impl Watch {
 
     /// Whether what we send to the relay would come back here: the relay is this gateway, or one that joins our room in turn.
     fn echo(&self, list: &[RoomParticipant]) -> Option<Trouble> {
-        let snapshot = self.snapshots.borrow();
-        let local: Vec<_> = snapshot
-            .local()
-            .map(|member| (member.fingerprint.to_string(), &member.name))
-            .collect();
-        if local.iter().any(|(fingerprint, _)| *fingerprint == self.own) {
-            return Some(Trouble::echo("the relay is this gateway itself; name another one"));
-        }
-        // One who is here and there may be a person with two apps, unless somebody else's leg is here as well.
-        let mirrored = |who: &RoomParticipant| local.iter().any(|(fingerprint, _)| *fingerprint == who.fingerprint);
-        let visited = local.iter().any(|(_, name)| name.ends_with(alias::SUFFIX));
-        (visited && list.iter().any(mirrored)).then(|| {
-            Trouble::echo("the relay is a gateway that has this one as its relay; only one may have the other")
-        })
+        echo(&self.snapshots.borrow(), &self.own, list)
     }
 
     /// Waits for a member; false if the room or the gateway has ended.
