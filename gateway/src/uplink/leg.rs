@@ -304,11 +304,12 @@ impl Joined {
 }
 
 impl Target {
-    /// Whether the room `name` on the relay has anybody in it but us.
-    async fn has_somebody(self, name: DialledName, alias: String) -> bool {
+    /// Whether the room `name` on the relay has anybody in it but us, who are called `alias` there or have one of the fingerprints
+    /// `own`.
+    async fn has_somebody(self, name: DialledName, alias: String, mut own: Vec<String>) -> bool {
         // A scout of its own identity: where both names mean one room, our leg would put itself out.
         let scout = self.as_somebody_else(Identity::from_seed(&rand::random()));
-        let own = [&self.identity, &scout.identity].map(|identity| identity.fingerprint().to_string());
+        own.push(scout.identity.fingerprint().to_string());
         let Ok(mut joined) = scout.dial(name, alias.clone(), 0).await else {
             return false;
         };

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use wzp_gateway::config::uplink::UplinkRule;
 use wzp_gateway::native::auth::{AuthError, AuthFuture, Authenticate, Authenticated};
 use wzp_gateway::room::member::Door;
+use wzp_gateway::room::snapshot::Snapshot;
 use wzp_gateway::room::uplink::UplinkState;
 use wzp_gateway::uplink::alias::Renaming;
 use wzp_proto::room_name::RoomName;
@@ -397,4 +398,29 @@ async fn gateways_that_are_each_others_relay_do_not_echo_for_ever() {
         first.registry.is_empty() && second.registry.is_empty()
     })
     .await;
+}
+
+/// Its members are in the relay's list one by one.
+fn one_by_one(relay: &Gateway) -> Vec<UplinkRule> {
+    let rule = rules(relay.address).remove(0);
+    vec![UplinkRule { presence: true, ..rule }]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_own_legs_are_nobody_in_the_room_of_the_names_other_form() {
+    // To this relay, both forms mean one room.
+    let relay = Gateway::open();
+    let home = Gateway::open().with_uplink(one_by_one(&relay), |_| {});
+    let _ana = home.join("general", "Ana").await;
+    let shown = |room: &Snapshot| names(room).contains(&"Ana") && names(room).contains(&"Ana via web");
+    relay.wait_room("general", "with Ana and the leg", shown).await;
+    until("the look at the other form", || relay.counters.left.get() > 0).await;
+    let hint = home.wait_room("general", "with a hint", |room| {
+        (room.uplink.as_ref()).is_some_and(|uplink| uplink.message.contains("\"auto\""))
+    });
+    // What was seen is said within 400 ms.
+    tokio::select! {
+        _ = hint => panic!("we are somebody elsewhere to ourselves"),
+        () = tokio::time::sleep(Duration::from_millis(1_200)) => {}
+    }
 }

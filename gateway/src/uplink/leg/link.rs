@@ -220,10 +220,8 @@ impl Leg {
         let called = self.called(watch);
         self.alias.want(called, self.room.now());
         if let (true, Some(room)) = (self.target.rule.presence, &link.dialled) {
-            let shown = self.presence.follow(&self.target, room, &watch.members());
-            shown
-                .into_iter()
-                .for_each(|fingerprint| self.roster.add_own(fingerprint));
+            self.presence.follow(&self.target, room, &watch.members());
+            self.roster.set_own_legs(self.presence.fingerprints());
         }
     }
 
@@ -410,7 +408,8 @@ impl Leg {
         if here != there && now >= link.look_at && link.looking.is_empty() {
             link.look_at = now.plus(if auto { LOOK_AGAIN } else { LOOK_SELDOM });
             let called = self.alias.shown().to_owned();
-            link.looking.spawn(self.target.clone().has_somebody(there, called));
+            let own = self.roster.own().map(str::to_owned).collect();
+            link.looking.spawn(self.target.clone().has_somebody(there, called, own));
         }
     }
 
