@@ -414,6 +414,10 @@ impl Leg {
             let wait = self.wait(&trouble);
             tracing::debug!(room = %self.room.display(), relay = self.target.rule.relay, ?wait, trouble.message, "uplink");
             self.say(trouble.state, &trouble.message).await;
+            if trouble.state == UplinkState::Refused {
+                // Nobody follows who is here until the next connection, and who is not let in has nobody to show.
+                self.presence.leave().await;
+            }
             let mut rest = std::pin::pin!(self.rest(wait, &trouble));
             if !self.sources.is_empty() {
                 tokio::select! {

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use tokio::sync::oneshot;
 use tokio::task::{self, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use wzp_proto::identity::Identity;
 
-use super::backoff::Backoff;
+use super::backoff::{Backoff, STEADY};
 use super::leg::{DialledName, Target};
 use crate::media::frame::ParticipantId;
 use crate::native::client::Event;
@@ -90,10 +90,14 @@ async fn stand(target: Target, room: DialledName, name: String, mut left: onesho
         };
         match joined {
             Ok(mut joined) => {
+                let since = Instant::now();
                 let lost = async { while !matches!(joined.next().await, Event::Closed(_)) {} };
                 tokio::select! {
                     () = lost => {}
                     _ = &mut left => return joined.client.close(close::NORMAL, "normal close").await,
+                }
+                if since.elapsed() >= STEADY {
+                    backoff.reset();
                 }
             }
             Err(trouble) => tracing::debug!(name, trouble.message, "a member is not shown on the relay"),

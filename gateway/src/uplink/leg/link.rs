@@ -20,6 +20,7 @@ use crate::native::transport::close;
 use crate::native::view::View;
 use crate::room::keyframes::Reason;
 use crate::room::uplink::UplinkState;
+use crate::uplink::backoff::STEADY;
 use crate::uplink::legible::{Legibility, Verdict};
 use crate::uplink::separate::{self, Separator};
 use crate::uplink::trouble::Trouble;
@@ -34,8 +35,6 @@ const LOOK_AGAIN: u64 = 15_000_000;
 const LOOK_SELDOM: u64 = 60_000_000;
 /// What is said when all is well.
 const WELL: &str = "in the relay's room";
-/// A connection that has stood for this long was a good one, µs.
-const STEADY: u64 = 10_000_000;
 /// Why the relay is dialled while the connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Redial {
@@ -382,7 +381,7 @@ impl Leg {
                     self.say(UplinkState::Unreadable, &message).await;
                 }
             }
-            if now.since(link.since) >= STEADY {
+            if now.since(link.since) >= STEADY.as_micros() as u64 {
                 self.backoff.reset();
             }
         }
