@@ -209,6 +209,8 @@ struct Report {
     at: RoomTime,
     sent: usize,
     dropped: bool,
+    /// There was no place for a frame.
+    refused: bool,
     /// The shown track, its bytes when it was looked at last, and when that was.
     seen: Option<(Arc<Track>, u64, RoomTime)>,
     /// Bit rate of the shown track, once it is known.
@@ -237,6 +239,7 @@ impl Egress {
                 at: now,
                 sent: 0,
                 dropped: false,
+                refused: false,
                 seen: None,
                 rate: None,
             },
@@ -334,7 +337,7 @@ impl Egress {
                     counters.audio_undecodable_out.one();
                     continue;
                 };
-                for part in &parts {
+                for part in parts.iter() {
                     let len = MediaHeader::LEN + part.payload.len();
                     if !fits(len, room, counters) {
                         continue;
@@ -406,6 +409,7 @@ impl Egress {
                         self.view.video_unsent(unsent);
                         self.counters.video_dropped_space.one();
                         self.report.dropped = true;
+                        self.report.refused = true;
                         self.sending = None;
                         if let Some(leg) = &mut self.shown {
                             leg.cursor.give_back(&VIDEO_LAG, begun);
@@ -546,15 +550,20 @@ impl Egress {
         if elapsed < REPORT_INTERVAL {
             return;
         }
+        // Who waits for a keyframe takes nothing, which says nothing of the path.
+        let waits = self.report.sent == 0 && !self.report.refused && leg.cursor.is_waiting();
         let sent = self.report.sent as u64 * 8 * 1_000_000 / elapsed * 85 / 100;
         let capacity = match self.report.dropped {
             true => u32::try_from(sent).unwrap_or(u32::MAX),
             false => u32::MAX,
         };
-        self.requests.push(Request::Capacity(track.id(), capacity));
+        if !waits {
+            self.requests.push(Request::Capacity(track.id(), capacity));
+        }
         self.report.at = now;
         self.report.sent = 0;
         self.report.dropped = false;
+        self.report.refused = false;
     }
 }
 

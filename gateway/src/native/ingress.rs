@@ -82,13 +82,14 @@ struct AudioIngress {
     /// Where what was transcoded ends, ticks.
     transcoded_to: Option<u64>,
     noise: Option<Noise>,
+    /// Goes on from one noise to the next, so that none is heard to repeat.
+    noise_maker: Option<ComfortNoise>,
     loss: Loss,
 }
 
 /// Comfort noise that goes on until something follows.
 #[derive(Debug)]
 struct Noise {
-    made: ComfortNoise,
     /// The next block, of which the payload is the noise's own packet.
     next: Draft,
     due: RoomTime,
@@ -164,6 +165,7 @@ impl AudioIngress {
             transcoder: None,
             transcoded_to: None,
             noise: None,
+            noise_maker: None,
             loss: Loss::default(),
         }
     }
@@ -521,26 +523,26 @@ impl Ingress {
     /// Browsers are sent the noise that an app would make (WZP wire v2, section 6.2).
     fn begin_noise(&mut self, draft: Draft, now: RoomTime) {
         self.audio.transcoded_to = None;
-        match ComfortNoise::new(self.source.0) {
-            Ok(made) => {
-                self.audio.noise = Some(Noise {
-                    made,
-                    next: draft,
-                    due: now,
-                    left: NOISE_BLOCKS,
-                });
-                self.release_noise(None, now);
+        if self.audio.noise_maker.is_none() {
+            match ComfortNoise::new(self.source.0) {
+                Ok(maker) => self.audio.noise_maker = Some(maker),
+                Err(error) => return tracing::error!(%error, "no comfort noise"),
             }
-            Err(error) => tracing::error!(%error, "no comfort noise"),
         }
+        self.audio.noise = Some(Noise {
+            next: draft,
+            due: now,
+            left: NOISE_BLOCKS,
+        });
+        self.release_noise(None, now);
     }
 
     /// Makes the noise that is due at `now`, or all that ends before `ticks`, where something else begins.
     fn release_noise(&mut self, ticks: Option<u64>, now: RoomTime) {
-        while let Some(noise) = &mut self.audio.noise
+        while let (Some(noise), Some(maker)) = (&mut self.audio.noise, &mut self.audio.noise_maker)
             && ticks.map_or(noise.due <= now, |ticks| noise.next.ticks + BLOCK as u64 <= ticks)
         {
-            let payload = match noise.made.packet(&noise.next.payload) {
+            let payload = match maker.packet(&noise.next.payload) {
                 Ok(payload) => payload,
                 Err(error) => {
                     self.audio.noise = None;

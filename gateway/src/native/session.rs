@@ -173,6 +173,10 @@ async fn enter(connection: &Connection, room: &RoomName, shared: &Shared) -> Res
         apart: accepted.extension.is_some_and(|extension| extension.per_source),
         pin: accepted.extension.and_then(|extension| extension.pin),
     };
+    // The room knows it before it can have any effect.
+    if wishes.apart {
+        membership.set_apart().await;
+    }
     let sent = signals::send(connection, &accepted.answer, LAST_WORD).await;
     sent.map_err(|error| Refusal::new(None, close::HANDSHAKE, error.to_string()))?;
     Ok((membership, wishes))

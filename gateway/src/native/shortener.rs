@@ -1,6 +1,9 @@
 //! Sound packets that are too long for an app become packets of 20 ms (WZP wire v2, section 6.5: an app has space for 40 ms).
 //! Few senders make such packets, and our answers ask them not to; so every receiver does this for himself.
 
+use std::ops::Deref;
+use std::slice;
+
 use bytes::Bytes;
 
 use crate::media::audio::decode::duration;
@@ -22,6 +25,26 @@ pub struct Part {
     pub time: RoomTime,
 }
 
+/// What is sent in a packet's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Parts {
+    /// The packet itself.
+    AsItIs(Part),
+    /// Shorter ones.
+    Made(Vec<Part>),
+}
+
+impl Deref for Parts {
+    type Target = [Part];
+
+    fn deref(&self) -> &[Part] {
+        match self {
+            Self::AsItIs(part) => slice::from_ref(part),
+            Self::Made(parts) => parts,
+        }
+    }
+}
+
 /// Makes packets of one source at a time shorter.
 #[derive(Debug, Default)]
 pub struct Shortener {
@@ -32,15 +55,15 @@ pub struct Shortener {
 impl Shortener {
     /// What is sent in the frame's place: itself, if it is short enough or the receiver takes any. `None` if it is no packet of its
     /// codec, which nobody could decode.
-    pub fn parts(&mut self, frame: &Frame, takes_any: bool) -> Option<Vec<Part>> {
+    pub fn parts(&mut self, frame: &Frame, takes_any: bool) -> Option<Parts> {
         let source = frame.track.source;
         if takes_any || duration(frame.codec, &frame.payload)? <= MOST {
             self.transcoder = None;
-            return Some(vec![Part {
+            return Some(Parts::AsItIs(Part {
                 payload: frame.payload.clone(),
                 ticks: frame.ticks,
                 time: frame.time,
-            }]);
+            }));
         }
         if !matches!(&self.transcoder, Some((known, _)) if *known == source) {
             self.transcoder = Some((source, Transcoder::new(source.0).ok()?));
@@ -53,7 +76,7 @@ impl Shortener {
             ticks: (frame.ticks + (n * BLOCK) as u64).saturating_sub(before),
             time: RoomTime((frame.time.0 + n as u64 * BLOCK_TIME).saturating_sub(before * 1000 / 48)),
         };
-        Some(made.packets.into_iter().enumerate().map(part).collect())
+        Some(Parts::Made(made.packets.into_iter().enumerate().map(part).collect()))
     }
 }
 
@@ -107,8 +130,10 @@ mod tests {
         for samples in [960, 1_920] {
             let frame = frame(opus(samples));
             let parts = Shortener::default().parts(&frame, false).unwrap();
-            assert_eq!(parts.len(), 1);
-            assert_eq!((&parts[0].payload, parts[0].ticks), (&frame.payload, 9_600));
+            let Parts::AsItIs(part) = parts else {
+                panic!("{parts:?}")
+            };
+            assert_eq!((&part.payload, part.ticks), (&frame.payload, 9_600));
         }
     }
 
@@ -117,7 +142,7 @@ mod tests {
         let parts = Shortener::default().parts(&frame(opus(2_880)), false).unwrap();
         let times: Vec<_> = parts.iter().map(|part| (part.ticks, part.time.0)).collect();
         assert_eq!(times, [(9_600, 200_000), (10_560, 220_000), (11_520, 240_000)]);
-        for part in &parts {
+        for part in parts.iter() {
             assert_eq!(duration(Codec::Opus24k, &part.payload), Some(960));
         }
     }

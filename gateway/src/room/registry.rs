@@ -93,6 +93,7 @@ enum Command {
     Oversize(ParticipantId, u64, TrackId, u32),
     Kick(ParticipantId),
     Name(ParticipantId, u64, String),
+    Apart(ParticipantId, u64),
     Uplink(Option<UplinkStatus>),
 }
 
@@ -461,6 +462,11 @@ impl Membership {
         self.send(Command::Name(self.id, self.epoch, name)).await;
     }
 
+    /// Says that the member takes every source apart.
+    pub async fn set_apart(&self) {
+        self.send(Command::Apart(self.id, self.epoch)).await;
+    }
+
     /// Says that the member's media changed its transport.
     pub async fn set_door(&self, door: Door) {
         self.send(Command::Door(self.id, self.epoch, door)).await;
@@ -601,6 +607,7 @@ impl RoomTask {
             Command::Oversize(viewer, epoch, track, bits) => self.room.report_oversize(viewer, epoch, track, bits, now),
             Command::Kick(id) => self.room.kick(id, now),
             Command::Name(id, epoch, name) => self.room.set_name(id, epoch, name),
+            Command::Apart(id, epoch) => self.room.set_apart(id, epoch),
             Command::Uplink(uplink) => self.room.set_uplink(uplink),
         }
     }

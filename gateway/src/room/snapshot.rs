@@ -1,5 +1,6 @@
 //! The room as its members see it at one moment.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use wzp_proto::identity::Fingerprint;
@@ -21,6 +22,8 @@ pub struct Snapshot {
     pub departed: Vec<(ParticipantId, LeaveReason)>,
     /// Who talks, loudest first.
     pub speakers: Arc<[ParticipantId]>,
+    /// Members of this gateway that take every source apart, as other gateways do.
+    pub apart: BTreeSet<ParticipantId>,
     /// How the room stands with somebody else's relay; `None`: it has no uplink.
     pub uplink: Option<Arc<UplinkStatus>>,
 }

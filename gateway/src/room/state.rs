@@ -1,6 +1,6 @@
 //! The room's state machine: members, grace times, keyframe owners, limits. Time goes in as an argument, effects come out.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::media::frame::{Kind, ParticipantId, RoomTime, TrackId};
@@ -92,6 +92,7 @@ pub struct Room {
     speakers: Arc<[ParticipantId]>,
     levels: BTreeMap<ParticipantId, (u8, RoomTime)>,
     speakers_at: Option<RoomTime>,
+    apart: BTreeSet<ParticipantId>,
     uplink: Option<Arc<UplinkStatus>>,
     effects: VecDeque<Effect>,
     keyframes: keyframes::Counters,
@@ -114,6 +115,7 @@ impl Room {
             speakers: Arc::default(),
             levels: BTreeMap::new(),
             speakers_at: None,
+            apart: BTreeSet::new(),
             uplink: None,
             effects: VecDeque::new(),
             keyframes: keyframes::Counters::default(),
@@ -309,6 +311,13 @@ impl Room {
         }
     }
 
+    /// A member takes every source apart.
+    pub fn set_apart(&mut self, id: ParticipantId, epoch: u64) {
+        if self.is_current(id, epoch) && self.apart.insert(id) {
+            self.changed();
+        }
+    }
+
     /// How the room stands with somebody else's relay; `None`: it has no uplink any more.
     pub fn set_uplink(&mut self, uplink: Option<UplinkStatus>) {
         if self.uplink.as_deref() != uplink.as_ref() {
@@ -486,6 +495,7 @@ impl Room {
             members: self.members.values().map(|member| member.view.clone()).collect(),
             departed: self.departed.iter().copied().collect(),
             speakers: self.speakers.clone(),
+            apart: self.apart.clone(),
             uplink: self.uplink.clone(),
         }
     }
@@ -621,6 +631,7 @@ impl Room {
     fn remove(&mut self, id: ParticipantId, reason: LeaveReason, now: RoomTime) {
         self.set_tracks_of(id, Vec::new());
         self.levels.remove(&id);
+        self.apart.remove(&id);
         self.forget_viewer(id, now);
         if self.members.remove(&id).is_some() {
             if self.departed.len() == DEPARTED {

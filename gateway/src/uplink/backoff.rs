@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const FIRST: Duration = Duration::from_millis(500);
 /// The longest wait.
 pub const MOST: Duration = Duration::from_secs(15);
+/// A connection that has stood for this long was a good one.
+pub const STEADY: Duration = Duration::from_secs(10);
 /// A wait is up to this share shorter or longer, so that the gateways of a relay that comes back do not all come at once.
 const JITTER: f64 = 0.2;
 

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::ConnectionError;
 use tokio::net::lookup_host;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -17,26 +16,29 @@ use wzp_proto::room_name::RoomName;
 use wzp_proto::signal::{GatewayExtension, RoomParticipant, Signal};
 
 use super::Shared;
-use super::alias::{self, Alias, alias};
+use super::alias::{Alias, alias};
 use super::backoff::Backoff;
 use super::counters;
+use super::echo::echo;
 use super::presence::Presence;
 use super::roster::Roster;
 use super::sources::Sources;
 use super::trouble::Trouble;
 use crate::config::uplink::{Names, UplinkRule};
 use crate::media::frame::ParticipantId;
-use crate::native::client::{self, Client, ConnectError, Event};
+use crate::native::client::{self, Client, Event};
 use crate::native::transport::close;
 use crate::room::member::LeaveReason;
 use crate::room::registry::RoomHandle;
 use crate::room::snapshot::Snapshot;
 use crate::room::uplink::{UplinkState, UplinkStatus};
+use crate::uplink::leg::address::{Address, answering};
 
+mod address;
 mod link;
 
 /// While a relay is away in the middle of a call, it is looked whether it answers again so often: it is to have media again
-/// within 3 s of its coming back, however long it was away, and a look costs it one packet.
+/// within 3 s of its coming back, however long it was away, and a look costs each of its addresses one packet.
 const LOOK: Duration = Duration::from_secs(1);
 /// An answer comes within this, or at the next look.
 const LOOK_DEADLINE: Duration = Duration::from_millis(800);
@@ -116,20 +118,7 @@ impl Watch {
 
     /// Whether what we send to the relay would come back here: the relay is this gateway, or one that joins our room in turn.
     fn echo(&self, list: &[RoomParticipant]) -> Option<Trouble> {
-        let snapshot = self.snapshots.borrow();
-        let local: Vec<_> = snapshot
-            .local()
-            .map(|member| (member.fingerprint.to_string(), &member.name))
-            .collect();
-        if local.iter().any(|(fingerprint, _)| *fingerprint == self.own) {
-            return Some(Trouble::echo("the relay is this gateway itself; name another one"));
-        }
-        // One who is here and there may be a person with two apps, unless somebody else's leg is here as well.
-        let mirrored = |who: &RoomParticipant| local.iter().any(|(fingerprint, _)| *fingerprint == who.fingerprint);
-        let visited = local.iter().any(|(_, name)| name.ends_with(alias::SUFFIX));
-        (visited && list.iter().any(mirrored)).then(|| {
-            Trouble::echo("the relay is a gateway that has this one as its relay; only one may have the other")
-        })
+        echo(&self.snapshots.borrow(), &self.own, list)
     }
 
     /// Waits for a member; false if the room or the gateway has ended.
@@ -184,6 +173,7 @@ pub(super) struct Target {
     rule: UplinkRule,
     identity: Arc<Identity>,
     patience: client::Patience,
+    address: Address,
 }
 
 impl Target {
@@ -195,25 +185,31 @@ impl Target {
         }
     }
 
-    async fn address(&self, attempt: usize) -> Result<SocketAddr, Trouble> {
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, Trouble> {
         let looked_up = timeout(LOOKUP_DEADLINE, lookup_host(self.rule.relay.clone())).await;
-        let addresses: Vec<_> = match looked_up {
-            Ok(Ok(addresses)) => addresses.collect(),
-            Ok(Err(error)) => return Err(Trouble::away(format!("the relay's host name is not found: {error}"))),
-            Err(_) => return Err(Trouble::away("the relay's host name is not found in time")),
-        };
-        // A host with several addresses may be reachable by one of them only.
-        let address = addresses.get(attempt % addresses.len().max(1));
-        address
-            .copied()
-            .ok_or_else(|| Trouble::away("the relay's host name has no address"))
+        match looked_up {
+            Ok(Ok(addresses)) => Ok(addresses.collect()),
+            Ok(Err(error)) => Err(Trouble::away(format!("the relay's host name is not found: {error}"))),
+            Err(_) => Err(Trouble::away("the relay's host name is not found in time")),
+        }
     }
 
     /// Joins the room `name` on the relay as `alias`. A relay that has no place answers all the same and closes then, so that
     /// we are in only when it shows something of the room.
     pub(super) async fn dial(self, name: DialledName, alias: String, attempt: usize) -> Result<Joined, Trouble> {
+        let relay = (self.address.choose(&self.addresses().await?, attempt))
+            .ok_or_else(|| Trouble::away("the relay's host name has no address"))?;
+        let joined = self.dial_at(relay, name, alias).await;
+        match &joined {
+            Ok(_) => self.address.works(relay),
+            Err(_) => self.address.fails(relay),
+        }
+        joined
+    }
+
+    async fn dial_at(&self, relay: SocketAddr, name: DialledName, alias: String) -> Result<Joined, Trouble> {
         let options = client::Options {
-            relay: self.address(attempt).await?,
+            relay,
             server_name: name.0,
             token: self.rule.token.clone(),
             offer: OfferOptions {
@@ -262,28 +258,21 @@ impl Target {
         let mut look = Instant::now() + if silent { Duration::ZERO } else { LOOK };
         while look < over {
             sleep_until(look).await;
-            let answers = self.answers().await;
-            if answers && silent {
-                return;
+            let answers = match self.addresses().await {
+                Ok(addresses) => answering(&addresses, LOOK_DEADLINE).await,
+                Err(_) => None,
+            };
+            if let Some(address) = answers {
+                self.address.works(address);
+                if silent {
+                    return;
+                }
             }
-            silent = !answers;
+            silent = answers.is_none();
             // Not all rooms of all gateways at once.
             look = Instant::now().max(look + LOOK.mul_f64(rand::random_range(0.7..1.0)));
         }
         sleep_until(over).await;
-    }
-
-    /// Whether there is a relay, as apps find out, too: by a connection to no room.
-    async fn answers(&self) -> bool {
-        let Ok(relay) = self.address(0).await else { return false };
-        let answer = timeout(LOOK_DEADLINE, client::dial(relay, "ping")).await;
-        matches!(
-            answer,
-            Ok(Ok(_)
-                | Err(ConnectError::Closed(
-                    ConnectionError::ApplicationClosed(_) | ConnectionError::ConnectionClosed(_)
-                )))
-        )
     }
 }
 
@@ -315,11 +304,12 @@ impl Joined {
 }
 
 impl Target {
-    /// Whether the room `name` on the relay has anybody in it but us.
-    async fn has_somebody(self, name: DialledName, alias: String) -> bool {
+    /// Whether the room `name` on the relay has anybody in it but us, who are called `alias` there or have one of the fingerprints
+    /// `own`.
+    async fn has_somebody(self, name: DialledName, alias: String, mut own: Vec<String>) -> bool {
         // A scout of its own identity: where both names mean one room, our leg would put itself out.
         let scout = self.as_somebody_else(Identity::from_seed(&rand::random()));
-        let own = [&self.identity, &scout.identity].map(|identity| identity.fingerprint().to_string());
+        own.push(scout.identity.fingerprint().to_string());
         let Ok(mut joined) = scout.dial(name, alias.clone(), 0).await else {
             return false;
         };
@@ -377,6 +367,7 @@ impl Leg {
                 rule: rule.clone(),
                 identity: identity.clone(),
                 patience: shared.config.patience,
+                address: Address::default(),
             },
             shared: shared.clone(),
             room: room.clone(),
@@ -423,6 +414,10 @@ impl Leg {
             let wait = self.wait(&trouble);
             tracing::debug!(room = %self.room.display(), relay = self.target.rule.relay, ?wait, trouble.message, "uplink");
             self.say(trouble.state, &trouble.message).await;
+            if trouble.state == UplinkState::Refused {
+                // Nobody follows who is here until the next connection, and who is not let in has nobody to show.
+                self.presence.leave().await;
+            }
             let mut rest = std::pin::pin!(self.rest(wait, &trouble));
             if !self.sources.is_empty() {
                 tokio::select! {

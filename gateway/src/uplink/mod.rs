@@ -9,6 +9,7 @@
 pub mod alias;
 pub mod backoff;
 pub mod counters;
+mod echo;
 mod leg;
 pub mod legible;
 mod presence;

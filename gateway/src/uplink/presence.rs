@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::task::{self, JoinSet};
+use tokio::time::{Instant, sleep};
 use wzp_proto::identity::Identity;
 
-use super::backoff::Backoff;
+use super::backoff::{Backoff, STEADY};
 use super::leg::{DialledName, Target};
 use crate::media::frame::ParticipantId;
 use crate::native::client::Event;
@@ -21,6 +21,8 @@ use crate::native::transport::close;
 pub(super) struct Presence {
     shown: BTreeMap<ParticipantId, Shown>,
     legs: JoinSet<()>,
+    /// Whose fingerprint each leg has, those that say goodbye included: until then the relay's list has them.
+    fingerprints: BTreeMap<task::Id, String>,
 }
 
 #[derive(Debug)]
@@ -32,26 +34,23 @@ struct Shown {
 }
 
 impl Presence {
-    /// Shows these members, and nobody else, in the room `room`; gives the fingerprints of those that are new.
-    pub(super) fn follow(
-        &mut self,
-        target: &Target,
-        room: &DialledName,
-        members: &BTreeMap<ParticipantId, String>,
-    ) -> Vec<String> {
-        while self.legs.try_join_next().is_some() {}
+    /// Shows these members, and nobody else, in the room `room`.
+    pub(super) fn follow(&mut self, target: &Target, room: &DialledName, members: &BTreeMap<ParticipantId, String>) {
+        while let Some(ended) = self.legs.try_join_next_with_id() {
+            self.ended(ended);
+        }
         self.shown
             .retain(|id, shown| shown.room == *room && members.get(id) == Some(&shown.name));
-        let mut fingerprints = Vec::new();
         for (id, name) in members {
             if self.shown.contains_key(id) {
                 continue;
             }
             let identity = Identity::from_seed(&rand::random());
-            fingerprints.push(identity.fingerprint().to_string());
+            let fingerprint = identity.fingerprint().to_string();
             let (stays, left) = oneshot::channel();
             let target = target.as_somebody_else(identity);
-            self.legs.spawn(stand(target, room.clone(), name.clone(), left));
+            let leg = self.legs.spawn(stand(target, room.clone(), name.clone(), left));
+            self.fingerprints.insert(leg.id(), fingerprint);
             let shown = Shown {
                 name: name.clone(),
                 room: room.clone(),
@@ -59,13 +58,24 @@ impl Presence {
             };
             self.shown.insert(*id, shown);
         }
-        fingerprints
+    }
+
+    /// The fingerprints of all that may be in the relay's list.
+    pub(super) fn fingerprints(&self) -> Vec<String> {
+        self.fingerprints.values().cloned().collect()
+    }
+
+    fn ended(&mut self, ended: Result<(task::Id, ()), task::JoinError>) {
+        let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+        self.fingerprints.remove(&id);
     }
 
     /// Nobody is shown any more. Returns when all have said goodbye, which takes each a second at most.
     pub(super) async fn leave(&mut self) {
         self.shown.clear();
-        while self.legs.join_next().await.is_some() {}
+        while let Some(ended) = self.legs.join_next_with_id().await {
+            self.ended(ended);
+        }
     }
 }
 
@@ -80,10 +90,14 @@ async fn stand(target: Target, room: DialledName, name: String, mut left: onesho
         };
         match joined {
             Ok(mut joined) => {
+                let since = Instant::now();
                 let lost = async { while !matches!(joined.next().await, Event::Closed(_)) {} };
                 tokio::select! {
                     () = lost => {}
                     _ = &mut left => return joined.client.close(close::NORMAL, "normal close").await,
+                }
+                if since.elapsed() >= STEADY {
+                    backoff.reset();
                 }
             }
             Err(trouble) => tracing::debug!(name, trouble.message, "a member is not shown on the relay"),

@@ -106,6 +106,8 @@ impl Stream {
 pub struct Roster {
     /// Our own fingerprints on the relay: the identity's, and the account's if it shows that.
     own: Vec<String>,
+    /// Those of our other legs, which show our members one by one.
+    legs: Vec<String>,
     members: Vec<Member>,
     /// Everybody in the newest list in its order, we too.
     listed: Vec<MemberKey>,
@@ -132,18 +134,25 @@ impl Roster {
         self.has_apps = false;
     }
 
-    /// This fingerprint is ours, too.
-    pub fn add_own(&mut self, fingerprint: String) {
-        if !self.own.contains(&fingerprint) {
-            self.own.push(fingerprint);
-        }
+    /// The complete list of the fingerprints of our other legs.
+    pub fn set_own_legs(&mut self, fingerprints: Vec<String>) {
+        self.legs = fingerprints;
+    }
+
+    /// All fingerprints that are ours.
+    pub fn own(&self) -> impl Iterator<Item = &str> {
+        self.own.iter().chain(&self.legs).map(String::as_str)
+    }
+
+    fn is_own(&self, fingerprint: &str) -> bool {
+        self.own().any(|own| own == fingerprint)
     }
 
     /// Takes the relay's list; our leg is called `alias` there. Whether somebody may be new who will want a picture.
     pub fn list(&mut self, participants: Vec<RoomParticipant>, alias: &str, now: RoomTime) -> bool {
         // With accounts, the relay shows the account's fingerprint and not our key's: then the name tells, and the
         // newest of that name is we, since the list is in the order of joining.
-        if !participants.iter().any(|who| self.own.contains(&who.fingerprint))
+        if !participants.iter().any(|who| self.is_own(&who.fingerprint))
             && let Some(own) = (participants.iter().rev())
                 .find(|who| who.relay_label.is_none() && who.alias.as_deref() == Some(alias))
                 .filter(|own| !own.fingerprint.is_empty())
@@ -172,7 +181,7 @@ impl Roster {
         let mut newcomer = false;
         let mut members: Vec<Member> = Vec::new();
         for (key, who) in listed {
-            if self.own.contains(&key.fingerprint) || members.len() == MOST_MEMBERS {
+            if self.is_own(&key.fingerprint) || members.len() == MOST_MEMBERS {
                 continue;
             }
             let known = self.members.iter().find(|member| member.key == key);
@@ -230,7 +239,7 @@ impl Roster {
             }
             newest = newest.max(before);
         }
-        again.retain(|key| !self.own.contains(&key.fingerprint));
+        again.retain(|key| !self.is_own(&key.fingerprint));
         again
     }
 

@@ -103,11 +103,10 @@ mod tests {
             .collect();
         members.push(member(VIEWER, Vec::new()));
         Snapshot {
-            uplink: None,
             version: 1,
             members,
-            departed: Vec::new(),
             speakers: speakers.iter().copied().map(ParticipantId).collect(),
+            ..Snapshot::default()
         }
     }
 

@@ -786,3 +786,16 @@ fn name_and_uplink_are_told_when_they_change_and_only_then() {
     assert_eq!(snapshot.members[0].name, "Ana");
     assert_eq!(snapshot.uplink.as_deref(), Some(&status(UplinkState::Away)));
 }
+
+#[test]
+fn who_takes_every_source_apart_is_known_until_he_leaves() {
+    let (mut room, joined) = room_with(2);
+    room.set_apart(joined[0].id, joined[0].epoch);
+    room.set_apart(joined[0].id, joined[0].epoch);
+    assert_eq!(effects(&mut room), [Effect::Changed], "said twice is no news");
+    assert_eq!(room.snapshot().apart.into_iter().collect::<Vec<_>>(), [joined[0].id]);
+    room.set_apart(joined[1].id, joined[1].epoch + 9);
+    assert_eq!(room.snapshot().apart.len(), 1);
+    room.leave(joined[0].id, joined[0].epoch, LeaveReason::Left, ms(0));
+    assert!(room.snapshot().apart.is_empty());
+}

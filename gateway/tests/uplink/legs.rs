@@ -5,10 +5,14 @@ use std::time::{Duration, Instant};
 
 use wzp_gateway::config::uplink::UplinkRule;
 use wzp_gateway::native::auth::{AuthError, AuthFuture, Authenticate, Authenticated};
+use wzp_gateway::native::client::{self, Client};
 use wzp_gateway::room::member::Door;
+use wzp_gateway::room::snapshot::Snapshot;
 use wzp_gateway::room::uplink::UplinkState;
 use wzp_gateway::uplink::alias::Renaming;
+use wzp_proto::identity::Identity;
 use wzp_proto::room_name::RoomName;
+use wzp_proto::signal::GatewayExtension;
 
 use crate::support::{BACK, BUSY, Gateway, Heard, Member, Mortal, Together, names, rules, until};
 
@@ -397,4 +401,60 @@ async fn gateways_that_are_each_others_relay_do_not_echo_for_ever() {
         first.registry.is_empty() && second.registry.is_empty()
     })
     .await;
+}
+
+/// Its members are in the relay's list one by one.
+fn one_by_one(relay: &Gateway) -> Vec<UplinkRule> {
+    let rule = rules(relay.address).remove(0);
+    vec![UplinkRule { presence: true, ..rule }]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_own_legs_are_nobody_in_the_room_of_the_names_other_form() {
+    // To this relay, both forms mean one room.
+    let relay = Gateway::open();
+    let home = Gateway::open().with_uplink(one_by_one(&relay), |_| {});
+    let _ana = home.join("general", "Ana").await;
+    let shown = |room: &Snapshot| names(room).contains(&"Ana") && names(room).contains(&"Ana via web");
+    relay.wait_room("general", "with Ana and the leg", shown).await;
+    until("the look at the other form", || relay.counters.left.get() > 0).await;
+    let hint = home.wait_room("general", "with a hint", |room| {
+        (room.uplink.as_ref()).is_some_and(|uplink| uplink.message.contains("\"auto\""))
+    });
+    // What was seen is said within 400 ms.
+    tokio::select! {
+        _ = hint => panic!("we are somebody elsewhere to ourselves"),
+        () = tokio::time::sleep(Duration::from_millis(1_200)) => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_are_not_shown_one_by_one_where_the_leg_is_refused() {
+    let relay = Gateway::open();
+    let home = Gateway::open().with_uplink(one_by_one(&relay), |_| {});
+    let _ana = Member::join_as(home.address, "general", "Ana", [7; 32], None).await;
+    relay
+        .wait_room("general", "with Ana and the leg", |room| room.members.len() == 2)
+        .await;
+    // As if the relay joined our room: a leg here, and everybody there.
+    let mut offer = crate::member::offer("Ana via web via web");
+    offer.extension = Some(GatewayExtension {
+        per_source: true,
+        pin: None,
+    });
+    let options = client::Options {
+        relay: home.address,
+        server_name: "general".to_owned(),
+        token: None,
+        offer,
+    };
+    let _leg = Client::connect(options, &Identity::from_seed(&rand::random()))
+        .await
+        .unwrap();
+    let _mirrored = Member::join_as(relay.address, "general", "Ana", [7; 32], None).await;
+    let message = home.wait_state("general", UplinkState::Refused).await;
+    assert!(message.contains("has this one as its relay"), "{message}");
+    relay
+        .wait_room("general", "with one Ana", |room| names(room) == ["Ana"])
+        .await;
 }

@@ -71,20 +71,18 @@ impl Source {
 
     /// Lets the current block be the best continuation of all that has come, for listeners who have heard all of it already and
     /// now take an Opus stream: of the last 20 to 37 ms that came, the block begins where the sound before is most like the end of what came, so
-    /// that a voice goes on in its own rhythm. How the 20 ms before the block sounded.
-    pub fn splice(&mut self, now: RoomTime) -> Block {
+    /// that a voice goes on in its own rhythm. `previous` sounded before the block that is current until now. How the 20 ms before the new
+    /// one sounded, which may begin in it.
+    pub fn splice(&mut self, previous: &Block, now: RoomTime) -> Block {
         self.decode_waiting(now);
         let mut came = self.block.to_vec();
         came.append(&mut self.decoded);
         let at = continuation(&came);
-        let part = |from: usize| -> Block { std::array::from_fn(|n| came.get(from + n).copied().unwrap_or(0.0)) };
-        self.block = part(at);
-        let before = match at.checked_sub(BLOCK) {
-            Some(from) => part(from),
-            None => [0.0; BLOCK],
-        };
+        let all: Vec<f32> = previous.iter().chain(&came).copied().collect();
+        let part = |from: usize| -> Block { std::array::from_fn(|n| all.get(from + n).copied().unwrap_or(0.0)) };
+        self.block = part(BLOCK + at);
         self.decoded.extend(came.iter().skip(at + BLOCK));
-        before
+        part(at)
     }
 
     /// How many samples before the current block listeners who have heard all that has come should go on in an Opus stream, so
@@ -295,6 +293,21 @@ mod tests {
         }
         assert_eq!(continuation(&[]), 0);
         assert_eq!(continuation(&[0.0; 100]), 0);
+    }
+
+    #[test]
+    fn what_sounded_before_a_splice_is_never_missing() {
+        let hz = 440.0;
+        let mut source = Source::new(1);
+        source.block = tone(hz, 0.5, BLOCK, BLOCK).try_into().unwrap();
+        source.decoded = tone(hz, 0.5, 2 * BLOCK, BLOCK);
+        let previous: Block = tone(hz, 0.5, 0, BLOCK).try_into().unwrap();
+        let before = source.splice(&previous, RoomTime(0));
+        let around = [before, *source.block()].concat();
+        for at in (0..around.len() - 240).step_by(60) {
+            let loud = amplitude(&around[at..at + 240], hz);
+            assert!((0.4..0.6).contains(&loud), "{loud} at {at}");
+        }
     }
 
     #[test]

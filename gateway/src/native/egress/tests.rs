@@ -450,6 +450,55 @@ fn slow_path_drops_whole_frames_and_sound_goes_on() {
     }
 }
 
+impl Bench {
+    fn capacities(&self) -> Vec<u32> {
+        (self.requests.iter())
+            .filter_map(|request| match request {
+                Request::Capacity(_, bits) => Some(*bits),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn who_waits_for_a_keyframe_says_nothing_of_his_path() {
+    let mut bench = Bench::new(50_000_000);
+    let mut one = Source::new(1);
+    bench.egress.set_room(&snapshot(&[&one]));
+    while bench.ms() < 8_000 {
+        bench.step(|ms, now| match ms {
+            // Too large to be sent; the next keyframe comes four seconds later.
+            2_500 => one.picture(false, 300_000, now),
+            _ if ms.is_multiple_of(33) => one.picture(ms == 0 || ms == 6_600, 3_000, now),
+            _ => {}
+        });
+    }
+    assert!(
+        bench.receiver.video.iter().all(|frame| frame.1 < 80 || frame.1 > 200),
+        "it waits"
+    );
+    let capacities = bench.capacities();
+    assert!(
+        capacities.len() < 7 && capacities.iter().all(|bits| *bits > 0),
+        "{capacities:?}"
+    );
+}
+
+#[test]
+fn path_that_takes_nothing_is_reported() {
+    let mut bench = Bench::new(50_000_000);
+    let mut one = Source::new(1);
+    bench.egress.set_room(&snapshot(&[&one]));
+    while bench.ms() < 6_000 {
+        if bench.ms() == 2_000 {
+            bench.link.bytes_per_ms.set(0);
+        }
+        bench.step(|ms, now| live(&mut one, ms, true, now));
+    }
+    assert!(bench.capacities().contains(&0), "{:?}", bench.capacities());
+}
+
 #[test]
 fn frame_of_more_than_255_fragments_is_reported_and_left_out() {
     let mut bench = Bench::new(50_000_000);

@@ -153,6 +153,24 @@ fn comfort_noise_sounds_until_speech_goes_on_or_for_200_ms() {
 }
 
 #[test]
+fn comfort_noise_does_not_repeat_with_its_packets() {
+    let (mut ingress, mut cursor) = listening();
+    for seq in 0..5 {
+        let (now, datagram) = packet(seq, seq * 200, Codec::ComfortNoise, &[50]);
+        ingress.datagram(datagram, now).unwrap();
+        (0..10).for_each(|n| ingress.handle_timeout(now.plus(n * 20_000)));
+    }
+    let mut made = Vec::new();
+    while let Next::Frame(frame) = cursor.next(&LAG) {
+        made.push(frame.payload.clone());
+    }
+    assert!(made.len() >= 40, "{}", made.len());
+    for (n, payload) in made.iter().enumerate() {
+        assert!(!made[..n].contains(payload), "packet {n} comes again");
+    }
+}
+
+#[test]
 fn opus_of_other_lengths_becomes_20_ms_and_garbage_is_refused() {
     let (mut ingress, mut cursor) = listening();
     let mut encoder = opus::Encoder::new(48_000, opus::Channels::Mono, opus::Application::Voip).unwrap();

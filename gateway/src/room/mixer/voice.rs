@@ -50,7 +50,7 @@ impl Voice {
 
     /// See [`Source::splice`].
     pub(super) fn splice(&mut self, now: RoomTime) {
-        self.sounded[KEPT - 2] = self.source.splice(now);
+        self.sounded[KEPT - 2] = self.source.splice(&self.sounded[KEPT - 2], now);
         self.sounded[KEPT - 1] = *self.source.block();
     }
 

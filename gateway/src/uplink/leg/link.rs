@@ -20,6 +20,7 @@ use crate::native::transport::close;
 use crate::native::view::View;
 use crate::room::keyframes::Reason;
 use crate::room::uplink::UplinkState;
+use crate::uplink::backoff::STEADY;
 use crate::uplink::legible::{Legibility, Verdict};
 use crate::uplink::separate::{self, Separator};
 use crate::uplink::trouble::Trouble;
@@ -34,8 +35,6 @@ const LOOK_AGAIN: u64 = 15_000_000;
 const LOOK_SELDOM: u64 = 60_000_000;
 /// What is said when all is well.
 const WELL: &str = "in the relay's room";
-/// A connection that has stood for this long was a good one, µs.
-const STEADY: u64 = 10_000_000;
 /// Why the relay is dialled while the connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Redial {
@@ -52,8 +51,7 @@ struct Link {
     joined: Joined,
     dialled: Option<DialledName>,
     egress: Egress,
-    separator: Separator,
-    legibility: Legibility,
+    streams: Streams,
     /// The last that the relay said before it ended it.
     word: Option<HangupReason>,
     redialling: JoinSet<Redialled>,
@@ -69,6 +67,28 @@ struct Link {
     /// UDP datagrams received at the last pulse, and when there last was a new one.
     received: (u64, RoomTime),
     since: RoomTime,
+}
+
+/// What comes from a relay, by the streams that it consists of.
+struct Streams {
+    separator: Separator,
+    /// Of the separator's streams.
+    legibility: Legibility,
+}
+
+impl Streams {
+    /// Of a connection over which nothing has come.
+    fn new() -> Self {
+        Self {
+            separator: Separator::new(separate::Config::of_leg()),
+            legibility: Legibility::default(),
+        }
+    }
+
+    /// Whoever was heard before has begun anew as well, or is not in this room.
+    fn begin_anew(&mut self) {
+        *self = Self::new();
+    }
 }
 
 impl Link {
@@ -95,8 +115,7 @@ impl Leg {
             joined,
             dialled: self.dialled_name().ok(),
             egress,
-            separator: Separator::new(separate::Config::of_leg()),
-            legibility: Legibility::default(),
+            streams: Streams::new(),
             word: None,
             redialling: JoinSet::new(),
             redial_at: now,
@@ -200,10 +219,8 @@ impl Leg {
         let called = self.called(watch);
         self.alias.want(called, self.room.now());
         if let (true, Some(room)) = (self.target.rule.presence, &link.dialled) {
-            let shown = self.presence.follow(&self.target, room, &watch.members());
-            shown
-                .into_iter()
-                .for_each(|fingerprint| self.roster.add_own(fingerprint));
+            self.presence.follow(&self.target, room, &watch.members());
+            self.roster.set_own_legs(self.presence.fingerprints());
         }
     }
 
@@ -229,7 +246,7 @@ impl Leg {
             }
             Event::BadPacket(error) => {
                 self.counters.media.malformed_in.one();
-                link.legibility.bad(&error);
+                link.streams.legibility.bad(&error);
             }
             Event::Signal(signal) => return self.hear(signal, link, watch, now).await,
             Event::BadSignal(error) => tracing::debug!(%error, "a signal of the relay was skipped"),
@@ -252,8 +269,8 @@ impl Leg {
         }
         let at = Duration::from_micros(now.0);
         let placed = match session {
-            Some(session) => link.separator.push_from(session, &packet.header, at),
-            None => link.separator.push(&packet.header, at),
+            Some(session) => link.streams.separator.push_from(session, &packet.header, at),
+            None => link.streams.separator.push(&packet.header, at),
         };
         match placed.event {
             separate::Event::Duplicate => return self.counters.legs.duplicates_in.one(),
@@ -261,13 +278,13 @@ impl Leg {
             separate::Event::Merged => self.counters.legs.merged_in.one(),
             separate::Event::Continued | separate::Event::New => {}
         }
-        if !link.legibility.packet(placed.stream, &packet) {
+        if !link.streams.legibility.packet(placed.stream, &packet) {
             return self.counters.legs.unplayable_in.one();
         }
         let mut changed = self.roster.seen(placed.stream, &packet.header, now);
         changed |= self.roster.blur(placed.stream, placed.event == separate::Event::Merged);
         if changed {
-            link.separator.expect_newcomers(self.roster.unheard());
+            link.streams.separator.expect_newcomers(self.roster.unheard());
             self.sources.follow(&self.roster, now).await;
         }
         let taken = match self.roster.owner(placed.stream) {
@@ -287,7 +304,7 @@ impl Leg {
                     return Some(trouble);
                 }
                 let newcomer = self.roster.list(participants, self.alias.shown(), now);
-                link.separator.expect_newcomers(self.roster.unheard());
+                link.streams.separator.expect_newcomers(self.roster.unheard());
                 self.sources.follow(&self.roster, now).await;
                 if newcomer {
                     // The relay's cache cannot be relied on: whoever joins gets his picture from us.
@@ -324,11 +341,11 @@ impl Leg {
     /// Looks after what is slow.
     async fn pulse(&mut self, link: &mut Link) {
         let now = self.room.now();
-        let vanished = link.separator.expire(Duration::from_micros(now.0));
+        let vanished = link.streams.separator.expire(Duration::from_micros(now.0));
         if !vanished.is_empty() {
             self.roster.vanished(&vanished);
-            link.legibility.vanished(&vanished);
-            link.separator.expect_newcomers(self.roster.unheard());
+            link.streams.legibility.vanished(&vanished);
+            link.streams.separator.expect_newcomers(self.roster.unheard());
             self.sources.follow(&self.roster, now).await;
         }
         let received = link.connection().stats().udp_rx.datagrams;
@@ -342,7 +359,7 @@ impl Leg {
             self.redial(Redial::Stalled, link, now);
         } else {
             link.resting.abort_all();
-            match link.legibility.verdict() {
+            match link.streams.legibility.verdict() {
                 Verdict::Legible if link.others_elsewhere && self.is_alone() => {
                     let form = if self.hashed {
                         "as it is written"
@@ -364,7 +381,7 @@ impl Leg {
                     self.say(UplinkState::Unreadable, &message).await;
                 }
             }
-            if now.since(link.since) >= STEADY {
+            if now.since(link.since) >= STEADY.as_micros() as u64 {
                 self.backoff.reset();
             }
         }
@@ -390,7 +407,8 @@ impl Leg {
         if here != there && now >= link.look_at && link.looking.is_empty() {
             link.look_at = now.plus(if auto { LOOK_AGAIN } else { LOOK_SELDOM });
             let called = self.alias.shown().to_owned();
-            link.looking.spawn(self.target.clone().has_somebody(there, called));
+            let own = self.roster.own().map(str::to_owned).collect();
+            link.looking.spawn(self.target.clone().has_somebody(there, called, own));
         }
     }
 
@@ -445,14 +463,58 @@ impl Leg {
         link.since = now;
         link.word = None;
         if why == Redial::Stalled || link.dialled.as_ref() != Some(&name) {
-            // Whoever was heard before has begun anew as well, or is not in this room.
             self.roster.reconnected();
-            link.separator = Separator::new(separate::Config::of_leg());
+            link.streams.begin_anew();
         }
         link.dialled = Some(name);
         self.alias.joined(called, now);
         // To the relay we are somebody new, of whom it has no keyframe.
         self.want_keyframe(link, now, Reason::Join);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wzp_proto::codec::Codec;
+    use wzp_proto::header::{Flags, MediaHeader};
+
+    use super::*;
+
+    fn sound(seq: u32, payload: Vec<u8>) -> MediaPacket {
+        MediaPacket {
+            header: MediaHeader {
+                flags: Flags::empty(),
+                media_type: MediaType::Audio,
+                codec: Codec::Opus24k,
+                stream_id: 1,
+                fec_ratio: 0,
+                seq,
+                timestamp: seq * 20,
+                fec_block: 0,
+            },
+            payload: payload.into(),
+            quality: None,
+        }
+    }
+
+    impl Streams {
+        fn takes(&mut self, packet: &MediaPacket) -> bool {
+            let at = Duration::from_millis(packet.header.timestamp.into());
+            let placed = self.separator.push(&packet.header, at);
+            self.legibility.packet(placed.stream, packet)
+        }
+    }
+
+    #[test]
+    fn nobody_is_judged_by_who_had_his_number_before_the_link_was_renewed() {
+        let mut streams = Streams::new();
+        for seq in 0..100 {
+            streams.takes(&sound(seq, rand::random::<[u8; 32]>().repeat(3)));
+        }
+        assert_eq!(streams.legibility.verdict(), Verdict::Sealed);
+        streams.begin_anew();
+        assert!(streams.takes(&sound(5_000, vec![0x48, 0xff, 0xfe])));
+        assert_eq!(streams.legibility.verdict(), Verdict::Legible);
     }
 }

@@ -52,6 +52,21 @@ fn name_of(roster: &Roster, id: u32) -> String {
 }
 
 #[test]
+fn our_other_legs_are_never_listed_and_forgotten_when_they_are_gone() {
+    let names = |roster: &Roster| roster.members().map(|(_, name)| name.to_owned()).collect::<Vec<_>>();
+    let mut roster = Roster::new(OWN.to_owned());
+    let list = || vec![who(OWN, "us"), who("one", "Ana"), who("bo", "Bo"), who("two", "Bea")];
+    roster.set_own_legs(vec!["one".into(), "two".into()]);
+    roster.list(list(), "us", ms(0));
+    assert_eq!(names(&roster), ["Bo"]);
+    assert_eq!(roster.own().collect::<Vec<_>>(), [OWN, "one", "two"]);
+    roster.set_own_legs(vec!["two".into()]);
+    roster.list(list(), "us", ms(1_000));
+    assert_eq!(names(&roster), ["Ana", "Bo"]);
+    assert_eq!(roster.own().collect::<Vec<_>>(), [OWN, "two"]);
+}
+
+#[test]
 fn own_leg_is_never_listed_even_under_an_accounts_fingerprint() {
     let mut roster = Roster::new(OWN.to_owned());
     let list = vec![who("bo", "Bo"), who(OWN, "Ana via web")];
