@@ -25,9 +25,12 @@ window.wzp = {
     return page.room ? page.room.stats() : { transport: null, joinMs: 0, sources: [], sending: [] };
   },
 };
-page.start();
-try {
-  prepare();
-} catch {
-  // Joining says what this browser lacks.
-}
+// Reading the program and showing the page are each work enough for one go.
+setTimeout(() => page.start());
+setTimeout(() => {
+  try {
+    prepare();
+  } catch {
+    // Joining says what this browser lacks.
+  }
+});

@@ -63,7 +63,10 @@ export class Panels {
     title.textContent = TITLE[name];
     this.panel.hidden = false;
     title.focus({ preventScroll: true });
-    this.onOpen(name);
+    // Showing the panel and filling it are each work enough for one go.
+    setTimeout(() => {
+      if (this.current === name) this.onOpen(name);
+    });
   }
 
   /** What Escape does here. @returns whether anything was open. */

@@ -20,9 +20,11 @@ export async function startGateway(...flags) {
     createInterface({ input: child.stdout }).once("line", resolve);
     child.once("exit", (code) => reject(new Error(`the gateway ended with ${code}`)));
   });
+  const { http, native } = JSON.parse(line);
   const gateway = {
     pid: child.pid,
-    base: `http://${JSON.parse(line).http}`,
+    base: `http://${http}`,
+    native,
     kill: () => child.kill("SIGKILL"),
     async stop() {
       if (child.exitCode === null && child.signalCode === null) {
@@ -35,6 +37,14 @@ export async function startGateway(...flags) {
   };
   onExit(() => gateway.stop());
   return gateway;
+}
+
+/** A member with the native protocol, whose picture is a file; `leave()` ends it. */
+export function joinNative(gateway, alias, room, hz, picture) {
+  const child = spawn(BINARY, ["join", gateway.native, "--room", room, "--alias", alias, "--audio", `tone:${hz}`, "--video", picture, "--fps", "15"], { stdio: "ignore" });
+  const leave = () => child.kill("SIGINT");
+  onExit(leave);
+  return { leave };
 }
 
 /** A second address of a gateway, whose connections `cut()` tears without a goodbye, as a phone does in a tunnel. */

@@ -200,6 +200,8 @@ export class Peer {
   }
 
   #addSender(outbound: Outbound): void {
+    // What was published while the connection was being made is there already.
+    if (this.#senders.has(outbound.number)) return;
     // Without a track, nothing is sent before the other road has stopped sending.
     const transceiver = this.#pc.addTransceiver(outbound.kind, { direction: "sendonly" });
     this.#preferCodecs(transceiver, outbound.kind, "send");

@@ -181,9 +181,13 @@ export class WebRtcRoad {
     );
     this.#peer = peer;
     this.#remote = new RemoteMedia(this.playback, this.turns, (mid) => peer.track(mid), (id, kind, slot) => this.roster.track(id, kind, slot), (track) => this.host.released(track));
-    const tracks = this.roster.tracks;
-    const count = (kind: string): number => tracks.filter((track) => track.kind === kind).length + WebRtcRoad.SPARE;
-    peer.start(count("audio"), count("video"), [...this.host.publications()].map(outbound));
+    // Making the connection was work enough for one turn.
+    this.turns.add(() => {
+      if (this.#peer !== peer) return;
+      const tracks = this.roster.tracks;
+      const count = (kind: string): number => tracks.filter((track) => track.kind === kind).length + WebRtcRoad.SPARE;
+      peer.start(count("audio"), count("video"), [...this.host.publications()].map(outbound));
+    });
   }
 
   #connected(): void {
