@@ -66,13 +66,13 @@ test-rust: lint test-tools tests/node_modules/.stamp
 test-web: web
 	cd web-client && $(NPM) run --silent check
 
-# The page alone, with an invented room, leaves the machine time for two files at once; with media it does not.
+# One file at a time: two cores are full with the browsers of one.
 PAGE_TESTS := node --test --test-timeout=600000
 test-browser: lint test-tools tests/node_modules/.stamp
 	mkdir -p $(ARTIFACTS)
 	cd tests && $(NPM) test --silent
 	cd web-client && export WZP_GATEWAY=$(CURDIR)/target/debug/wzp-gateway WZP_ARTIFACTS=$(ARTIFACTS)/page && \
-		$(PAGE_TESTS) --test-concurrency=2 page/tests/*.test.mjs && $(PAGE_TESTS) --test-concurrency=1 page/tests/call/*.test.mjs
+		$(PAGE_TESTS) --test-concurrency=1 page/tests/*.test.mjs page/tests/call/*.test.mjs
 
 # The picture in the README, from the tests' screenshots.
 picture: test-browser
