@@ -101,8 +101,6 @@ export class Page {
     this.openDevices();
     try {
       const room = await this.dial(attempt.signal);
-      // Taking in who is there and building the call are each work enough for one go.
-      await new Promise((resolve) => setTimeout(resolve));
       if (this.attempt === attempt && !attempt.signal.aborted) this.enter(room);
       else await room.disconnect("cancelled");
     } catch (error) {
