@@ -16,7 +16,8 @@ async function inbound(page) {
       for (const report of (await connection.getStats()).values()) {
         if (report.type === 'inbound-rtp' && report.kind === 'video' && report.packetsReceived > 0) {
           const { packetsLost, packetsReceived, retransmittedPacketsReceived, framesDecoded, keyFramesDecoded, freezeCount, totalFreezesDuration, pliCount, nackCount } = report;
-          return { packetsLost, packetsReceived, retransmittedPacketsReceived, framesDecoded, keyFramesDecoded, freezeCount, totalFreezesDuration, pliCount, nackCount };
+          const { jitterBufferDelay, jitterBufferTargetDelay } = report;
+          return { packetsLost, packetsReceived, retransmittedPacketsReceived, framesDecoded, keyFramesDecoded, freezeCount, totalFreezesDuration, pliCount, nackCount, jitterBufferDelay, jitterBufferTargetDelay };
         }
       }
     }
@@ -102,6 +103,9 @@ test('5 % loss at 50 ms: RTX repairs it, and the picture hardly freezes', async 
   // A busy machine freezes pictures by itself.
   const frozen = gained.totalFreezesDuration / seconds;
   assert.ok(frozen < (busy ? 0.1 : 0.01), `frozen for ${gained.totalFreezesDuration} s of ${seconds}`);
+  // Held back for as long as was asked: a replay with wrong times makes the browser's idea of the sender's clock drift.
+  const held = gained.jitterBufferDelay / gained.jitterBufferTargetDelay;
+  assert.ok(held > 0.85 && held < 1.1, `held back for ${held} of what was asked`);
   assert.ok(gained.keyFramesDecoded < seconds / 2, `${gained.keyFramesDecoded} keyframes in ${seconds} s`);
   await link.stop();
 });

@@ -299,7 +299,7 @@ impl Track {
     }
 
     /// Index of the next frame. May be behind the log by an append whose wake-up is still to come.
-    pub(super) fn end(&self) -> u64 {
+    pub fn end(&self) -> u64 {
         self.end.load(Ordering::Acquire)
     }
 

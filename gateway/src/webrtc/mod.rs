@@ -11,6 +11,7 @@ pub mod net;
 pub mod outgoing;
 mod pace;
 pub mod peer;
+mod punctual;
 pub mod shortage;
 pub mod tell;
 pub mod worker;

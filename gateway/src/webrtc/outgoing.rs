@@ -21,6 +21,7 @@ use crate::webrtc::assign::Line;
 use crate::webrtc::engine::{Codec, MAX_PAYLOAD, Mid, OutgoingRtp, ReportTime};
 use crate::webrtc::incoming::rtp_codec;
 use crate::webrtc::pace::Paced;
+use crate::webrtc::punctual::{Age, Punctual};
 
 /// Pictures that waited longer than this are left out.
 const VIDEO_LAG: Lag = Lag {
@@ -32,9 +33,6 @@ const AUDIO_LAG: Lag = Lag {
     most: 200_000,
     resync_age: 0,
 };
-/// A keyframe that comes this much further on in the source's time than in ours begins a new run of timestamps, µs: a viewer
-/// that has a still from the log is given the fresh picture next, and would hold that back until its time came.
-const JUMP: u64 = 500_000;
 /// Over a path that loses this much, in 1/256, a repair is sent twice: one that is lost too costs the viewer another round
 /// trip, which its picture does not wait for. A path that loses more is full, and twice as much would fill it further.
 const LOSSY: RangeInclusive<u8> = 3..=38;
@@ -57,8 +55,7 @@ pub struct Outgoing {
     run: u64,
     paced: Paced,
     last: Option<(u64, RoomTime)>,
-    /// Index, time, and moment of the last frame of what is carried now.
-    sent: Option<(u64, RoomTime, Instant)>,
+    times: Punctual,
     /// Frames left out for this viewer by cursors that are gone.
     dropped: u64,
 }
@@ -69,6 +66,8 @@ struct Feed {
     replay: Option<Replay>,
     codec: Option<Codec>,
     want: Want,
+    /// Frames before this one were there when the viewer came.
+    live_from: u64,
     /// Not sent for now: the path is too slow.
     paused: bool,
 }
@@ -95,7 +94,7 @@ impl Outgoing {
             run: 0,
             paced: Paced::default(),
             last: None,
-            sent: None,
+            times: Punctual::default(),
             dropped: 0,
         }
     }
@@ -124,7 +123,7 @@ impl Outgoing {
     pub fn assign(&mut self, track: Option<&Arc<Track>>, waker: &Arc<Notify>, room: &impl Upstream) {
         let before = self.feed.take();
         self.dropped += before.as_ref().map_or(0, |feed| feed.cursor.dropped());
-        self.sent = None;
+        self.times = Punctual::default();
         let Some(track) = track else {
             // Nobody waits for the end of what is gone, and the leg may stay idle for long.
             self.history.clear();
@@ -139,6 +138,7 @@ impl Outgoing {
             replay: None,
             codec: None,
             want: Want::default(),
+            live_from: 0,
             paused: false,
         };
         feed.start(room, before.is_some());
@@ -155,7 +155,7 @@ impl Outgoing {
             // A cursor never goes back; a viewer that resumes wants the last keyframe again.
             feed.cursor = Cursor::new(&feed.cursor.track().clone(), &feed.waker);
             feed.start(room, true);
-            self.sent = None;
+            self.times = Punctual::default();
         }
         feed.paused = paused;
     }
@@ -195,8 +195,9 @@ impl Outgoing {
                 Next::Frame(frame) => {
                     feed.want.satisfied();
                     feed.codec = rtp_codec(frame.codec);
+                    let age = feed.age(&frame);
                     if let Some(codec) = feed.codec.filter(|codec| self.line.codecs.contains(codec)) {
-                        self.send(&frame, codec, now, &mut write);
+                        self.send(&frame, codec, age, (now, room_now), &mut write);
                     }
                 }
                 Next::NeedsKeyframe => {
@@ -282,16 +283,18 @@ impl Outgoing {
         Some(ReportTime { ntp, rtp })
     }
 
-    fn send(&mut self, frame: &Frame, codec: Codec, now: Instant, write: &mut impl FnMut(Mid, &OutgoingRtp)) {
-        if let Some((index, time, at)) = self.sent {
-            let passed = now.saturating_duration_since(at).as_micros() as u64;
-            let skips = frame.keyframe && frame.index != index + 1;
-            self.run += u64::from(skips && frame.time.since(time) > passed.saturating_add(JUMP));
-        }
-        if self.line.kind == Kind::Video {
-            self.sent = Some((frame.index, frame.time, now));
-        }
-        let timestamp = self.rewriter.timestamp(now, self.run, frame.ticks as u32);
+    fn send(
+        &mut self,
+        frame: &Frame,
+        codec: Codec,
+        age: Age,
+        (now, room_now): (Instant, RoomTime),
+        write: &mut impl FnMut(Mid, &OutgoingRtp),
+    ) {
+        let shift = self.times.shift(age, frame.time, room_now) * u64::from(self.line.kind.clock_rate()) / 1_000_000;
+        // Modulo 2^32, as timestamps are.
+        let ticks = frame.ticks.wrapping_add(shift) as u32;
+        let timestamp = self.rewriter.timestamp(now, self.run, ticks);
         self.last = Some((frame.ticks, frame.time));
         let payloads = frame.rtp_payloads(|frame| packetize(frame, codec));
         for payload in payloads.iter() {
@@ -335,10 +338,22 @@ impl Feed {
         self.cursor.is_catching_up() || self.is_holding()
     }
 
+    /// Of the frame that was read last.
+    fn age(&self, frame: &Frame) -> Age {
+        if self.is_holding() {
+            Age::Still
+        } else if frame.index < self.live_from || self.cursor.is_catching_up() {
+            Age::Replayed
+        } else {
+            Age::Live
+        }
+    }
+
     /// `switches`: the viewer has a picture on this line, of another source or of a moment ago.
     fn start(&mut self, room: &impl Upstream, switches: bool) {
         let now = room.now();
         let start = self.cursor.start();
+        self.live_from = self.cursor.track().end();
         if start == Start::Live {
             return;
         }

@@ -140,7 +140,7 @@ fn video_leg() -> Outgoing {
 }
 
 /// Timestamps of the frames that go out now.
-fn fed(leg: &mut Outgoing, room: &RoomHandle, now: Instant, room_now: RoomTime) -> Vec<u32> {
+fn fed(leg: &mut Outgoing, room: &impl Upstream, now: Instant, room_now: RoomTime) -> Vec<u32> {
     let mut timestamps = Vec::new();
     leg.feed(room, now, room_now, |_, packet| timestamps.push(packet.timestamp));
     timestamps.dedup();
@@ -162,22 +162,36 @@ async fn requests(room: &RoomHandle) -> ByReason {
     }
 }
 
-#[tokio::test]
-async fn fresh_picture_after_a_still_is_not_held_back_by_its_time() {
-    let member = member().await;
-    let room = member.room();
+/// A room's clock that stands.
+struct At(RoomTime);
+
+impl Upstream for At {
+    fn now(&self) -> RoomTime {
+        self.0
+    }
+
+    fn time_at(&self, _: Instant) -> RoomTime {
+        self.0
+    }
+
+    fn request_keyframe(&self, _: TrackId, _: RoomTime, _: Reason) {}
+
+    fn withhold_keyframe(&self, _: Reason) {}
+}
+
+#[test]
+fn fresh_picture_after_a_still_is_not_held_back_by_its_time() {
     let (now, room_now) = (Instant::now(), RoomTime(20_000_000));
     let mut source = Source::new(1);
     source.stale(room_now);
     let mut leg = video_leg();
-    let before = room.now();
-    leg.assign(Some(&source.writer.track().clone()), &Arc::default(), room);
-    let still = fed(&mut leg, room, now, before);
+    leg.assign(Some(&source.writer.track().clone()), &Arc::default(), &At(room_now));
+    let still = fed(&mut leg, &At(room_now), now, room_now);
     assert_eq!(still.len(), 1, "the cached keyframe");
     let later = Duration::from_millis(100);
     let room_later = room_now.plus(100_000);
     source.picture(true, room_later);
-    let fresh = fed(&mut leg, room, now + later, room_later);
+    let fresh = fed(&mut leg, &At(room_later), now + later, room_later);
     assert_eq!(
         fresh,
         [still[0].wrapping_add(9_000)],
@@ -185,30 +199,30 @@ async fn fresh_picture_after_a_still_is_not_held_back_by_its_time() {
     );
     // From there on in the source's own spacing.
     source.picture(false, room_later.plus(40_000));
-    let next = fed(&mut leg, room, now + later, room_later.plus(1_000));
+    let next = fed(&mut leg, &At(room_later), now + later, room_later.plus(1_000));
     assert_eq!(next, [fresh[0].wrapping_add(3_600)]);
 }
 
-#[tokio::test]
-async fn replay_keeps_the_spacing_of_its_source() {
-    let member = member().await;
-    let room = member.room();
+#[test]
+fn replay_has_times_as_if_it_came_in_time_and_the_report_those_of_its_source() {
     let (now, room_now) = (Instant::now(), RoomTime(20_000_000));
     let mut source = Source::new(1);
     source.stale(room_now);
     let mut leg = video_leg();
-    let before = room.now();
-    leg.assign(Some(&source.writer.track().clone()), &Arc::default(), room);
-    let mut all = fed(&mut leg, room, now, before);
+    leg.assign(Some(&source.writer.track().clone()), &Arc::default(), &At(room_now));
+    let still = fed(&mut leg, &At(room_now), now, room_now);
     // No fresh keyframe came.
-    all.extend(fed(
-        &mut leg,
-        room,
-        now + Duration::from_secs(1),
-        room.now().plus(1_000_000),
-    ));
-    assert_eq!(all.len(), 101);
-    assert!(all.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == 3_600));
+    let (later, room_later) = (now + Duration::from_millis(250), room_now.plus(250_000));
+    let replay = fed(&mut leg, &At(room_later), later, room_later);
+    assert_eq!((still.len(), replay.len()), (1, 100));
+    // 250 ms less the 40 ms that a live frame may be old.
+    assert_eq!(replay[0], still[0] + 210 * 90);
+    assert!(replay.windows(2).all(|pair| pair[1] - pair[0] == 90), "{replay:?}");
+    let report = leg.report(room_later).unwrap();
+    assert_eq!(report.rtp, still[0] + 250 * 90, "what a picture of now would have");
+    source.picture(false, room_later.plus(100_000));
+    let live = fed(&mut leg, &At(room_later), later, room_later.plus(100_000));
+    assert_eq!(live, [still[0] + 350 * 90]);
 }
 
 #[tokio::test]
