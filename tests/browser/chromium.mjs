@@ -6,6 +6,8 @@ import { camera, tone } from './media.mjs';
 const flags = [
   '--no-sandbox', '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream', '--disable-background-networking',
   '--disable-component-update', '--disable-sync', '--no-first-run', '--autoplay-policy=no-user-gesture-required',
+  // What playwright switches off, and two pages of the address bar, which take a second of CPU for every window.
+  '--disable-features=AvoidUnnecessaryBeforeUnloadCheckSync,DestroyProfileOnBrowserClose,HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,MediaRouter,PaintHolding,ThirdPartyStoragePartitioning,AvoidCorsURLLoaderRestartOnRedirect,OptimizationHints,NetworkTimeServiceQuerying,AimEnabled,PreconnectToSearch,WebUIOmniboxPopup,WebUIOmniboxAimPopup',
 ];
 
 /** A Chromium of its own: its microphone gives a tone of `hz`, its camera a moving picture. */
@@ -19,7 +21,7 @@ export async function startChromium(t, { hz = 440, picture = camera(), executabl
 }
 
 /** Opens a page; whatever it writes to the console as an error fails the test. */
-export async function openPage(t, browser, url, { viewport = { width: 1280, height: 800 }, allow = [], init, ...options } = {}) {
+export async function openPage(t, browser, url, { viewport = { width: 960, height: 600 }, allow = [], init, ...options } = {}) {
   const context = await browser.newContext({ viewport, ignoreHTTPSErrors: true, ...options });
   const page = await context.newPage();
   if (init) await page.addInitScript(init);

@@ -399,7 +399,7 @@ export class LiveRoom extends Room implements PublicationOwner {
         if (track && this.#shows(track)) track.setSize(message.width, message.height);
         break;
       case "first":
-        if (track && this.#shows(track)) track.emit("firstframe");
+        if (track && this.#shows(track)) track.setFirst(message.at);
         break;
       case "supported":
         if (track && this.#shows(track)) track.setUndecodable(false);

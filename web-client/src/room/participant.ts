@@ -28,6 +28,10 @@ export class LiveParticipant implements Participant {
     this.muted = info.muted;
   }
 
+  track(kind: string, slot: number): LiveTrack | undefined {
+    return this.tracks.find((track) => track.kind === kind && track.slot === slot);
+  }
+
   /** Takes everything but the tracks. @returns whether anything changed */
   update(info: MemberInfo): boolean {
     const before = JSON.stringify([this.alias, this.fingerprint, this.door, this.state, this.muted]);

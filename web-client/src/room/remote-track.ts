@@ -11,6 +11,8 @@ export class LiveTrack extends Emitter<RemoteTrackEvents> implements RemoteTrack
   codec: string;
   width: number | undefined;
   height: number | undefined;
+  /** When its first picture was shown, whichever road it came by (epoch, ms); 0: not yet. */
+  firstShownAt = 0;
   #visible = true;
   #subscribed = true;
   #shown = { width: 0, height: 0 };
@@ -114,6 +116,12 @@ export class LiveTrack extends Emitter<RemoteTrackEvents> implements RemoteTrack
     // Whatever draws on the new one has its own decoder.
     this.setUndecodable(false);
     this.emit("element", element);
+  }
+
+  /** The first picture of a road, or of a decoder, is shown. */
+  setFirst(at: number): void {
+    this.firstShownAt ||= at;
+    this.emit("firstframe");
   }
 
   setSize(width: number, height: number): void {

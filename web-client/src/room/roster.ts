@@ -76,7 +76,7 @@ export class Roster {
   }
 
   track(id: number, kind: string, slot: number): LiveTrack | undefined {
-    return this.participants.get(id)?.tracks.find((track) => track.kind === kind && track.slot === slot);
+    return this.participants.get(id)?.track(kind, slot);
   }
 
   /** All remote tracks. */

@@ -105,7 +105,7 @@ export class RemoteMedia {
       // Not before there is a picture, so that the canvas, if it has one, stays until then.
       live?.setElement(video);
       live?.setSize(video.videoWidth, video.videoHeight);
-      live?.emit("firstframe");
+      live?.setFirst(bound.firstAt);
     };
     // The element is not in the page yet, and some browsers tell of presented pictures only for those that are.
     if ("requestVideoFrameCallback" in video) video.requestVideoFrameCallback(first);

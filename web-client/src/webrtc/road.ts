@@ -3,6 +3,7 @@ import type { Playback } from "../playout/playback.js";
 import type { LivePublication } from "../room/publication.js";
 import type { LiveTrack } from "../room/remote-track.js";
 import type { Roster } from "../room/roster.js";
+import { sinceJoined } from "../room/stats.js";
 import type { Turns } from "../room/turns.js";
 import type { MediaTransport, SendStats, SourceStats } from "../types.js";
 import type { MeasuredSound, PlayedSound } from "../workers/messages.js";
@@ -140,11 +141,12 @@ export class WebRtcRoad {
       const participant = this.roster.participants.get(bound.participant);
       if (!figures || !participant) return [];
       const sound = measured.find(({ mid }) => mid === bound.mid);
+      const at = participant.track(bound.kind, bound.slot)?.firstShownAt || bound.firstAt;
       return [
         {
           id: participant.id, alias: participant.alias, kind: bound.kind, slot: bound.slot, ...figures, decodeErrors: 0,
           width: bound.video?.videoWidth ?? figures.width, height: bound.video?.videoHeight ?? figures.height,
-          firstFrameMs: bound.firstAt === 0 ? 0 : Math.max(0, Math.round(bound.firstAt - joinedAt)),
+          firstFrameMs: sinceJoined(at, joinedAt),
           audioLevel: sound?.audioLevel ?? 0, dominantHz: sound?.dominantHz ?? 0,
         },
       ];
