@@ -5,13 +5,15 @@ CARGO ?= cargo
 NPM ?= npm
 # Arguments for the gateway: make run ARGS="--http 127.0.0.1:9443"
 ARGS ?=
+# Where cargo builds.
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Where the picture of the page and the screenshots of the tests go.
 export ARTIFACTS ?= $(CURDIR)/artifacts
 
 .PHONY: picture run build web test tools test-tools format lint test-rust test-web test-browser bench bench-join perf soak clean
 
 run: build
-	./target/release/wzp-gateway $(ARGS)
+	$(RELEASE) $(ARGS)
 
 build: web
 	$(CARGO) build --release --locked -p wzp-gateway
@@ -70,8 +72,8 @@ test-web: web
 PAGE_TESTS := node --test --test-timeout=600000
 test-browser: lint test-tools tests/node_modules/.stamp
 	mkdir -p $(ARTIFACTS)
-	cd tests && $(NPM) test --silent
-	cd web-client && export WZP_GATEWAY=$(CURDIR)/target/debug/wzp-gateway WZP_ARTIFACTS=$(ARTIFACTS)/page && \
+	cd tests && WZP_GATEWAY=$(TARGET)/debug/wzp-gateway $(NPM) test --silent
+	cd web-client && export WZP_GATEWAY=$(TARGET)/debug/wzp-gateway WZP_ARTIFACTS=$(ARTIFACTS)/page && \
 		$(PAGE_TESTS) --test-concurrency=1 page/tests/*.test.mjs page/tests/call/*.test.mjs
 
 # The picture in the README, from the tests' screenshots.
@@ -83,14 +85,14 @@ picture: test-browser
 # browsers.
 soak: web test-tools tests/node_modules/.stamp
 	$(CARGO) build --locked --release -p wzp-gateway
-	cd tests && WZP_GATEWAY=$(CURDIR)/target/release/wzp-gateway $(NPM) run --silent soak
-	cd web-client && WZP_GATEWAY=$(CURDIR)/target/release/wzp-gateway $(NPM) run --silent soak -- $${SOAK_MINUTES:-30} both
+	cd tests && WZP_GATEWAY=$(RELEASE) $(NPM) run --silent soak
+	cd web-client && WZP_GATEWAY=$(RELEASE) $(NPM) run --silent soak -- $${SOAK_MINUTES:-30} both
 	WZP_SOAK=1 PROPTEST_CASES=$${PROPTEST_CASES:-100000} WZP_SIMULATIONS=$(SIMULATIONS) $(CARGO) test --release -p wzp-proto -p wzp-gateway
 	WZP_SOAK=1 $(MAKE) test-browser
 
 # Seeds of the simulation in the long runs.
 SIMULATIONS ?= 3000
-RELEASE := $(CURDIR)/target/release/wzp-gateway
+RELEASE = $(TARGET)/release/wzp-gateway
 
 # Everything that has a number, against that number, for a machine that does nothing else: tests/perf.
 perf: build test-tools tests/node_modules/.stamp
@@ -107,4 +109,5 @@ bench-join: test-tools tests/node_modules/.stamp web
 	@cd tests && WZP_GATEWAY=$${WZP_GATEWAY:-$(RELEASE)} WZP_CHECK=$(WZP_CHECK) node bench/join.mjs
 
 clean:
+	$(CARGO) clean
 	rm -rf target web-client/dist web-client/node_modules tests/node_modules artifacts

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
@@ -69,7 +69,7 @@ export async function startGateway(t, { args = [], host = '127.0.0.1', native = 
 
 /** Starts a stand-in of the existing relay. Answers with where it listens. */
 export async function startStandIn(t) {
-  const child = spawn(join(repository, 'target/debug/relay-stand-in'), { stdio: ['pipe', 'pipe', 'inherit'] });
+  const child = spawn(join(dirname(binary), '../debug/relay-stand-in'), { stdio: ['pipe', 'pipe', 'inherit'] });
   t.after(() => end(child));
   const [first] = await Promise.race([
     once(createInterface({ input: child.stdout }), 'line'),

@@ -421,6 +421,8 @@ impl Loop {
         sends: Vec<Sending>,
         now: Instant,
     ) -> Result<String, Refused> {
+        // What came before the offer is of the m-lines before it.
+        self.events(now);
         let session = session_of(id);
         let known = context.is_none();
         let peer = match (self.peers.remove(&session), context) {
