@@ -229,8 +229,8 @@ pub struct WebRtcViewer {
     reported_at: u64,
     expected: u64,
     came: u64,
-    /// RTP timestamps of what was decoded, by number.
-    timestamps: Vec<(u32, u32)>,
+    /// When pictures were decoded, their numbers and RTP timestamps.
+    timestamps: Vec<(u64, u32, u32)>,
     pub decoder: Decoder,
     pub nacks: u64,
 }
@@ -287,8 +287,8 @@ impl WebRtcViewer {
         self.down.lost
     }
 
-    /// RTP timestamps of what was decoded, by number.
-    pub fn timestamps(&self) -> &[(u32, u32)] {
+    /// When pictures were decoded, their numbers and RTP timestamps.
+    pub fn timestamps(&self) -> &[(u64, u32, u32)] {
         &self.timestamps
     }
 
@@ -342,7 +342,7 @@ impl WebRtcViewer {
                 if let Output::Frame(unit) = output {
                     let frame = number_of(&unit.data);
                     self.decoder.decode(frame, now);
-                    self.timestamps.push((frame.0, unit.timestamp));
+                    self.timestamps.push((now, frame.0, unit.timestamp));
                 }
             }
         }

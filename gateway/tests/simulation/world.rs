@@ -13,6 +13,7 @@ use wzp_gateway::native::ingress::Ingress;
 use wzp_gateway::native::rate::Rates;
 use wzp_gateway::room::keyframes::{Reason, WINDOW};
 use wzp_gateway::room::member::{Control, Door, Join, LeaveReason, ResumeToken};
+use wzp_gateway::room::replay::FRESH_KEYFRAME_WAIT;
 use wzp_gateway::room::state::{Effect, Joined, Room};
 use wzp_gateway::room::track::{Bounds, Track};
 use wzp_proto::Signal;
@@ -34,6 +35,10 @@ const END: u64 = 10_500_000;
 const LIVE: u64 = 12;
 /// Between two pictures, µs.
 const PICTURE: u64 = 33_334;
+/// A replay may wait for a fresh keyframe first, and times of the pictures right after it give way to its own, µs.
+const UNSETTLED: u64 = FRESH_KEYFRAME_WAIT + 100_000;
+/// How far timestamps and arrivals may come apart, µs: what a replay's may be old, a picture, and the drift of a clock.
+const PUNCTUAL: u64 = 100_000;
 /// What a frame may take beyond the delays of its links: it waits for the steps of the ingress and of the egress, and for the
 /// link's rate.
 const HOPS: u64 = 4 * STEP + 12_000;
@@ -514,7 +519,9 @@ impl World {
         let off = match viewer {
             Viewer::WebSocket(viewer) => viewer.timestamps().iter().map(off).max().unwrap_or(0),
             Viewer::WebRtc(viewer) => {
-                assert_source_spacing(viewer.timestamps());
+                assert_times(viewer.timestamps(), newcomer.at, |number| {
+                    made[number as usize] + self.scenario.up.delay
+                });
                 0
             }
             Viewer::Native(_) => 0,
@@ -562,21 +569,30 @@ impl World {
     }
 }
 
-/// RTP timestamps are as far apart as the source's own, which are in ms. But once, when a newcomer's still from the log is
-/// followed by a fresh keyframe instead of what was between them, only the time that passed lies between the two.
-fn assert_source_spacing(timestamps: &[(u32, u32)]) {
-    let mut stills = 0;
+/// RTP timestamps are those of the source, as far apart as its own, for all that came (`came`, by number) since the viewer was
+/// there. What it gets from before that, in one go, has times as if it came in time: a browser holds pictures back by what it
+/// has seen of the way from timestamps to arrivals.
+fn assert_times(timestamps: &[(u64, u32, u32)], joined: u64, came: impl Fn(u32) -> u64) {
     for pair in timestamps.windows(2) {
-        let [(before, at), (number, then)] = [pair[0], pair[1]];
+        let [(_, before, at), (_, number, then)] = [pair[0], pair[1]];
         let own = (number * 100 / 3 - before * 100 / 3) * 90;
         let given = then.wrapping_sub(at);
-        if number > before + 1 && (1..own).contains(&given) {
-            stills += 1;
-            continue;
+        assert!(
+            (20..1 << 31).contains(&given),
+            "{given} ticks from frame {before} to {number}"
+        );
+        if came(before) > joined + UNSETTLED {
+            assert_eq!(given, own, "from frame {before} to {number}");
         }
-        assert_eq!(given, own, "from frame {before} to {number}");
     }
-    assert!(stills <= 1, "{stills} leaps");
+    let Some((end, _, last)) = timestamps.last() else {
+        return;
+    };
+    for (at, number, timestamp) in timestamps {
+        let (passed, said) = ((end - at) as i64, i64::from(last.wrapping_sub(*timestamp)) * 100 / 9);
+        let late = passed - said;
+        assert!(late.unsigned_abs() <= PUNCTUAL, "frame {number} is {late} µs off");
+    }
 }
 
 fn enter(room: &mut Room, number: u32, now: u64) -> Joined {

@@ -217,7 +217,10 @@ fn replay_has_times_as_if_it_came_in_time_and_the_report_those_of_its_source() {
     assert_eq!((still.len(), replay.len()), (1, 100));
     // 250 ms less the 40 ms that a live frame may be old.
     assert_eq!(replay[0], still[0] + 210 * 90);
-    assert!(replay.windows(2).all(|pair| pair[1] - pair[0] == 90), "{replay:?}");
+    assert!(
+        replay.windows(2).all(|pair| (22..=23).contains(&(pair[1] - pair[0]))),
+        "{replay:?}"
+    );
     let report = leg.report(room_later).unwrap();
     assert_eq!(report.rtp, still[0] + 250 * 90, "what a picture of now would have");
     source.picture(false, room_later.plus(100_000));
