@@ -31,10 +31,10 @@ const FLAGS = [
 ];
 
 /**
- * Chromium. `devices: false` leaves the machine without microphone and camera; `gesture: true` blocks sound until a click; `deny: true` answers every
+ * Chromium. `devices: false` leaves the machine without microphone and camera; `deny: true` answers every
  * question of a page with "no".
  */
-export async function launch({ devices = true, gesture = false, cameras = 1, fps = 20, deny = false, flags = [] } = {}) {
+export async function launch({ devices = true, cameras = 1, fps = 20, deny = false, flags = [] } = {}) {
   const browser = await chromium.launch({
     executablePath: process.env.WZP_CHROMIUM ?? "/usr/bin/chromium",
     args: [
@@ -42,7 +42,7 @@ export async function launch({ devices = true, gesture = false, cameras = 1, fps
       ...(deny ? ["--deny-permission-prompts"] : []),
       ...flags,
       ...(devices ? [`--use-fake-device-for-media-stream=device-count=${cameras},fps=${fps}`] : []),
-      `--autoplay-policy=${gesture ? "document-user-activation-required" : "no-user-gesture-required"}`,
+      "--autoplay-policy=no-user-gesture-required",
     ],
   });
   onExit(() => browser.close());
