@@ -4,6 +4,7 @@
 //! In: offers and commands of sessions, RTP. Out: answers, RTP, and frames in the rooms' logs.
 
 pub mod assign;
+mod congestion;
 pub mod engine;
 mod follow;
 pub mod incoming;

@@ -14,6 +14,7 @@ use crate::room::peer::{Follow, PeerContext, PeerEvent, Sending};
 use crate::room::snapshot::Snapshot;
 use crate::room::track::Track;
 use crate::webrtc::assign::{self, Line};
+use crate::webrtc::congestion::{Congestion, Queue};
 use crate::webrtc::engine::{self, Codec, Engine, MediaLine, Mid, OutgoingRtp, ReportTime, RtpMeta, SessionId};
 use crate::webrtc::follow::{self, Chosen};
 use crate::webrtc::incoming::{Incoming, Outcome, rtp_codec};
@@ -49,6 +50,8 @@ pub struct Peer {
     /// The clock that all streams of this peer have in common, on its NTP time.
     clock: SourceClock,
     estimate: Option<u64>,
+    queue: Queue,
+    congestion: Congestion,
     shortage: Shortage,
     teller: Teller,
     levels_at: Option<Instant>,
@@ -79,6 +82,8 @@ impl Peer {
             told_need: (0, 0),
             clock: SourceClock::default(),
             estimate: None,
+            queue: Queue::default(),
+            congestion: Congestion::default(),
             shortage: Shortage::default(),
             levels_at: None,
             sent: 0,
@@ -445,6 +450,12 @@ impl Peer {
         }
     }
 
+    /// A packet to the peer and its report took this just now.
+    pub fn note_round_trip(&mut self, rtt: Duration, now: Instant) {
+        self.queue.note(rtt, now);
+        self.set_rtt(rtt);
+    }
+
     /// What the path to the peer carries, bits per second.
     pub fn set_estimate(&mut self, bps: u64, _now: Instant) {
         self.estimate = Some(bps);
@@ -505,16 +516,26 @@ impl Peer {
             rate,
             estimate: self.estimate,
             loss: videos.iter().map(|leg| leg.loss()).max().unwrap_or(0),
+            waits: self.queue.wait(now),
             videos: videos.len(),
         };
         // The publishers are asked for less at once; the video is given up when that does not help.
         let tracks: Vec<TrackId> = videos.iter().filter_map(|leg| carried(leg)).collect();
-        if let Some(estimate) = self.estimate {
-            let share = if measured.is_short() {
-                u32::try_from(estimate * 19 / 20 / tracks.len().max(1) as u64).unwrap_or(u32::MAX)
-            } else {
-                u32::MAX
-            };
+        let bound = self.congestion.bound(now, measured);
+        eprintln!(
+            "ZZ {:?} rate {} est {:?} loss {} w {:?} v {} bound {:?}",
+            self.context.viewer,
+            rate / 1000,
+            self.estimate.map(|e| e / 1000),
+            measured.loss,
+            measured.waits,
+            measured.videos,
+            bound.map(|e| e / 1000)
+        );
+        if self.estimate.is_some() {
+            let share = bound
+                .and_then(|bits| u32::try_from(bits / tracks.len().max(1) as u64).ok())
+                .unwrap_or(u32::MAX);
             for track in &tracks {
                 let (viewer, epoch) = (self.context.viewer, self.context.epoch);
                 self.context.room.report_capacity(viewer, epoch, *track, share);

@@ -14,6 +14,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const LOW_RATE: u64 = 150_000;
 /// Over a path that loses more than this, in 1/256, less arrives than is sent, whatever estimates say.
 const FULL_LOSS: u8 = 38;
+/// A path that loses more than this, in 1/256, may be full,
+const SOME_LOSS: u8 = 26;
+/// and so may one on which packets wait for this long. The time of a loaded machine is in it.
+const SOME_WAIT: Duration = Duration::from_millis(80);
 /// A paused video is tried again after this at first …
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 /// … and after twice as long each time that it had to be paused again, up to this.
@@ -41,14 +45,18 @@ pub struct Measured {
     pub estimate: Option<u64>,
     /// The part of the videos that was lost lately, in 1/256.
     pub loss: u8,
+    /// How long packets waited in a queue lately.
+    pub waits: Duration,
     /// Videos that are sent.
     pub videos: usize,
 }
 
 impl Measured {
-    /// Less arrives than is sent. A receiver that meets congestion tells 85 % of what arrives.
+    /// Less arrives than is sent. A receiver that meets congestion tells 85 % of what arrives; but so little is told, too, by
+    /// one that was sent little before, whose packets neither wait nor get lost.
     pub fn is_short(&self) -> bool {
-        self.rate >= LOW_RATE && self.estimate.is_some_and(|bps| bps * 20 < self.rate * 17)
+        let full = self.loss > SOME_LOSS || self.waits > SOME_WAIT;
+        full && self.rate >= LOW_RATE && self.estimate.is_some_and(|bps| bps * 20 < self.rate * 17)
     }
 }
 
@@ -210,10 +218,12 @@ mod tests {
                 let videos = usize::from(!self.is_paused());
                 let rate = SOUND + RATE * videos as u64;
                 let (estimate, loss) = path(self.is_paused(), tick);
+                // A queue that never drains: what is short is a matter of estimates here.
                 let measured = Measured {
                     rate,
                     estimate,
                     loss,
+                    waits: 2 * SOME_WAIT,
                     videos,
                 };
                 let at = (self.now - self.begun).as_millis();
@@ -294,12 +304,37 @@ mod tests {
     }
 
     #[test]
+    fn an_estimate_far_below_what_is_sent_costs_nothing_while_packets_neither_wait_nor_get_lost() {
+        let low = Measured {
+            rate: RATE,
+            estimate: Some(RATE / 10),
+            loss: SOME_LOSS,
+            waits: SOME_WAIT,
+            videos: 1,
+        };
+        assert!(!low.is_short());
+        for measured in [
+            Measured {
+                loss: SOME_LOSS + 1,
+                ..low
+            },
+            Measured {
+                waits: SOME_WAIT + Duration::from_millis(1),
+                ..low
+            },
+        ] {
+            assert!(measured.is_short());
+        }
+    }
+
+    #[test]
     fn sound_alone_is_never_judged() {
         let mut viewer = Viewer::new();
         let measured = Measured {
             rate: SOUND,
             estimate: Some(10_000),
             loss: 200,
+            waits: 2 * SOME_WAIT,
             videos: 1,
         };
         for _ in 0..20 {

@@ -498,7 +498,7 @@ fn peer_event(peer: &mut Peer, event: Event, engine: &mut Engine, waker: &Arc<No
         } => {
             peer.set_loss(mid, fraction_lost);
             if let Some(rtt) = rtt {
-                peer.set_rtt(rtt);
+                peer.note_round_trip(rtt, now);
             }
         }
         Event::SenderReport { mid, time, .. } => peer.sender_report(mid, time, room_now),
