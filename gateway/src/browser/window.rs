@@ -16,8 +16,10 @@ const MAX_BASE: Duration = Duration::from_millis(500);
 const BASE_WINDOW: Duration = Duration::from_secs(15);
 /// Rates are measured over this.
 const RATE_WINDOW: Duration = Duration::from_millis(1000);
-/// Fewer bytes under way at once tell nothing about what the path carries.
-const TELLING: u64 = 1000;
+/// A burst of fewer bytes tells nothing about what the path carries.
+const TELLING: u64 = 700;
+/// What was sent within this is a burst.
+const BURST: Duration = Duration::from_millis(3);
 /// A path is full, and no longer just stalled once, when acknowledgements have been late for this long.
 const FULL_AFTER: Duration = Duration::from_millis(300);
 /// A path that was full is taken to be so for this long.
@@ -40,6 +42,8 @@ pub struct ImpossibleAck {
 struct Sent {
     at: Instant,
     bytes: u32,
+    /// When the first of those went out that were sent together with it, and the bytes of them up to and with it.
+    burst: (Instant, u64),
 }
 
 /// What is under way on one connection.
@@ -50,16 +54,17 @@ pub struct Window {
     /// When messages were first and last acknowledged so late that they must have waited in a queue.
     late: Option<(Instant, Instant)>,
     sent: u64,
+    /// See [`Sent::burst`].
+    burst: Option<(Instant, u64)>,
     acked: u64,
+    ping: Option<(u32, Instant)>,
     backlog_ms: u32,
     base: Option<Duration>,
     base_next: Option<Duration>,
     base_since: Option<Instant>,
     delivered: VecDeque<(Instant, u32)>,
     delivered_bytes: u64,
-    /// Something has been under way since then, and so many bytes of it were sent.
-    busy: Option<(Instant, u64)>,
-    /// Bytes of such times that are over, and how long they took beyond the base delay.
+    /// Bytes of bursts, and how long they took beyond the base delay.
     carried: (u64, Duration),
 }
 
@@ -67,12 +72,17 @@ impl Window {
     /// A binary message of `bytes` goes out.
     pub fn sent(&mut self, bytes: usize, now: Instant) {
         self.sent += 1;
-        let busy = self.busy.get_or_insert((now, 0));
-        busy.1 += bytes as u64;
         self.in_flight_bytes += bytes as u64;
+        let (since, before) = self
+            .burst
+            .filter(|(since, _)| now.saturating_duration_since(*since) <= BURST)
+            .unwrap_or((now, 0));
+        let burst = (since, before + bytes as u64);
+        self.burst = Some(burst);
         self.in_flight.push_back(Sent {
             at: now,
             bytes: bytes as u32,
+            burst,
         });
     }
 
@@ -95,28 +105,44 @@ impl Window {
                 self.delivered.push_back((now, sent.bytes));
                 self.delivered_bytes += u64::from(sent.bytes);
                 self.in_flight_bytes -= u64::from(sent.bytes);
-                newest = Some(sent.at);
+                newest = Some(sent);
             }
         }
         self.acked = count;
-        if let Some(at) = newest {
+        if let Some(Sent { at, burst, .. }) = newest {
             if now.saturating_duration_since(at) > VIDEO_AGE / 2 + self.base_delay() {
                 let recent = self
                     .late
                     .filter(|(_, last)| now.saturating_duration_since(*last) <= FULL_FOR);
                 self.late = Some((recent.map_or(now, |(first, _)| first), now));
             }
-            self.observe(now.saturating_duration_since(at), now);
-        }
-        if self.in_flight.is_empty()
-            && let Some((since, bytes)) = self.busy.take().filter(|(_, bytes)| *bytes >= TELLING)
-        {
-            let took = now.saturating_duration_since(since).saturating_sub(self.base_delay());
-            self.carried.0 += bytes;
-            self.carried.1 += took.max(Duration::from_millis(1));
+            let took = now.saturating_duration_since(at);
+            self.observe(took, now);
+            let (since, bytes) = burst;
+            if bytes >= TELLING {
+                let took = now.saturating_duration_since(since);
+                self.carried.0 += bytes;
+                self.carried.1 += took.saturating_sub(self.base_delay()).max(Duration::from_millis(1));
+            }
         }
         self.forget(now);
         Ok(())
+    }
+
+    /// A ping goes out; what it carries.
+    pub fn pinged(&mut self, now: Instant) -> f64 {
+        let number = self.ping.map_or(0, |(number, _)| number + 1);
+        self.ping = Some((number, now));
+        f64::from(number)
+    }
+
+    /// The answer to a ping came: messages so small show best what the path takes without a queue.
+    pub fn ponged(&mut self, carried: f64, now: Instant) {
+        if let Some((number, at)) = self.ping
+            && f64::from(number) == carried
+        {
+            self.observe(now.saturating_duration_since(at), now);
+        }
     }
 
     /// Whether video may be sent now.
@@ -172,8 +198,8 @@ impl Window {
         (self.delivered_bytes * 8 * 1000 / RATE_WINDOW.as_millis() as u64).min(u64::from(u32::MAX)) as u32
     }
 
-    /// Bits per second at which bytes went through while any were under way, since the last call: what the path carries, however
-    /// little of the time it has something to carry. `None` if it never came to rest, or had hardly anything to carry.
+    /// Bits per second at which bursts went through since the last call: what the path carries, however little of the time it has
+    /// something to carry, and less than that if a client acknowledges late. `None` if there was none.
     pub fn take_path_rate(&mut self) -> Option<u32> {
         let (bytes, took) = std::mem::take(&mut self.carried);
         let rate = u128::from(bytes) * 8_000_000 / took.as_micros().max(1);
@@ -322,6 +348,38 @@ mod tests {
             }
             assert_eq!(window.take_path_rate(), Some(expected));
         }
+    }
+
+    #[test]
+    fn pictures_of_one_size_do_not_hide_what_they_take_on_the_way() {
+        let start = Instant::now();
+        let mut window = Window::default();
+        let ping = window.pinged(start);
+        window.ponged(ping + 1.0, start);
+        assert_eq!(window.base_delay(), ms(0), "no answer to anything");
+        window.ponged(ping, start + ms(20));
+        for i in 1..=10u64 {
+            let sent = start + ms(i * 100);
+            window.sent(1000, sent);
+            window.acked(i, 0, sent + ms(40)).unwrap();
+        }
+        assert_eq!(window.take_path_rate(), Some(400_000));
+    }
+
+    #[test]
+    fn what_is_sent_over_a_while_is_not_one_burst() {
+        let start = Instant::now();
+        let mut window = Window::default();
+        window.sent(100, start);
+        window.acked(1, 0, start + ms(20)).unwrap();
+        for i in 0..100 {
+            window.sent(1000, start + ms(1000 + 2 * i));
+        }
+        // All of it is queued, 100 bytes per ms.
+        for i in 0..100 {
+            window.acked(2 + i, 0, start + ms(1000 + 10 * (i + 1) + 20)).unwrap();
+        }
+        assert!(window.take_path_rate().unwrap() < 800_000);
     }
 
     #[test]

@@ -1,4 +1,5 @@
 import { Acknowledger, SendWindow } from "../media/acknowledge.js";
+import { endsPicture } from "../media/header.js";
 import { Backoff } from "./backoff.js";
 import { errorOfClose, isRetried } from "./close-codes.js";
 import { parseServerMessage, PROTOCOL_VERSION, type ClientMessage, type Joined, type ServerMessage } from "./messages.js";
@@ -178,7 +179,7 @@ export class Session {
   #received(data: unknown): void {
     this.#lastHeard = this.#now();
     if (data instanceof ArrayBuffer) {
-      this.#acknowledger.onMessage(this.#now());
+      this.#acknowledger.onMessage(this.#now(), endsPicture(data));
       this.events.media(data);
       this.#scheduleAck();
       return;

@@ -19,6 +19,18 @@ describe("acknowledging", () => {
     expect(acknowledger.take(15)).toBe(16);
   });
 
+  it("happens at once after the last message of a picture", () => {
+    const acknowledger = new Acknowledger();
+    acknowledger.onMessage(100);
+    acknowledger.onMessage(101, true);
+    expect(acknowledger.take(101)).toBe(2);
+    acknowledger.onMessage(102, true);
+    expect(acknowledger.dueAt()).toBe(111);
+    expect(acknowledger.take(111)).toBe(3);
+    acknowledger.onMessage(120);
+    expect(acknowledger.dueAt()).toBe(170);
+  });
+
   it("never happens more often than every 10 ms", () => {
     const acknowledger = new Acknowledger();
     for (let i = 0; i < 16; i++) acknowledger.onMessage(0);

@@ -10,6 +10,7 @@ export class Acknowledger {
   #received = 0;
   #acknowledged = 0;
   #oldestUnacknowledged = 0;
+  #atOnce = false;
   #lastSent = Number.NEGATIVE_INFINITY;
 
   /** Binary messages received on this connection. */
@@ -17,16 +18,18 @@ export class Acknowledger {
     return this.#received;
   }
 
-  onMessage(now: number): void {
+  /** `atOnce`: the sender learns from this one how fast the path is (the last message of a picture). */
+  onMessage(now: number, atOnce = false): void {
     if (this.#received === this.#acknowledged) this.#oldestUnacknowledged = now;
     this.#received++;
+    this.#atOnce ||= atOnce;
   }
 
   /** When the next acknowledgement should be sent, or `undefined` if there is nothing to acknowledge. */
   dueAt(): number | undefined {
     const waiting = this.#received - this.#acknowledged;
     if (waiting === 0) return undefined;
-    const wanted = waiting >= Acknowledger.MAX_MESSAGES ? this.#oldestUnacknowledged : this.#oldestUnacknowledged + Acknowledger.MAX_DELAY_MS;
+    const wanted = this.#atOnce || waiting >= Acknowledger.MAX_MESSAGES ? this.#oldestUnacknowledged : this.#oldestUnacknowledged + Acknowledger.MAX_DELAY_MS;
     return Math.max(wanted, this.#lastSent + Acknowledger.MIN_INTERVAL_MS);
   }
 
@@ -35,6 +38,7 @@ export class Acknowledger {
     const due = this.dueAt();
     if (due === undefined || due > now) return undefined;
     this.#acknowledged = this.#received;
+    this.#atOnce = false;
     this.#lastSent = now;
     return this.#received;
   }

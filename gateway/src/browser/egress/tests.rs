@@ -449,6 +449,12 @@ async fn capacity_follows_a_link_that_is_halved_and_is_back_two_seconds_after_it
             // 25 pictures a second, a keyframe every second.
             let keyframe = frame % 25 == 0;
             let size = rate / 8 / 28 * if keyframe { 4 } else { 1 };
+            if frame % 125 == 0 {
+                let queued: f64 = link.queue.iter().sum();
+                let (ping, sent_at) = (bench.window.pinged(bench.at()), bench.at());
+                let took = Duration::from_micros((queued / link.bytes_per_ms * 1000.0) as u64 + 20_000);
+                bench.window.ponged(ping, sent_at + took);
+            }
             bench.picture(keyframe, size as usize);
             for _ in 0..40 {
                 bench.now += 1;

@@ -108,6 +108,7 @@ impl Reader<'_> {
             }
             FromClient::Keyframe { source, slot } => self.keyframe(source, slot),
             FromClient::Ping { t } => post(&self.outbox, ToClient::Pong { t }),
+            FromClient::Pong { t } => lock(&self.shared.window).ponged(t, now),
             FromClient::Bye { reason } => {
                 tracing::debug!(member = %self.id, reason, "bye");
                 return Err(End::Left);
@@ -126,11 +127,7 @@ impl Reader<'_> {
                     self.complain("webrtc_failed", message, now);
                 }
             }
-            FromClient::Hello { .. }
-            | FromClient::Auth { .. }
-            | FromClient::Join(_)
-            | FromClient::Pong { .. }
-            | FromClient::Unknown => {}
+            FromClient::Hello { .. } | FromClient::Auth { .. } | FromClient::Join(_) | FromClient::Unknown => {}
         }
         Ok(())
     }

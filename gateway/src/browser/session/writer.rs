@@ -75,7 +75,7 @@ impl Writer<'_> {
             }
             if ping_at <= now {
                 ping_at = now + self.ping;
-                let t = lock(&self.shared.egress).counters().messages as f64;
+                let t = lock(&self.shared.window).pinged(now);
                 if let Err(end) = send_now(sink, &ToClient::Ping { t }).await {
                     return end;
                 }
