@@ -433,10 +433,13 @@ impl Leg {
     /// The connection has ended: whether the one that is to take its place does. A relay that lets one identity in once ends
     /// the old connection before we know that the new one stands.
     async fn renewed(&mut self, link: &mut Link, watch: &mut Watch) -> Result<bool, Over> {
-        match watch.unless_over(link.redialling.join_next()).await? {
-            Some(Ok(redialled)) => Ok(self.redialled(redialled, link)),
-            _ => Ok(false),
-        }
+        let renewed = match watch.unless_over(link.redialling.join_next()).await? {
+            Some(Ok(redialled)) => self.redialled(redialled, link),
+            _ => false,
+        };
+        // Who came or went meanwhile was seen by that wait alone.
+        self.follow_room(link, watch);
+        Ok(renewed)
     }
 
     /// Takes the new connection in place of the old one, if it stands.
