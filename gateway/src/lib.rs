@@ -4,6 +4,8 @@
 //! receiver's *egress* reads that log through a cursor of its own. Rooms keep the books (members, keyframe owners, who
 //! speaks) and never touch a frame.
 #![forbid(unsafe_code)]
+// What is to be said goes to the log. A command that prints is allowed to below.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro))]
 
 pub mod auth;
 pub mod bench;
@@ -12,6 +14,7 @@ pub mod config;
 pub mod doctor;
 pub mod greeting;
 pub mod http;
+#[allow(clippy::print_stdout, clippy::print_stderr)]
 pub mod join;
 pub mod media;
 pub mod metrics;

@@ -94,10 +94,6 @@ impl Capacity {
         let full = waited >= elapsed / FULL || (drops && waited >= elapsed / FULL_WITH_DROPS);
         let rate = window.delivered_rate(now);
         let path = window.take_path_rate();
-        eprintln!(
-            "J {:?} bits {} rate {} path {:?} waited {:?} full {} drops {}",
-            now, self.bits, rate, path, waited, full, drops
-        );
         let narrowed = |least: Duration| {
             self.narrowed_at
                 .is_some_and(|at| now.saturating_duration_since(at) < least)

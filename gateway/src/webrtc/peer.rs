@@ -522,16 +522,6 @@ impl Peer {
         // The publishers are asked for less at once; the video is given up when that does not help.
         let tracks: Vec<TrackId> = videos.iter().filter_map(|leg| carried(leg)).collect();
         let bound = self.congestion.bound(now, measured);
-        eprintln!(
-            "ZZ {:?} rate {} est {:?} loss {} w {:?} v {} bound {:?}",
-            self.context.viewer,
-            rate / 1000,
-            self.estimate.map(|e| e / 1000),
-            measured.loss,
-            measured.waits,
-            measured.videos,
-            bound.map(|e| e / 1000)
-        );
         if self.estimate.is_some() {
             let share = bound
                 .and_then(|bits| u32::try_from(bits / tracks.len().max(1) as u64).ok())
