@@ -15,11 +15,11 @@ const HOLD: Duration = Duration::from_millis(400);
 /// and nothing less either for this long: publishers do not follow at once.
 const HOLD_LOWER: Duration = Duration::from_millis(1000);
 /// A path that is seen to carry so many times the capacity has become a better one.
-const AMPLE: u32 = 2;
+const AMPLE: u32 = 4;
 /// A path that lets short bursts through and fills up all the same did so within this, and is
 const AMPLE_TRIAL: Duration = Duration::from_secs(3);
 /// not taken for a better one for so long at first, and for twice as long each time, up to the latter.
-const DISTRUST: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
+const DISTRUST: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 /// A capacity above this is no bound, bit/s.
 const FREE: u32 = 6_000_000;
 /// Never less than this, bit/s.
@@ -127,7 +127,7 @@ impl Capacity {
         let step = match path {
             Some(path) if trusted && path / AMPLE >= self.bits => {
                 self.widened_at = Some(now);
-                self.bits.max(path / 4 - self.bits / 2)
+                self.bits.max(path / AMPLE)
             }
             _ if used && self.rising => self.bits / 12,
             _ => self.bits / 24,
@@ -189,8 +189,8 @@ mod tests {
         let tried: Vec<usize> = (1..rates.len())
             .filter(|at| rates[*at - 1] < 500_000 && rates[*at] > 1_000_000)
             .collect();
-        assert!((2..=6).contains(&tried.len()), "{tried:?}");
+        assert!((2..=7).contains(&tried.len()), "{tried:?}");
         let waits: Vec<usize> = tried.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        assert!(waits.is_sorted() && waits[0] >= 20, "{waits:?}");
+        assert!(waits.is_sorted() && waits[0] >= 10, "{waits:?}");
     }
 }
