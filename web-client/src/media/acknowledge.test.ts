@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { Acknowledger, SendWindow } from "./acknowledge.js";
+import { endsPicture, writeMedia } from "./header.js";
 
 describe("acknowledging", () => {
   it("happens 50 ms after a message at the latest", () => {
@@ -29,6 +30,14 @@ describe("acknowledging", () => {
     expect(acknowledger.take(111)).toBe(3);
     acknowledger.onMessage(120);
     expect(acknowledger.dueAt()).toBe(170);
+  });
+
+  it("knows which message ends a picture", () => {
+    const message = { source: 0, kind: "video", codec: 9, slot: 0, layer: 0, keyframe: false, frameEnd: true, seq: 1, timestamp: 1, fragmentIndex: 0, fragmentCount: 1, payload: new Uint8Array(4) } as const;
+    expect(endsPicture(writeMedia(message))).toBe(true);
+    expect(endsPicture(writeMedia({ ...message, frameEnd: false }))).toBe(false);
+    expect(endsPicture(writeMedia({ ...message, kind: "audio" }))).toBe(false);
+    expect(endsPicture(new ArrayBuffer(8))).toBe(false);
   });
 
   it("never happens more often than every 10 ms", () => {

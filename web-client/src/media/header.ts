@@ -79,8 +79,8 @@ export function parseMedia(buffer: ArrayBuffer): MediaMessage | undefined {
 /** Whether a binary message is the last one of a picture. */
 export function endsPicture(buffer: ArrayBuffer): boolean {
   if (buffer.byteLength < PAYLOAD_OFFSET) return false;
-  const [kind, , , , , version, flags = 0, mediaType] = new Uint8Array(buffer, 0, PREFIX_BYTES + 3);
-  return kind === MESSAGE_KIND_MEDIA && version === WIRE_VERSION && mediaType === 1 && (flags & FLAG_FRAME_END) !== 0;
+  const bytes = new Uint8Array(buffer, 0, PREFIX_BYTES + 3);
+  return bytes[0] === MESSAGE_KIND_MEDIA && bytes[5] === WIRE_VERSION && bytes[7] === 1 && ((bytes[6] ?? 0) & FLAG_FRAME_END) !== 0;
 }
 
 /** Writes a message into a buffer of its own, ready to be sent. */
