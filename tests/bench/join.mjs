@@ -106,7 +106,7 @@ async function main() {
     }
     await publisher.leave();
   }
-  console.log('ms after the call. A viewer by WebRTC has its first picture from the WebSocket as a rule; "by RTP" is the first of the other way. "age": how old pictures are at the end, p95.');
+  console.log('ms after the call, by a page that called prepare(url) before. A viewer by WebRTC has its first picture from the WebSocket as a rule; "by RTP" is the first of the other way. "age": how old pictures are at the end, p95.');
   console.log(['viewer', 'source', 'first p50', 'p95', 'live p50', 'p95', 'by RTP p50', 'p95', 'age', 'target'].map((cell, i) => (i === 0 ? cell.padEnd(20) : cell.padStart(10))).join(' '));
   for (const row of rows) console.log(line(row));
   const missed = rows.filter((row) => !met(row));

@@ -51,7 +51,7 @@ async function watch(url, transport, duration) {
   });
   await new Promise((resolve) => setTimeout(resolve, duration - since()));
   await room.disconnect();
-  globalThis.prepare();
+  globalThis.prepare(url);
   document.body.replaceChildren();
   return { start, first, seen, marks };
 }

@@ -1,4 +1,4 @@
-import type { connect as connectRoom, Room } from "@wzp/client";
+import type { connect as connectRoom, prepare as prepareRoom, Room } from "@wzp/client";
 import { RoomError } from "@wzp/client";
 import { Banner } from "./banner.js";
 import { Call } from "./call.js";
@@ -16,6 +16,7 @@ import { toast } from "./toasts.js";
 import { closingWords } from "./words.js";
 
 export type Connect = typeof connectRoom;
+export type Prepare = typeof prepareRoom;
 export type PageState = "lobby" | "connecting" | "call" | "reconnecting" | "ended" | "refused";
 
 /** The page: which of its screens is shown, and what leads from one to the next. */
@@ -32,13 +33,20 @@ export class Page {
   private call: Call | undefined;
   private attempt: AbortController | undefined;
 
-  constructor(private readonly connect: Connect) {
+  constructor(
+    private readonly connect: Connect,
+    private readonly prepare: Prepare,
+  ) {
     const { parameters } = this;
     this.media = new LocalMedia(parameters.processing, {
       microphone: parameters.microphone && (parameters.autojoin || recall("microphone") !== "off"),
       camera: parameters.camera && (parameters.autojoin || recall("camera") !== "off"),
     });
-    this.lobby = new Lobby(this.media, (entry) => void this.join(entry));
+    this.lobby = new Lobby(
+      this.media,
+      (entry) => void this.join(entry),
+      (room) => this.prepareFor(room),
+    );
     this.closed = new Closed(
       (token) => void this.join({ ...this.entry, token: token ?? this.entry.token }),
       () => this.toLobby(),
@@ -64,6 +72,15 @@ export class Page {
   start(): void {
     if (this.parameters.autojoin && this.entry.room) void this.join({ ...this.entry, name: this.entry.name.trim() || "Guest" });
     else this.toLobby();
+  }
+
+  /** Makes the way to the gateway shorter, now or for `room`. */
+  prepareFor(room?: string): void {
+    try {
+      this.prepare(room === undefined ? undefined : roomUrl(room));
+    } catch {
+      // Joining says what is wrong with the room, or what this browser lacks.
+    }
   }
 
   private setState(state: PageState): void {
@@ -138,7 +155,7 @@ export class Page {
 
   private dial(signal: AbortSignal): Promise<Room> {
     const { name, room, token } = this.entry;
-    return this.connect(`${window.location.origin}/${encodeURIComponent(room.trim())}`, {
+    return this.connect(roomUrl(room), {
       alias: name,
       transport: this.parameters.transport,
       signal,
@@ -193,6 +210,10 @@ export class Page {
     if (readParameters({ pathname: window.location.pathname, search: "" }).room === room) return;
     window.history.replaceState(null, "", `/${encodeURIComponent(room)}${window.location.search}`);
   }
+}
+
+function roomUrl(room: string): string {
+  return `${window.location.origin}/${encodeURIComponent(room.trim())}`;
 }
 
 function asRoomError(error: unknown): RoomError {

@@ -38,6 +38,8 @@ export class Lobby {
   constructor(
     private readonly media: LocalMedia,
     private readonly enter: (entry: Entry) => void,
+    /** Somebody is about to join this room. */
+    private readonly expect: (room: string) => void,
   ) {
     new DeviceLists("lobby", media);
     media.onChange(() => this.update());
@@ -45,6 +47,12 @@ export class Lobby {
       event.preventDefault();
       this.submit();
     });
+    for (const sign of ["pointerenter", "pointerdown", "focus"]) {
+      byId("join").addEventListener(sign, () => {
+        const room = this.roomField.value.trim();
+        if (!roomProblem(room)) this.expect(room);
+      });
+    }
     byId("invent-room").addEventListener("click", () => {
       this.roomField.value = inventRoom();
       this.complain("room", undefined);

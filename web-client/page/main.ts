@@ -16,7 +16,7 @@ declare global {
   }
 }
 
-const page = new Page(connect);
+const page = new Page(connect, prepare);
 window.wzp = {
   get room() {
     return page.room;
@@ -27,10 +27,4 @@ window.wzp = {
 };
 // Reading the program and showing the page are each work enough for one go.
 setTimeout(() => page.start());
-setTimeout(() => {
-  try {
-    prepare();
-  } catch {
-    // Joining says what this browser lacks.
-  }
-});
+setTimeout(() => page.prepareFor());

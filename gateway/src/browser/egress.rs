@@ -35,6 +35,13 @@ const DECODE_SPEED: u64 = 4;
 /// be too late then, and it would need a keyframe.
 const DECODE_MARGIN: u64 = 1_000_000;
 
+/// A track that goes over to WebRTC stays so much longer, µs, and an eighth of its last keyframe's age: until the client has
+/// decoded what is replayed there, and is live again. It shows that then, and what comes here until then.
+const OVERLAP: u64 = 300_000;
+const OVERLAP_DECODE_SPEED: u64 = 8;
+/// And no longer than this, µs.
+const MOST_OVERLAP: u64 = 2_000_000;
+
 /// What the session does next.
 #[derive(Debug)]
 pub enum Out {
@@ -65,6 +72,8 @@ pub struct Egress<R = RoomHandle> {
     paused: Vec<TrackRef>,
     /// Tracks that WebRTC carries to this client.
     elsewhere: Vec<TrackId>,
+    /// Those of them that come here too, and until when.
+    leaving: BTreeMap<TrackId, RoomTime>,
     sounds: BTreeMap<TrackId, Cursor>,
     pictures: BTreeMap<TrackId, Picture>,
     undecodable: Vec<TrackId>,
@@ -100,6 +109,7 @@ impl<R: Upstream> Egress<R> {
             decode,
             paused: Vec::new(),
             elsewhere: Vec::new(),
+            leaving: BTreeMap::new(),
             sounds: BTreeMap::new(),
             pictures: BTreeMap::new(),
             undecodable: Vec::new(),
@@ -148,7 +158,7 @@ impl<R: Upstream> Egress<R> {
             let id = view.track.id();
             if !self.decode.iter().any(|name| name == codec_name(view.info.codec)) {
                 undecodable.push(id);
-            } else if !self.elsewhere.contains(&id) {
+            } else if !self.elsewhere.contains(&id) || self.leaving.get(&id).is_some_and(|until| now < *until) {
                 wanted.insert(id, view.track.clone());
             }
         }
@@ -207,9 +217,44 @@ impl<R: Upstream> Egress<R> {
         told
     }
 
-    /// Tracks that another transport carries to this client from now on. The next [`Egress::update`] acts on it.
-    pub fn set_elsewhere(&mut self, tracks: Vec<TrackId>) {
+    /// Tracks that another transport carries to this client from now on. The next [`Egress::update`] acts on it. Pictures
+    /// that the client gets here overlap, unless this path has no room for them.
+    pub fn set_elsewhere(&mut self, tracks: Vec<TrackId>, now: Instant) {
+        let now = self.room.time_at(now);
+        self.leaving.retain(|id, _| tracks.contains(id));
+        let newly = tracks.iter().filter(|id| !self.elsewhere.contains(id));
+        for id in newly.filter(|_| !self.shut) {
+            let Some(picture) = self
+                .pictures
+                .get(id)
+                .filter(|picture| picture.cursor.is_some() && picture.shown)
+            else {
+                continue;
+            };
+            let age = picture.track.keyframe_at().map_or(0, |at| now.since(at));
+            let overlap = (OVERLAP + age / OVERLAP_DECODE_SPEED).min(MOST_OVERLAP);
+            self.leaving.insert(*id, now.plus(overlap));
+        }
         self.elsewhere = tracks;
+    }
+
+    /// Lets go of what has gone over.
+    fn let_go(&mut self, now: RoomTime) {
+        if self.leaving.values().all(|until| now < *until) {
+            return;
+        }
+        let (elsewhere, counters) = (&self.elsewhere, &mut self.counters);
+        let pictures = &mut self.pictures;
+        self.leaving.retain(|id, until| {
+            let stays = now < *until;
+            if !stays
+                && elsewhere.contains(id)
+                && let Some(picture) = pictures.remove(id)
+            {
+                counters.dropped_frames += picture.dropped();
+            }
+            stays
+        });
     }
 
     /// The complete list of what the client does not want now.
@@ -249,6 +294,7 @@ impl<R: Upstream> Egress<R> {
             }
         }
         let room_now = self.room.time_at(now);
+        self.let_go(room_now);
         let open = match room_now < self.replayed_until {
             true => window.open_for_replay(now),
             false => window.open_for_video(now),

@@ -587,8 +587,9 @@ fn peer_changed(
 ) -> Option<Tracks> {
     let elsewhere = |tracks: Vec<TrackId>| {
         let mut egress = lock(&shared.egress);
-        egress.set_elsewhere(tracks);
-        for message in egress.update(&room.snapshot(), Instant::now()) {
+        let now = Instant::now();
+        egress.set_elsewhere(tracks, now);
+        for message in egress.update(&room.snapshot(), now) {
             post(outbox, message);
         }
         shared.nudge.notify_one();

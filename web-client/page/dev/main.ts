@@ -1,6 +1,6 @@
 import { Page } from "../app.js";
 import { fakeConnect } from "./fake.js";
 
-const page = new Page(fakeConnect(new URLSearchParams(window.location.search)));
+const page = new Page(fakeConnect(new URLSearchParams(window.location.search)), () => undefined);
 Object.assign(window, { page });
 page.start();

@@ -47,13 +47,15 @@ export function joinNative(gateway, alias, room, hz, picture) {
   return { leave };
 }
 
-/** A second address of a gateway, whose connections `cut()` tears without a goodbye, as a phone does in a tunnel. */
+/** A second address of a gateway, whose connections `cut()` tears without a goodbye, as a phone does in a tunnel; `paths` was asked for, by connection. */
 export async function tunnel(gateway) {
   const sockets = [];
+  const paths = [];
   const server = createServer((near) => {
     const far = connect(Number(new URL(gateway.base).port), "127.0.0.1");
     for (const socket of [near, far]) socket.on("error", () => undefined);
     sockets.push(near, far);
+    near.once("data", (data) => paths.push(data.toString("latin1").split(" ")[1]));
     near.pipe(far).pipe(near);
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -62,7 +64,7 @@ export async function tunnel(gateway) {
     for (const socket of sockets) socket.resetAndDestroy();
   };
   onExit(cut);
-  return { base: `http://127.0.0.1:${server.address().port}`, cut };
+  return { base: `http://127.0.0.1:${server.address().port}`, cut, paths };
 }
 
 /** What the page says of itself. */

@@ -3,6 +3,7 @@ import { Backoff } from "./backoff.js";
 import { Session, type SessionEvents, type Socket } from "./session.js";
 
 class FakeSocket implements Socket {
+  readyState = 0;
   binaryType: BinaryType = "blob";
   onopen: (() => void) | null = null;
   onmessage: ((event: { data: unknown }) => void) | null = null;
@@ -73,6 +74,17 @@ describe("joining", () => {
     expect(s.last().types()).toEqual(["hello", "auth", "join"]);
     expect(s.last().sent[2]).toEqual({ type: "join", name: "Ana", id: "0123456789abcdef", decode: ["opus"], transport: "websocket" });
     s.last().say(joined);
+    expect(s.log).toEqual([["joined", 3, false]]);
+  });
+
+  it("does so on a connection that is open already", () => {
+    const s = setup();
+    const open = new FakeSocket();
+    open.readyState = 1;
+    s.session.options.openSocket = () => (s.sockets.push(open), open);
+    s.session.start();
+    expect(open.types()).toEqual(["hello", "auth", "join"]);
+    open.say(joined);
     expect(s.log).toEqual([["joined", 3, false]]);
   });
 

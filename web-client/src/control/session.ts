@@ -4,8 +4,12 @@ import { Backoff } from "./backoff.js";
 import { errorOfClose, isRetried } from "./close-codes.js";
 import { parseServerMessage, PROTOCOL_VERSION, type ClientMessage, type Joined, type ServerMessage } from "./messages.js";
 
+/** `WebSocket.OPEN` */
+const OPEN = 1;
+
 /** The part of a WebSocket that the session uses, so that tests can put another in its place. */
 export interface Socket {
+  readonly readyState: number;
   binaryType: BinaryType;
   onopen: (() => void) | null;
   onmessage: ((event: { data: unknown }) => void) | null;
@@ -158,6 +162,8 @@ export class Session {
     this.#connectTimer = setTimeout(() => {
       if (this.#state === "connecting") this.#lost();
     }, Session.CONNECT_MS);
+    // One that was opened ahead.
+    if (socket.readyState === OPEN) this.#opened();
   }
 
   #opened(): void {

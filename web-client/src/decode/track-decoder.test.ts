@@ -46,6 +46,7 @@ describe("a decoder of one track", () => {
       needKeyframe: () => log.push("keyframe"),
       size: () => undefined,
       first: () => undefined,
+      live: () => undefined,
       unsupported: (codec) => log.push(`unsupported ${codec}`),
       supported: () => log.push("supported"),
     });

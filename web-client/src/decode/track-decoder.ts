@@ -2,6 +2,7 @@ import { av1CodecString } from "../media/av1.js";
 import { h264CodecString } from "../media/h264.js";
 import { CODEC_AV1, CODEC_H264, codecName } from "../media/header.js";
 import { epochNow, type TrackKey, type VideoTrackStats } from "../workers/messages.js";
+import { PictureDecoder, type DecoderOwner, type SpareDecoder } from "./picture-decoder.js";
 import { FreezeMeter, Presenter } from "./presenter.js";
 
 /** One whole encoded picture. */
@@ -18,6 +19,8 @@ export interface TrackDecoderEvents {
   needKeyframe(): void;
   size(width: number, height: number): void;
   first(at: number): void;
+  /** For the first time a picture is shown that is no replay. */
+  live(): void;
   /** This browser cannot decode what arrives. No keyframe is asked for any more; those that come are tried. */
   unsupported(codec: string): void;
   /** After `unsupported`: a picture came out. */
@@ -31,8 +34,8 @@ export class TrackDecoder {
 
   readonly #presenter = new Presenter<VideoFrame>();
   readonly #freezes = new FreezeMeter();
-  #decoder: VideoDecoder | undefined;
-  #codecString = "";
+  readonly #owner: DecoderOwner = { output: (frame) => this.#output(frame), error: () => this.#restart() };
+  #decoder: PictureDecoder | undefined;
   #canvas: OffscreenCanvas | undefined;
   #context: OffscreenCanvasRenderingContext2D | null = null;
   /** Arrival times by timestamp (µs) of what is inside the decoder. */
@@ -46,6 +49,7 @@ export class TrackDecoder {
   #width = 0;
   #height = 0;
   #firstAt = 0;
+  #live = false;
   #delay = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #complained = false;
@@ -56,6 +60,7 @@ export class TrackDecoder {
   constructor(
     readonly key: TrackKey,
     readonly events: TrackDecoderEvents,
+    readonly spare?: SpareDecoder,
   ) {}
 
   get presenter(): Presenter<VideoFrame> {
@@ -89,7 +94,7 @@ export class TrackDecoder {
     const timestamp = Math.round(picture.timestamp * 1000);
     this.#inside.set(timestamp, picture.arrived);
     try {
-      this.#decoder?.decode(new EncodedVideoChunk({ type: picture.keyframe ? "key" : "delta", timestamp, data: picture.data }));
+      this.#decoder?.decode({ type: picture.keyframe ? "key" : "delta", timestamp, data: picture.data });
     } catch {
       this.#restart();
     }
@@ -104,7 +109,7 @@ export class TrackDecoder {
 
   close(): void {
     clearTimeout(this.#timer);
-    if (this.#decoder && this.#decoder.state !== "closed") this.#decoder.close();
+    this.#decoder?.close();
     this.#decoder = undefined;
     for (const item of this.#presenter.clear()) item.picture.close();
   }
@@ -117,14 +122,9 @@ export class TrackDecoder {
       return false;
     }
     this.#codec = picture.codec;
-    if (this.#decoder?.state === "configured" && found === this.#codecString) return true;
-    this.#codecString = found;
-    this.#inside.clear();
     try {
-      if (!this.#decoder || this.#decoder.state === "closed") {
-        this.#decoder = new VideoDecoder({ output: (frame) => this.#output(frame), error: () => this.#restart() });
-      }
-      this.#decoder.configure({ codec: found, optimizeForLatency: true });
+      if (!this.#decoder?.isOpen) this.#decoder = this.spare?.take(found, this.#owner) ?? new PictureDecoder(this.#owner);
+      if (this.#decoder.configure(found)) this.#inside.clear();
       return true;
     } catch {
       this.#decoder = undefined;
@@ -136,7 +136,7 @@ export class TrackDecoder {
   /** After an error everything up to the next keyframe is lost. */
   #restart(): void {
     this.#errors++;
-    if (this.#decoder && this.#decoder.state !== "closed") this.#decoder.close();
+    this.#decoder?.close();
     this.#decoder = undefined;
     this.#inside.clear();
     if (this.#wantKeyframe) return;
@@ -205,6 +205,10 @@ export class TrackDecoder {
     if (this.#firstAt === 0) {
       this.#firstAt = now;
       this.events.first(now);
+    }
+    if (!this.#live && !this.#presenter.isCatchingUp) {
+      this.#live = true;
+      this.events.live();
     }
   }
 }

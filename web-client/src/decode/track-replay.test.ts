@@ -27,7 +27,7 @@ class Chunk {
 
 const KEY = Uint8Array.of(0, 0, 0, 1, 0x67, 0x42, 0xe0, 0x1f, 1, 0, 0, 0, 1, 0x68, 1, 0, 0, 0, 1, 0x65, 1);
 const DELTA = Uint8Array.of(0, 0, 0, 1, 0x41, 1);
-const events = { needKeyframe: (): void => undefined, size: (): void => undefined, first: (): void => undefined, unsupported: (): void => undefined, supported: (): void => undefined };
+const events = { live: (): void => undefined, needKeyframe: (): void => undefined, size: (): void => undefined, first: (): void => undefined, unsupported: (): void => undefined, supported: (): void => undefined };
 
 describe("a tile that is hidden and shown again", () => {
   let shown: number[];

@@ -52,6 +52,9 @@ export class JitterBuffer {
   #endTimestamp: number | undefined;
   #state: "empty" | "filling" | "playing" | "concealing" = "empty";
   #fillingMs = 0;
+  /** Length of the last packet, and how long ago it came, ms. */
+  #packetMs = 0;
+  #sincePacketMs = 0;
   #slackMs = JitterBuffer.SLACK_START_MS;
   /** Lowest level of each of the last quarters of a second, and of the current one, ms. */
   #floors: number[] = [];
@@ -101,6 +104,8 @@ export class JitterBuffer {
       this.#write++;
     }
     this.#endTimestamp = timestamp + durationMs;
+    this.#packetMs = durationMs;
+    this.#sincePacketMs = 0;
     if (this.#state === "empty") {
       this.#state = "filling";
       this.#fillingMs = 0;
@@ -115,7 +120,8 @@ export class JitterBuffer {
   mix(outLeft: Float32Array, outRight: Float32Array, played: Float32Array, length: number, step: number): void {
     const blockMs = (length * step) / PER_MS;
     this.#fillingMs += blockMs;
-    if (this.#state === "filling" && (this.levelMs >= this.#startLevelMs() || this.#fillingMs >= JitterBuffer.START_WAIT_MS)) {
+    this.#sincePacketMs += blockMs;
+    if (this.#state === "filling" && (this.#leastMs() >= this.#slackMs || this.#fillingMs >= JitterBuffer.START_WAIT_MS)) {
       this.#state = "playing";
       this.#fadeIn = 0;
       this.#resetFloor();
@@ -153,8 +159,9 @@ export class JitterBuffer {
     if (this.#state === "concealing") this.#whileConcealing(blockMs);
   }
 
-  #startLevelMs(): number {
-    return this.#slackMs + 20;
+  /** What is left when the next packet comes, if it comes in time. */
+  #leastMs(): number {
+    return this.levelMs - Math.max(0, this.#packetMs - this.#sincePacketMs);
   }
 
   /** Nothing left: repeat the last pitch period, fading. Whether it is an underrun or the end of a talk spurt shows when more comes. */

@@ -37,6 +37,13 @@ export class LiveRoom extends Room implements PublicationOwner {
   /** How large pictures are shown is told at most so often, ms: a window is drawn larger in many steps. */
   static readonly VIEW_MS = 250;
 
+  /**
+   * Sound is begun when the first picture is shown, WebRTC when pictures are live, or so long after the join, ms: all three at once
+   * take a slow device as long as the sum, and until WebRTC stands its media come by the WebSocket.
+   */
+  static readonly PICTURE_FIRST_MS = 100;
+  static readonly LIVE_FIRST_MS = 400;
+
   /** WebRTC, which has decoders of its own, is there after so long or not at all, ms. */
   static readonly DEAF_AFTER_MS = 3500;
 
@@ -58,6 +65,8 @@ export class LiveRoom extends Room implements PublicationOwner {
   readonly #started = epochNow();
   readonly #abort = new AbortController();
   #joinMs = 0;
+  /** The playback is started. */
+  #playing = false;
   #transport: { media: MediaTransport; reason: string } = { media: "websocket", reason: "" };
   #joinedAt = 0;
   #counter = 0;
@@ -131,11 +140,7 @@ export class LiveRoom extends Room implements PublicationOwner {
   /** Joins. Resolves in the room. */
   join(): Promise<LiveRoom> {
     const joined = new Promise<LiveRoom>((resolve, reject) => (this.#settle = { resolve, reject }));
-    void this.#playback.start().then((port) => {
-      if (!port) return;
-      this.#threads.toSession({ type: "playout", port }, [port]);
-      this.#reportLatency();
-    });
+    this.#turns.hold();
     this.#listen();
     return joined;
   }
@@ -252,6 +257,15 @@ export class LiveRoom extends Room implements PublicationOwner {
     this.#localChanged();
   }
 
+  async #startPlayback(): Promise<void> {
+    if (this.#playing || this.state === "closed") return;
+    this.#playing = true;
+    const port = await this.#playback.start();
+    if (!port) return;
+    this.#threads.toSession({ type: "playout", port }, [port]);
+    this.#reportLatency();
+  }
+
   #listen(): void {
     const { signal } = this.#abort;
     const network = (): void => {
@@ -331,6 +345,9 @@ export class LiveRoom extends Room implements PublicationOwner {
     this.#settle = undefined;
     first?.resolve(this);
     this.#road.begin(message);
+    const pictures = this.#roster.tracks.some((track) => track.kind === "video" && track.wanted);
+    setTimeout(() => void this.#startPlayback(), pictures ? LiveRoom.PICTURE_FIRST_MS : 0);
+    setTimeout(() => this.#turns.release(), pictures ? LiveRoom.LIVE_FIRST_MS : 0);
   }
 
   /** WebRTC took a publication over, or gave it back. */
@@ -399,7 +416,11 @@ export class LiveRoom extends Room implements PublicationOwner {
         if (track && this.#shows(track)) track.setSize(message.width, message.height);
         break;
       case "first":
+        void this.#startPlayback();
         if (track && this.#shows(track)) track.setFirst(message.at);
+        break;
+      case "live":
+        this.#turns.release();
         break;
       case "supported":
         if (track && this.#shows(track)) track.setUndecodable(false);

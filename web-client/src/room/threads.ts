@@ -31,9 +31,10 @@ export class Threads {
     this.toVideo({ type: "session", port: channel.port2 }, [channel.port2]);
   }
 
-  /** Starts workers for the next room. */
-  static prepare(): void {
+  /** Starts workers for the next room, and has them connect to its gateway if that is known. */
+  static prepare(socketUrl?: string): void {
     Threads.#spare ??= new Threads();
+    if (socketUrl !== undefined) Threads.#spare.toSession({ type: "prepare", url: socketUrl });
   }
 
   /** Workers for a room: those that were prepared, unless they failed to start. */

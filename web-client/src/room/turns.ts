@@ -7,6 +7,8 @@ export class Turns {
   static readonly BUDGET_MS = 6;
 
   readonly #work: (() => void)[] = [];
+  /** What can wait. */
+  #held: (() => void)[] | undefined;
   readonly #channel = new MessageChannel();
   #closed = false;
 
@@ -21,9 +23,27 @@ export class Turns {
     if (this.#work.length === 1) this.#channel.port2.postMessage(undefined);
   }
 
+  /** Keeps what is added by {@link addLater} until {@link release}: at this moment something else is more important. */
+  hold(): void {
+    this.#held ??= [];
+  }
+
+  release(): void {
+    const held = this.#held;
+    this.#held = undefined;
+    for (const work of held ?? []) this.add(work);
+  }
+
+  /** Takes a piece of work that can wait. */
+  addLater(work: () => void): void {
+    if (this.#held) this.#held.push(work);
+    else this.add(work);
+  }
+
   /** Forgets what was not done yet. */
   close(): void {
     this.#closed = true;
+    this.#held = undefined;
     this.#work.length = 0;
     this.#channel.port1.close();
     this.#channel.port2.close();

@@ -4,6 +4,7 @@ import type { PlayedStream, Playback } from "../playout/playback.js";
 import type { LiveTrack } from "../room/remote-track.js";
 import type { Turns } from "../room/turns.js";
 import { epochNow, type PlayedSound } from "../workers/messages.js";
+import { ReplayWatch, type Presented } from "./replay-watch.js";
 
 /** What one receiving m-line shows or plays at the moment. */
 interface Bound {
@@ -18,6 +19,9 @@ interface Bound {
 
 /** Shows and plays what arrives by WebRTC, by the gateway's word about which m-line carries what. */
 export class RemoteMedia {
+  /** A browser that has a picture and does not tell of presented ones in this time never does, for an element outside of the page, ms. */
+  static readonly SILENT_MS = 100;
+
   readonly #bound = new Map<string, Bound>();
   #samples = new Float32Array(0);
 
@@ -108,8 +112,19 @@ export class RemoteMedia {
       live?.setFirst(bound.firstAt);
     };
     // The element is not in the page yet, and some browsers tell of presented pictures only for those that are.
-    if ("requestVideoFrameCallback" in video) video.requestVideoFrameCallback(first);
-    video.addEventListener("loadeddata", first, { once: true });
+    let told = false;
+    const watch = new ReplayWatch();
+    const presented = (now: number, picture: Presented): void => {
+      told = true;
+      const live = track();
+      if (bound.firstAt !== 0 || !live) return;
+      // An old picture is better than none, but not than those on the canvas.
+      if (watch.presented(now, picture) || live.firstShownAt === 0) first();
+      else video.requestVideoFrameCallback(presented);
+    };
+    if ("requestVideoFrameCallback" in video) video.requestVideoFrameCallback(presented);
+    const silent = (): unknown => setTimeout(() => !told && first(), "requestVideoFrameCallback" in video ? RemoteMedia.SILENT_MS : 0);
+    video.addEventListener("loadeddata", silent, { once: true });
     void video.play().catch(() => undefined);
     return video;
   }

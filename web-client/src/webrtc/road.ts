@@ -64,7 +64,7 @@ export class WebRtcRoad {
     this.#iceServers = joined.ice_servers;
     const stay = ++this.#stay;
     // The page has enough to do at this moment.
-    this.turns.add(() => {
+    this.turns.addLater(() => {
       if (stay === this.#stay) this.#start();
     });
     this.#timer = setTimeout(() => this.#giveUp("WebRTC did not connect in time (UDP may be blocked)"), this.mode === "auto" ? WebRtcRoad.AUTO_MS : WebRtcRoad.FORCED_MS);
@@ -84,7 +84,7 @@ export class WebRtcRoad {
         break;
       case "limit":
         // In turn, so that there is a peer to take it.
-        this.turns.add(() => this.#peer?.limit(message.slot, message.max_bitrate, message.max_side));
+        this.turns.addLater(() => this.#peer?.limit(message.slot, message.max_bitrate, message.max_side));
         break;
       case "error":
         if (message.code === "webrtc_failed" || message.code === "webrtc_unavailable") this.#giveUp(message.message || message.code);

@@ -41,6 +41,8 @@ export interface PublicationSpec {
 }
 
 export type ToSession =
+  /** A room at this address may be joined soon. */
+  | { type: "prepare"; url: string }
   | { type: "start"; url: string; name: string; id: string; token?: string | undefined; videoPort: MessagePort }
   | { type: "playout"; port: MessagePort }
   | { type: "playout-latency"; ms: number }
@@ -147,6 +149,8 @@ export type PageToVideo =
 export type VideoToPage =
   | { type: "size"; key: TrackKey; width: number; height: number }
   | { type: "first"; key: TrackKey; at: number }
+  /** Its pictures have caught up with what is live. */
+  | { type: "live"; key: TrackKey }
   /** Its pictures cannot be decoded here … */
   | { type: "unsupported"; key: TrackKey; codec: string }
   /** … and now they can, after all. */

@@ -1,4 +1,5 @@
 import { SUBPROTOCOL, type MemberInfo, type ServerMessage, type ShownTrack, type TrackRef } from "../control/messages.js";
+import { PreparedSocket } from "../control/prepared-socket.js";
 import { Session, type Socket } from "../control/session.js";
 import { claimedCodecs, decodableCodecs } from "../decode/decodable.js";
 import { chooseVideoCodec } from "../encode/probe.js";
@@ -18,6 +19,7 @@ const PROBE_AFTER_MS = 500;
 const page = workerScope<ToSession, FromSession>();
 const toPage = (message: FromSession): void => page.postMessage(message);
 
+const prepared = new PreparedSocket((url) => new WebSocket(url, SUBPROTOCOL));
 let session: Session | undefined;
 let receiver: Receiver | undefined;
 let sender: Sender | undefined;
@@ -33,7 +35,7 @@ void decodableCodecs().then((codecs) => (decodable = codecs));
 
 function start({ url, name, id, token, videoPort }: ToSession & { type: "start" }): void {
   const newSession = new Session(
-    { name, id, token, decode: () => decodable, now: epochNow, openSocket: () => new WebSocket(url, SUBPROTOCOL) as unknown as Socket },
+    { name, id, token, decode: () => decodable, now: epochNow, openSocket: () => prepared.take(url) as unknown as Socket },
     {
       joined: (message) => {
         members.clear();
@@ -137,6 +139,9 @@ async function stats({ request, sound, played }: ToSession & { type: "stats" }):
 
 page.onmessage = ({ data }) => {
   switch (data.type) {
+    case "prepare":
+      prepared.prepare(data.url);
+      break;
     case "start":
       start(data);
       break;

@@ -1,3 +1,4 @@
+import { SpareDecoder } from "../decode/picture-decoder.js";
 import { TrackDecoder } from "../decode/track-decoder.js";
 import type { PageToVideo, SessionToVideo, TrackKey, VideoToPage, VideoToSession } from "./messages.js";
 import { workerScope } from "./scope.js";
@@ -7,6 +8,7 @@ import { workerScope } from "./scope.js";
 const page = workerScope<PageToVideo, VideoToPage>();
 const tracks = new Map<TrackKey, TrackDecoder>();
 const canvases = new Map<TrackKey, OffscreenCanvas>();
+const spare = new SpareDecoder();
 let session: MessagePort | undefined;
 let clock: { timestamp: number; at: number } | undefined;
 let lastBacklog = 0;
@@ -22,9 +24,10 @@ function track(key: TrackKey): TrackDecoder {
       needKeyframe: () => toSession({ type: "keyframe", key }),
       size: (width, height) => page.postMessage({ type: "size", key, width, height }),
       first: (at) => page.postMessage({ type: "first", key, at }),
+      live: () => page.postMessage({ type: "live", key }),
       unsupported: (codec) => page.postMessage({ type: "unsupported", key, codec }),
       supported: () => page.postMessage({ type: "supported", key }),
-    });
+    }, spare);
     if (clock) found.presenter.setRoomClock(clock.timestamp, clock.at);
     const canvas = canvases.get(key);
     if (canvas) found.setCanvas(canvas);
@@ -68,6 +71,7 @@ page.onmessage = ({ data }) => {
       session = data.port;
       session.onmessage = (event: MessageEvent<SessionToVideo>) => fromSession(event.data);
       setInterval(reportBacklog, 100);
+      spare.prepare();
       break;
     case "canvas":
       canvases.set(data.key, data.canvas);

@@ -331,6 +331,83 @@ async fn picture_that_is_shown_again_is_a_switch_and_no_old_still_takes_its_plac
     assert_eq!(bench.pictures(), [100]);
 }
 
+/// A client whose tracks go over to WebRTC, with a keyframe of this age, in pictures of 40 ms.
+async fn going_over(pictures: u64) -> Bench {
+    let mut bench = Bench::new().await;
+    bench.group(pictures);
+    bench.update();
+    assert_eq!(bench.pictures().len() as u64, pictures);
+    bench.ack();
+    let tracks = [bench.sound.track().id(), bench.picture.track().id()];
+    bench.egress.set_elsewhere(tracks.to_vec(), bench.at());
+    bench.update();
+    bench
+}
+
+#[tokio::test]
+async fn picture_that_goes_over_to_webrtc_comes_here_too_until_it_is_live_there() {
+    // The keyframe is 0.96 s old: 300 ms, and an eighth of that.
+    let mut bench = going_over(25).await;
+    let mut numbers = Vec::new();
+    for _ in 0..15 {
+        bench.now += 40;
+        bench.picture(false, 1000);
+        bench.sound();
+        // An update between does not prolong it.
+        bench.update();
+        let all = bench.all();
+        assert!(
+            all.iter().all(|(kind, _)| *kind == Kind::Video),
+            "sound is not heard twice"
+        );
+        numbers.extend(all.iter().map(|(_, seq)| *seq));
+        bench.ack();
+    }
+    assert_eq!(numbers, (25..35).collect::<Vec<_>>());
+    // Back, it begins at its keyframe.
+    bench.egress.set_elsewhere(Vec::new(), bench.at());
+    bench.update();
+    assert_eq!(bench.pictures(), (0..40).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn picture_that_comes_back_while_it_goes_over_goes_on() {
+    let mut bench = going_over(25).await;
+    bench.now += 40;
+    bench.picture(false, 1000);
+    assert_eq!(bench.pictures(), [25]);
+    bench.egress.set_elsewhere(Vec::new(), bench.at());
+    bench.update();
+    bench.now += 1000;
+    bench.ack();
+    bench.picture(false, 1000);
+    assert_eq!(bench.pictures(), [26]);
+}
+
+#[tokio::test]
+async fn picture_goes_over_at_once_when_the_path_is_full_or_nothing_is_shown() {
+    let mut bench = Bench::new().await;
+    bench.update();
+    bench.group(2);
+    assert_eq!(bench.pictures(), [0, 1]);
+    bench.now += VIDEO_AGE.as_millis() as u64 + 200;
+    bench.picture(false, 1000);
+    assert!(bench.pictures().is_empty(), "nothing is acknowledged");
+    let track = bench.picture.track().id();
+    bench.egress.set_elsewhere(vec![track], bench.at());
+    bench.update();
+    bench.ack();
+    assert!(bench.pictures().is_empty());
+
+    let mut bench = Bench::new().await;
+    bench.update();
+    let track = bench.picture.track().id();
+    bench.egress.set_elsewhere(vec![track], bench.at());
+    bench.update();
+    bench.group(2);
+    assert!(bench.pictures().is_empty());
+}
+
 #[tokio::test]
 async fn codec_that_the_client_cannot_play_is_paused_and_said() {
     let mut bench = Bench::new().await;

@@ -50,6 +50,22 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     await ana.context.close();
   });
 
+  test("the connection is there when the button is pressed, and is the one that is used", async () => {
+    const way = await tunnel(gateway);
+    const sockets = () => way.paths.filter((asked) => asked === "/ws/soon").length;
+    const visit = await open(browser);
+    await visit.page.goto(`${way.base}/soon?name=Ana`);
+    const button = visit.page.getByRole("button", { name: "Join" });
+    await button.hover();
+    await until(() => sockets() === 1, 5000, "the connection");
+    await button.click();
+    await inState(visit.page, "call");
+    assert.equal(sockets(), 1);
+    assert.deepEqual(visit.errors, []);
+    await visit.context.close();
+    way.cut();
+  });
+
   test("the lobby tells who is in the room", async () => {
     const ana = await enter("Ana", "peek");
     const visit = await open(browser);
