@@ -6,6 +6,8 @@ import { Threads } from "./room/threads.js";
 import type { ConnectOptions } from "./types.js";
 
 const ID_KEY = "wzp.id";
+/** Not in the room after so long: is a gateway there at all? ms */
+const DOUBT_MS = 1500;
 
 /**
  * Joins a room and resolves when this page is in it.
@@ -27,16 +29,24 @@ export async function connect(url: string, options: ConnectOptions): Promise<Roo
   });
   const onAbort = (): void => void room.disconnect("aborted");
   signal?.addEventListener("abort", onAbort, { once: true });
+  // A server that is no gateway may leave a WebSocket without any answer, several times.
+  let refused: RoomError | undefined;
+  const doubt = setTimeout(() => {
+    void refusal(address.socketUrl).then((reason) => {
+      if (!reason || room.state !== "connecting") return;
+      refused = reason;
+      void room.disconnect("refused");
+    });
+  }, DOUBT_MS);
   try {
     return await room.join();
   } catch (error) {
     if (signal?.aborted) throw aborted();
-    if (error instanceof RoomError && error.code === "connect_failed") {
-      const reason = await refusal(address.socketUrl);
-      if (reason) throw new RoomError(reason.code, reason.message, true);
-    }
+    if (refused) throw refused;
+    if (error instanceof RoomError && error.code === "connect_failed") throw (await refusal(address.socketUrl)) ?? error;
     throw error;
   } finally {
+    clearTimeout(doubt);
     signal?.removeEventListener("abort", onAbort);
   }
 }

@@ -73,7 +73,7 @@ export interface Participant {
   readonly door: Door;
   /** `reconnecting`: its connection broke, and it has a few seconds to come back. */
   readonly state: "connected" | "reconnecting";
-  /** What it has switched off, by its own word. */
+  /** What it has switched off, or does not send, by its own word. */
   readonly muted: { readonly audio: boolean; readonly video: boolean };
   readonly isLocal: boolean;
   /** What we receive from it; empty for the local participant. */
@@ -113,7 +113,7 @@ export interface RemoteTrack {
   /** Pixels, once known. */
   readonly height?: number | undefined;
   readonly participantId: number;
-  /** Video: a `<canvas>` (WebSocket) or a `<video>` (WebRTC) sized as decoded, to be put into the page. Audio: `null`, it plays by itself. */
+  /** Video: a `<canvas>` (WebSocket) or a `<video>` (WebRTC) sized as decoded, to be put into the page; empty until `firstframe`. Audio: `null`, it plays by itself. */
   readonly element: HTMLElement | null;
   readonly pausedReason?: PausedReason | undefined;
   /** Whether the track is wanted at all; every track is at first. */
@@ -247,7 +247,7 @@ export interface RoomEvents {
   participantleft: [Participant, LeaveReason];
   trackadded: [RemoteTrack, Participant];
   trackremoved: [RemoteTrack, Participant];
-  /** Ids of who is talking, loudest first. */
+  /** Ids of who is talking, yours too, loudest first. */
   speakers: [number[]];
   /** `true`: the browser does not let us play until somebody taps; call `room.audio.resume()` then. */
   audioblocked: [boolean];

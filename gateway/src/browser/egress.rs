@@ -218,17 +218,13 @@ impl<R: Upstream> Egress<R> {
     }
 
     /// Tracks that another transport carries to this client from now on. The next [`Egress::update`] acts on it. Pictures
-    /// that the client gets here overlap, unless this path has no room for them.
+    /// that are live here overlap, unless this path has no room for them.
     pub fn set_elsewhere(&mut self, tracks: Vec<TrackId>, now: Instant) {
         let now = self.room.time_at(now);
         self.leaving.retain(|id, _| tracks.contains(id));
         let newly = tracks.iter().filter(|id| !self.elsewhere.contains(id));
         for id in newly.filter(|_| !self.shut) {
-            let Some(picture) = self
-                .pictures
-                .get(id)
-                .filter(|picture| picture.cursor.is_some() && picture.shown)
-            else {
+            let Some(picture) = self.pictures.get(id).filter(|picture| picture.is_live()) else {
                 continue;
             };
             let age = picture.track.keyframe_at().map_or(0, |at| now.since(at));
@@ -367,6 +363,12 @@ impl Picture {
             shown: false,
             dropped_before: 0,
         }
+    }
+
+    /// The client has its pictures, and not those of a replay.
+    fn is_live(&self) -> bool {
+        let live = |(cursor, replay): &(Cursor, Replay)| !cursor.is_catching_up() && replay.poll_timeout().is_none();
+        self.shown && self.cursor.as_ref().is_some_and(live)
     }
 
     fn dropped(&self) -> u64 {

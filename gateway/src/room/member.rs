@@ -154,7 +154,7 @@ pub struct ResumeToken(pub u128);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum JoinError {
     /// The room has as many members as it may.
-    #[error("the room is full: {members} people are in it already")]
+    #[error("the room is full: {members} are in it already")]
     RoomFull {
         /// How many are in it.
         members: usize,

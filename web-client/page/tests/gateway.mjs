@@ -47,7 +47,10 @@ export function joinNative(gateway, alias, room, hz, picture) {
   return { leave };
 }
 
-/** A second address of a gateway, whose connections `cut()` tears without a goodbye, as a phone does in a tunnel; `paths` was asked for, by connection. */
+/**
+ * A second address of a gateway. `tear()` breaks its connections without a goodbye, as a phone does in a tunnel, `cut()` for good; `paths`: what
+ * each asked for first.
+ */
 export async function tunnel(gateway) {
   const sockets = [];
   const paths = [];
@@ -59,12 +62,15 @@ export async function tunnel(gateway) {
     near.pipe(far).pipe(near);
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const tear = () => {
+    for (const socket of sockets.splice(0)) socket.resetAndDestroy();
+  };
   const cut = () => {
     server.close();
-    for (const socket of sockets) socket.resetAndDestroy();
+    tear();
   };
   onExit(cut);
-  return { base: `http://127.0.0.1:${server.address().port}`, cut, paths };
+  return { base: `http://127.0.0.1:${server.address().port}`, tear, cut, paths };
 }
 
 /** What the page says of itself. */

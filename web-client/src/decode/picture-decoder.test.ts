@@ -50,6 +50,8 @@ describe("the configuration of a decoder", () => {
     const decoder = new PictureDecoder(owner);
     expect([decoder.configure("avc1.42e01f"), decoder.configure("avc1.64001f"), decoder.configure("avc1.640033")]).toEqual([true, false, true]);
     expect(FakeDecoder.made[0]?.configured).toEqual(["avc1.640028", "avc1.640033"]);
+    expect(decoder.configure("avc1.42e01f", true)).toBe(true);
+    expect(FakeDecoder.made[0]?.configured.at(-1)).toBe("avc1.42e01f");
   });
 });
 
@@ -57,13 +59,13 @@ describe("the spare decoder", () => {
   it("is running, goes to the first that it fits, and its gray picture to nobody", () => {
     const spare = new SpareDecoder();
     spare.prepare();
-    expect(log).toEqual(["closed -1"]);
+    expect(log).toEqual(["closed 1"]);
     const decoder = spare.take("avc1.42e01f", owner);
     expect(decoder?.configure("avc1.42e01f")).toBe(false);
     decoder?.decode(picture(5));
     // Late, as from a slow decoder.
-    FakeDecoder.made[0]?.decode({ timestamp: -1 });
-    expect(log).toEqual(["closed -1", "shown 5", "closed -1"]);
+    FakeDecoder.made[0]?.decode({ timestamp: 1 });
+    expect(log).toEqual(["closed 1", "shown 5", "closed 1"]);
     expect(spare.take("avc1.42e01f", owner)).toBeUndefined();
   });
 
@@ -72,6 +74,14 @@ describe("the spare decoder", () => {
     spare.prepare();
     expect(spare.take("av01.0.05M.08", owner)).toBeUndefined();
     expect(FakeDecoder.made[0]?.state).toBe("closed");
+  });
+
+  it("goes when nobody needs it", () => {
+    const spare = new SpareDecoder();
+    spare.prepare();
+    spare.drop();
+    expect(FakeDecoder.made[0]?.state).toBe("closed");
+    expect(spare.take("avc1.42e01f", owner)).toBeUndefined();
   });
 
   it("that failed is none", () => {

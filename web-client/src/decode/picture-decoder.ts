@@ -8,8 +8,8 @@ export interface DecoderOwner {
 /** A gray picture of 320×180 px in H.264, constrained baseline: parameter sets and an IDR slice. */
 const GRAY =
   "AAAAAWdCwAzZgUGfnwEQAAADABAAAAMAIPFCpoAAAAABaMlgOSyAAAABZYiEPybvvvvvvvvvvvvvvvvvvvrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrw=";
-/** Its timestamp, µs: no picture of a room has it. */
-const GRAY_TIMESTAMP = -1;
+/** Its timestamp, µs: those of a room's pictures are whole ms. */
+const GRAY_TIMESTAMP = 1;
 /** Everything that decoders of H.264 decode, so that a picture of another profile or size is no other configuration: High, level 4.0. */
 const H264_UP_TO = { codec: "avc1.640028", level: 0x28 };
 
@@ -46,11 +46,12 @@ export class PictureDecoder {
   }
 
   /**
+   * @param exact with this codec string and no other
    * @returns whether what was inside is lost
    * @throws DOMException for what cannot be decoded
    */
-  configure(codec: string): boolean {
-    const configuration = configurationFor(codec);
+  configure(codec: string, exact = false): boolean {
+    const configuration = exact ? codec : configurationFor(codec);
     if (configuration === this.#configuration && this.#decoder.state === "configured") return false;
     this.#decoder.configure({ codec: configuration, optimizeForLatency: true });
     this.#configuration = configuration;
@@ -85,6 +86,12 @@ export class SpareDecoder {
       // Whoever needs a decoder makes one, and says so if that fails.
       this.#spare = undefined;
     }
+  }
+
+  /** Nobody will need it. */
+  drop(): void {
+    this.#spare?.close();
+    this.#spare = undefined;
   }
 
   /** The spare one, once. One that does not fit is closed: devices have few. */

@@ -11,7 +11,7 @@ class FakeDecoder {
     this.state = "configured";
   }
   decode({ timestamp }: { timestamp: number }): void {
-    if (FakeDecoder.works) this.init.output({ timestamp, displayWidth: 4, displayHeight: 4, close: () => undefined } as VideoFrame);
+    if (FakeDecoder.works) this.init.output({ timestamp, displayWidth: 4, displayHeight: 4, close: () => undefined, clone: () => ({ close: () => undefined }) } as VideoFrame);
     else this.init.error(new DOMException("no such codec", "NotSupportedError"));
   }
   close(): void {
@@ -47,6 +47,7 @@ describe("a decoder of one track", () => {
       size: () => undefined,
       first: () => undefined,
       live: () => undefined,
+      drawn: () => undefined,
       unsupported: (codec) => log.push(`unsupported ${codec}`),
       supported: () => log.push("supported"),
     });

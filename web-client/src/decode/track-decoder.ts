@@ -19,6 +19,8 @@ export interface TrackDecoderEvents {
   needKeyframe(): void;
   size(width: number, height: number): void;
   first(at: number): void;
+  /** After {@link TrackDecoder.tell}: a picture is on the canvas that is no replay, or the last of one. */
+  drawn(width: number, height: number): void;
   /** For the first time a picture is shown that is no replay. */
   live(): void;
   /** This browser cannot decode what arrives. No keyframe is asked for any more; those that come are tried. */
@@ -31,6 +33,10 @@ export interface TrackDecoderEvents {
 export class TrackDecoder {
   /** So many failures one after the other, without a picture, mean that the codec cannot be decoded here. */
   static readonly HOPELESS = 3;
+  /** Drawn so long ago or less is now, ms. */
+  static readonly NOW_MS = 500;
+  /** A replay of which no picture is drawn for so long has ended, ms; one that waits for a fresh keyframe goes on after 250. */
+  static readonly QUIET_MS = 350;
 
   readonly #presenter = new Presenter<VideoFrame>();
   readonly #freezes = new FreezeMeter();
@@ -50,6 +56,13 @@ export class TrackDecoder {
   #height = 0;
   #firstAt = 0;
   #live = false;
+  #drawnAt = -Infinity;
+  #toTell = false;
+  #tellTimer: ReturnType<typeof setTimeout> | undefined;
+  /** Came before its canvas. */
+  #undrawn: VideoFrame | undefined;
+  /** A decoder failed: from then on it is told exactly what comes. */
+  #exact = false;
   #delay = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #complained = false;
@@ -75,6 +88,28 @@ export class TrackDecoder {
   setCanvas(canvas: OffscreenCanvas): void {
     this.#canvas = canvas;
     this.#context = canvas.getContext("2d", { alpha: false, desynchronized: false });
+    const waiting = this.#undrawn;
+    this.#undrawn = undefined;
+    if (!waiting) return;
+    this.#draw(waiting, epochNow());
+    waiting.close();
+  }
+
+  /** Asks for the event `drawn`, once. */
+  tell(): void {
+    this.#toTell = true;
+    if (epochNow() - this.#drawnAt < TrackDecoder.NOW_MS) this.#tellDrawn();
+  }
+
+  #tellDrawn(): void {
+    clearTimeout(this.#tellTimer);
+    if (!this.#toTell) return;
+    const tell = (): void => {
+      this.#toTell = false;
+      this.events.drawn(this.#width, this.#height);
+    };
+    if (this.#presenter.isCatchingUp) this.#tellTimer = setTimeout(tell, TrackDecoder.QUIET_MS);
+    else tell();
   }
 
   push(picture: EncodedPicture): void {
@@ -109,6 +144,9 @@ export class TrackDecoder {
 
   close(): void {
     clearTimeout(this.#timer);
+    clearTimeout(this.#tellTimer);
+    this.#undrawn?.close();
+    this.#undrawn = undefined;
     this.#decoder?.close();
     this.#decoder = undefined;
     for (const item of this.#presenter.clear()) item.picture.close();
@@ -124,7 +162,7 @@ export class TrackDecoder {
     this.#codec = picture.codec;
     try {
       if (!this.#decoder?.isOpen) this.#decoder = this.spare?.take(found, this.#owner) ?? new PictureDecoder(this.#owner);
-      if (this.#decoder.configure(found)) this.#inside.clear();
+      if (this.#decoder.configure(found, this.#exact)) this.#inside.clear();
       return true;
     } catch {
       this.#decoder = undefined;
@@ -136,6 +174,7 @@ export class TrackDecoder {
   /** After an error everything up to the next keyframe is lost. */
   #restart(): void {
     this.#errors++;
+    this.#exact = true;
     this.#decoder?.close();
     this.#decoder = undefined;
     this.#inside.clear();
@@ -193,7 +232,11 @@ export class TrackDecoder {
       this.events.size(width, height);
     }
     const canvas = this.#canvas;
-    if (!canvas || !this.#context) return;
+    if (!canvas || !this.#context) {
+      this.#undrawn?.close();
+      this.#undrawn = frame.clone();
+      return;
+    }
     if (canvas.width !== width || canvas.height !== height) {
       canvas.width = width;
       canvas.height = height;
@@ -206,6 +249,8 @@ export class TrackDecoder {
       this.#firstAt = now;
       this.events.first(now);
     }
+    this.#drawnAt = now;
+    this.#tellDrawn();
     if (!this.#live && !this.#presenter.isCatchingUp) {
       this.#live = true;
       this.events.live();

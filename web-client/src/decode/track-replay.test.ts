@@ -11,7 +11,7 @@ class InstantDecoder {
     this.state = "configured";
   }
   decode(chunk: { timestamp: number }): void {
-    this.init.output({ timestamp: chunk.timestamp, displayWidth: 2, displayHeight: 2, close: () => undefined });
+    this.init.output({ timestamp: chunk.timestamp, displayWidth: 2, displayHeight: 2, close: () => undefined, clone: () => ({ timestamp: chunk.timestamp, displayWidth: 2, displayHeight: 2, close: () => undefined }) });
   }
   close(): void {
     this.state = "closed";
@@ -27,7 +27,7 @@ class Chunk {
 
 const KEY = Uint8Array.of(0, 0, 0, 1, 0x67, 0x42, 0xe0, 0x1f, 1, 0, 0, 0, 1, 0x68, 1, 0, 0, 0, 1, 0x65, 1);
 const DELTA = Uint8Array.of(0, 0, 0, 1, 0x41, 1);
-const events = { live: (): void => undefined, needKeyframe: (): void => undefined, size: (): void => undefined, first: (): void => undefined, unsupported: (): void => undefined, supported: (): void => undefined };
+const events = { live: (): void => undefined, drawn: (): void => undefined, needKeyframe: (): void => undefined, size: (): void => undefined, first: (): void => undefined, unsupported: (): void => undefined, supported: (): void => undefined };
 
 describe("a tile that is hidden and shown again", () => {
   let shown: number[];
@@ -80,5 +80,63 @@ describe("a tile that is hidden and shown again", () => {
     push(100_000 + epochNow() - start, true);
     vi.advanceTimersByTime(100);
     expect(shown.length).toBe(1);
+  });
+});
+
+describe("a page that waits for a picture of now on a canvas", () => {
+  let told: number[];
+  let shown: number[];
+  let decoder: TrackDecoder;
+  let start: number;
+  const canvas = { width: 2, height: 2, getContext: () => ({ drawImage: (frame: { timestamp: number }) => shown.push(frame.timestamp / 1000) }) } as unknown as OffscreenCanvas;
+  const push = (timestamp: number, keyframe: boolean): void =>
+    decoder.push({ codec: CODEC_H264, keyframe, timestamp, arrived: epochNow(), data: keyframe ? KEY : DELTA });
+
+  beforeEach(() => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] });
+    vi.stubGlobal("VideoDecoder", InstantDecoder);
+    vi.stubGlobal("EncodedVideoChunk", Chunk);
+    [told, shown] = [[], []];
+    start = epochNow();
+    decoder = new TrackDecoder("1:video:0", { ...events, drawn: (width) => void told.push(width, epochNow() - start) });
+    decoder.presenter.setRoomClock(100_000, start);
+  });
+
+  afterEach(() => {
+    decoder.close();
+    vi.useRealTimers();
+    vi.unstubAllGlobals();
+  });
+
+  it("is told at the next live one, or at once if one was just drawn", () => {
+    decoder.setCanvas(canvas);
+    decoder.tell();
+    vi.advanceTimersByTime(100);
+    expect(told).toEqual([]);
+    push(100_100, true);
+    expect(told).toEqual([2, 100]);
+    vi.advanceTimersByTime(TrackDecoder.NOW_MS - 1);
+    decoder.tell();
+    expect(told).toEqual([2, 100, 2, 100 + TrackDecoder.NOW_MS - 1]);
+    vi.advanceTimersByTime(1);
+    decoder.tell();
+    expect(told).toHaveLength(4);
+  });
+
+  it("is not told of a replay, but of its end", () => {
+    decoder.setCanvas(canvas);
+    decoder.tell();
+    push(98_000, true);
+    expect([shown, told]).toEqual([[98_000], []]);
+    vi.advanceTimersByTime(TrackDecoder.QUIET_MS);
+    expect(told).toEqual([2, TrackDecoder.QUIET_MS]);
+  });
+
+  it("finds the picture that came before the canvas on it", () => {
+    push(100_000, true);
+    push(100_040, false);
+    expect(shown).toEqual([]);
+    decoder.setCanvas(canvas);
+    expect(shown).toEqual([100_040]);
   });
 });

@@ -14,6 +14,9 @@ export interface RoomAddress {
 export function roomAddress(input: string, base: string): RoomAddress {
   const text = input.trim();
   const absolute = /^(wss?|https?):\/\//i.test(text);
+  if (!absolute && /[^/]\/./u.test(text)) {
+    throw new RoomError("bad_room", `“${text}” is no room's name, and an address begins with https:// or http://.`, true);
+  }
   let url: URL;
   try {
     url = absolute ? new URL(text) : new URL(`/${encodeURIComponent(text.replace(/^\/+/, ""))}`, base);
@@ -39,17 +42,43 @@ const ASKED_BY_HTTP: ReadonlySet<string> = new Set(["subprotocol_required", "not
 
 /**
  * A browser does not tell a page why a WebSocket was refused. Asking the same address by HTTP gives the gateway's answer, if it is reached.
- * @returns code and sentence of the refusal, if there is one
+ * @returns why not, if something answers: the gateway, or a server that is none
  */
-export async function refusal(socketUrl: string): Promise<{ code: string; message: string } | undefined> {
+export async function refusal(socketUrl: string): Promise<RoomError | undefined> {
+  let body: { code?: unknown; message?: unknown } | undefined;
   try {
     const response = await fetch(socketUrl.replace(/^ws/, "http"), { signal: AbortSignal.timeout(2000) });
-    const body = (await response.json()) as { code?: unknown; message?: unknown };
-    if (typeof body.code !== "string" || ASKED_BY_HTTP.has(body.code)) return undefined;
-    return { code: body.code, message: typeof body.message === "string" ? body.message : "The gateway refuses this room." };
+    // A proxy whose gateway is not there right now.
+    if (response.status >= 500) return undefined;
+    const text = await response.text();
+    body = parsed(text);
   } catch {
     return undefined;
   }
+  if (typeof body?.code !== "string") {
+    const { protocol, host, pathname } = new URL(socketUrl);
+    const open = `${protocol === "wss:" ? "https" : "http"}://${host}`;
+    const room = pathname.split("/").at(-1) ?? "";
+    return new RoomError("connect_failed", `What answers at ${open} is no gateway. If that is elsewhere, give the whole address, as https://call.example/${room}.`, true);
+  }
+  if (ASKED_BY_HTTP.has(body.code)) return undefined;
+  return new RoomError(body.code, typeof body.message === "string" ? sentence(body.message) : "The gateway refuses this room.", true);
+}
+
+function parsed(text: string): { code?: unknown; message?: unknown } | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === "object" && value !== null ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** What the gateway says, which is the second half of a line in a log, as a sentence. */
+export function sentence(text: string): string {
+  if (text === "") return text;
+  const begun = text.slice(0, 1).toUpperCase() + text.slice(1);
+  return /[.!?…]$/u.test(begun) ? begun : `${begun}.`;
 }
 
 /** What to say, and what to try, when there is no way to a gateway; browsers do not tell a page why. */
@@ -57,8 +86,8 @@ export function unreachable(socketUrl: string, ownHost: string): string {
   const { protocol, host } = new URL(socketUrl);
   const encrypted = protocol === "wss:";
   const open = `${encrypted ? "https" : "http"}://${host}/`;
-  if (host === ownHost) return "The gateway cannot be reached.";
+  if (host === ownHost) return `The gateway at ${open} cannot be reached.`;
   return encrypted
-    ? `The gateway at ${open} cannot be reached. If it made its certificate itself, open that address once and accept it.`
+    ? `The gateway at ${open} cannot be reached. If it made its certificate itself, open that address once and accept it. If it runs with --no-tls, write http.`
     : `The gateway at ${open} cannot be reached. If it speaks TLS, as it does without --no-tls, write https.`;
 }

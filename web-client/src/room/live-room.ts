@@ -6,7 +6,7 @@ import { Room } from "../room.js";
 import type { LocalParticipant, MediaTransport, Participant, Publication, PublishOptions, RoomAudio, RoomState, RoomStats, StatsOptions, TrackSource, Uplink } from "../types.js";
 import { WebRtcRoad } from "../webrtc/road.js";
 import { epochNow, trackKey, type FromSession, type TrackKey, type VideoToPage } from "../workers/messages.js";
-import { unreachable, type RoomAddress } from "./address.js";
+import { sentence, unreachable, type RoomAddress } from "./address.js";
 import { LivePublication, refuseUnlessLive, type PublicationOwner } from "./publication.js";
 import type { LiveParticipant } from "./participant.js";
 import type { LiveTrack } from "./remote-track.js";
@@ -44,6 +44,9 @@ export class LiveRoom extends Room implements PublicationOwner {
   static readonly PICTURE_FIRST_MS = 100;
   static readonly LIVE_FIRST_MS = 400;
 
+  /** The session worker needs so long to end: longer than `Sender.LAST_MS`. */
+  static readonly GOODBYE_MS = 600;
+
   /** WebRTC, which has decoders of its own, is there after so long or not at all, ms. */
   static readonly DEAF_AFTER_MS = 3500;
 
@@ -62,6 +65,8 @@ export class LiveRoom extends Room implements PublicationOwner {
   /** Whose change is still to be told. */
   readonly #changed = new Set<LiveParticipant>();
   readonly #canvases = new WeakMap<LiveTrack, HTMLCanvasElement>();
+  /** What is to be done when the canvas of a track has a picture of now. */
+  readonly #whenDrawnOf = new Map<LiveTrack, (() => void)[]>();
   readonly #started = epochNow();
   readonly #abort = new AbortController();
   #joinMs = 0;
@@ -105,6 +110,7 @@ export class LiveRoom extends Room implements PublicationOwner {
       },
       trackRemoved: (track, participant) => {
         this.#threads.toVideo({ type: "release", key: keyOf(track) });
+        this.#drawn(track);
         if (track.side !== undefined) this.#viewChanged();
         this.emit("trackremoved", track, participant);
       },
@@ -117,14 +123,19 @@ export class LiveRoom extends Room implements PublicationOwner {
         send: (message) => this.#threads.toSession({ type: "control", message }),
         publications: () => [...this.#publications.values()].map(({ publication }) => publication),
         carried: (publication, codec) => this.#carried(publication, codec),
-        released: (track) => {
-          // A closed room changes nothing any more.
-          if (this.state !== "closed") this.#addElement(track);
+        released: (track, last) => {
+          // In a closed room the last picture is all that there will be.
+          if (this.state !== "closed") this.#backToCanvas(track, last);
+          else if (last) track.setElement(last);
         },
         failing: (publication, reason) => {
           if (publication.rtpFailure === reason) return;
           publication.rtpFailure = reason;
           this.#localChanged();
+        },
+        taken: (participant, slot, drawn) => {
+          const track = this.#roster.track(participant, "video", slot);
+          if (track) this.#whenDrawn(track, drawn);
         },
         transport: (media, reason) => this.#setTransport(media, reason),
         // Few browsers say when an address changes: media that stops is the first sign that the control channel is dead too.
@@ -141,6 +152,8 @@ export class LiveRoom extends Room implements PublicationOwner {
   join(): Promise<LiveRoom> {
     const joined = new Promise<LiveRoom>((resolve, reject) => (this.#settle = { resolve, reject }));
     this.#turns.hold();
+    // As near to the visitor's click as can be.
+    void this.#playback.context.resume().catch(() => undefined);
     this.#listen();
     return joined;
   }
@@ -213,7 +226,7 @@ export class LiveRoom extends Room implements PublicationOwner {
 
   /** @internal */
   muted(publication: LivePublication): void {
-    this.#threads.toSession({ type: "mute", publication: publication.number, on: publication.muted });
+    this.#tellMuted(publication);
     this.#road.changed(publication);
     if (!publication.muted && publication.captureFailure !== undefined) void this.trackReplaced(publication);
   }
@@ -224,6 +237,7 @@ export class LiveRoom extends Room implements PublicationOwner {
     if (!entry) return;
     // Two replacements at once: the later one wins.
     const turn = ++entry.pending;
+    this.#tellMuted(publication);
     if (this.#road.carries(publication)) {
       this.#road.changed(publication);
       // Sound is read all the same, for its level.
@@ -244,6 +258,11 @@ export class LiveRoom extends Room implements PublicationOwner {
       // What WebRTC carries is read for its level only.
       if (turn === entry.pending && !this.#road.carries(publication)) this.#setCaptureFailure(publication, `The track cannot be read: ${error instanceof Error ? error.message : String(error)}`);
     }
+  }
+
+  /** To the others a track that has ended is switched off, too. */
+  #tellMuted({ number, muted, ended }: LivePublication): void {
+    this.#threads.toSession({ type: "mute", publication: number, on: muted || ended });
   }
 
   /** @internal */
@@ -286,7 +305,10 @@ export class LiveRoom extends Room implements PublicationOwner {
   /** No event tells that the page itself stopped a track. */
   #watchTracks(): void {
     const over = [...this.#publications.values()].map(({ publication }) => publication).filter(({ ended, track }) => !ended && track.readyState === "ended");
-    for (const publication of over) publication.ended = true;
+    for (const publication of over) {
+      publication.ended = true;
+      this.#tellMuted(publication);
+    }
     if (over.length > 0) this.#localChanged();
   }
 
@@ -307,7 +329,7 @@ export class LiveRoom extends Room implements PublicationOwner {
         this.#fromServer(message.message);
         break;
       case "closed":
-        this.#close(message.error && new RoomError(message.error.code, message.error.code === "connect_failed" ? unreachable(this.url, location.host) : message.error.message, true));
+        this.#close(message.error && new RoomError(message.error.code, message.error.code === "connect_failed" ? unreachable(this.url, location.host) : sentence(message.error.message), true));
         break;
       case "publication":
         this.#publicationChanged(message);
@@ -345,7 +367,7 @@ export class LiveRoom extends Room implements PublicationOwner {
     this.#settle = undefined;
     first?.resolve(this);
     this.#road.begin(message);
-    const pictures = this.#roster.tracks.some((track) => track.kind === "video" && track.wanted);
+    const pictures = typeof VideoDecoder !== "undefined" && this.#roster.tracks.some((track) => this.#isExpected(track));
     setTimeout(() => void this.#startPlayback(), pictures ? LiveRoom.PICTURE_FIRST_MS : 0);
     setTimeout(() => this.#turns.release(), pictures ? LiveRoom.LIVE_FIRST_MS : 0);
   }
@@ -395,7 +417,7 @@ export class LiveRoom extends Room implements PublicationOwner {
         if (this.#playback.blocked) this.#setSpeakers(message.ids);
         break;
       case "notice":
-        this.emit("notice", { code: message.code, message: message.message });
+        this.emit("notice", { code: message.code, message: sentence(message.message) });
         break;
       case "uplink":
         this.uplink = { relay: message.relay, state: message.state, message: message.message };
@@ -403,7 +425,7 @@ export class LiveRoom extends Room implements PublicationOwner {
         break;
       case "error":
         // Fatal ones end the session, which then says so with its reason.
-        if (!message.fatal) this.emit("error", new RoomError(message.code, message.message, false));
+        if (!message.fatal) this.emit("error", new RoomError(message.code, sentence(message.message), false));
         break;
     }
   }
@@ -422,10 +444,17 @@ export class LiveRoom extends Room implements PublicationOwner {
       case "live":
         this.#turns.release();
         break;
+      case "drawn":
+        if (!track) break;
+        this.#drawn(track);
+        if (this.#shows(track)) track.setSize(message.width, message.height);
+        break;
       case "supported":
         if (track && this.#shows(track)) track.setUndecodable(false);
         break;
       case "unsupported":
+        // No picture of now will come, and the canvas is where the page says so.
+        if (track) this.#drawn(track);
         if (track && this.#shows(track)) track.setUndecodable(true);
         this.emit("notice", {
           code: "codec_unsupported",
@@ -448,6 +477,35 @@ export class LiveRoom extends Room implements PublicationOwner {
       });
     }
     track.setElement(canvas);
+  }
+
+  /** WebRTC has ended: its last picture stays until the canvas has a newer one. */
+  #backToCanvas(track: LiveTrack, last: HTMLCanvasElement | undefined): void {
+    if (!last) {
+      this.#addElement(track);
+      return;
+    }
+    track.setElement(last);
+    this.#whenDrawn(track, () => {
+      if (track.element === last) this.#addElement(track);
+    });
+  }
+
+  #whenDrawn(track: LiveTrack, then: () => void): void {
+    this.#whenDrawnOf.set(track, [...(this.#whenDrawnOf.get(track) ?? []), then]);
+    this.#threads.toVideo({ type: "tell", key: keyOf(track) });
+  }
+
+  #drawn(track: LiveTrack): void {
+    const waiting = this.#whenDrawnOf.get(track) ?? [];
+    this.#whenDrawnOf.delete(track);
+    for (const then of waiting) then();
+  }
+
+  /** A picture of it should come now. */
+  #isExpected(track: LiveTrack): boolean {
+    const off = track.source === "camera" && this.#roster.participants.get(track.participantId)?.muted.video;
+    return track.kind === "video" && track.pausedReason === undefined && off !== true;
   }
 
   /** Whether the canvas is what the page has of a track. */
@@ -563,9 +621,8 @@ export class LiveRoom extends Room implements PublicationOwner {
     this.#turns.close();
     for (const { capture } of this.#publications.values()) capture?.stop();
     void this.#playback.close();
-    // The worker has its goodbye to send first.
-    setTimeout(() => this.#threads.terminate(), 250);
-    if (error) this.emit("error", error);
+    // The worker has its goodbye to send first, and pictures to give back.
+    setTimeout(() => this.#threads.terminate(), LiveRoom.GOODBYE_MS);
     this.emit("state", "closed");
     this.#settle?.reject(error ?? new RoomError("aborted", "Left before having joined.", true));
     this.#settle = undefined;

@@ -14,6 +14,8 @@ interface Bound {
   slot: number;
   firstAt: number;
   video: HTMLVideoElement | undefined;
+  /** Whether the canvas has pictures too, at this moment; `undefined`: not known yet. */
+  drawn: boolean | undefined;
   sound: PlayedStream | undefined;
 }
 
@@ -30,8 +32,10 @@ export class RemoteMedia {
     readonly turns: Turns,
     readonly track: (mid: string) => MediaStreamTrack | undefined,
     readonly find: (participant: number, kind: "audio" | "video", slot: number) => LiveTrack | undefined,
-    /** The track is not carried here any more: back to the canvas. */
-    readonly released: (track: LiveTrack) => void,
+    /** The track is not carried here any more: back to its canvas, at once or, with a `last` picture, when that has one of now. */
+    readonly released: (track: LiveTrack, last?: HTMLCanvasElement) => void,
+    /** A picture will be carried here; `drawn` is to be called if its canvas has one from now. */
+    readonly taken: (participant: number, slot: number, drawn: () => void) => void,
   ) {}
 
   /** Takes the complete list. @returns the m-lines whose source changed */
@@ -78,14 +82,18 @@ export class RemoteMedia {
   }
 
   close(): void {
-    for (const bound of [...this.#bound.values()]) this.#release(bound);
+    for (const bound of [...this.#bound.values()]) this.#release(bound, true);
   }
 
   #bind(mid: string, participant: number, kind: "audio" | "video", slot: number): void {
     const media = this.track(mid);
     if (!media) return;
-    const bound: Bound = { mid, participant, kind, slot, firstAt: 0, video: undefined, sound: undefined };
+    const bound: Bound = { mid, participant, kind, slot, firstAt: 0, video: undefined, drawn: undefined, sound: undefined };
     this.#bound.set(mid, bound);
+    if (kind === "video") {
+      this.taken(participant, slot, () => (bound.drawn = true));
+      setTimeout(() => (bound.drawn ??= false), RemoteMedia.SILENT_MS);
+    }
     this.turns.add(() => {
       if (this.#bound.get(mid) !== bound) return;
       if (kind === "audio") bound.sound = this.playback.addStream(new MediaStream([media]));
@@ -102,8 +110,10 @@ export class RemoteMedia {
     video.srcObject = new MediaStream([media]);
     const track = (): LiveTrack | undefined => (this.#bound.get(bound.mid) === bound ? this.find(bound.participant, "video", bound.slot) : undefined);
     video.addEventListener("resize", () => track()?.setSize(video.videoWidth, video.videoHeight));
+    let quiet: ReturnType<typeof setTimeout> | undefined;
     const first = (): void => {
-      if (bound.firstAt !== 0) return;
+      clearTimeout(quiet);
+      if (bound.firstAt !== 0 || this.#bound.get(bound.mid) !== bound) return;
       bound.firstAt = epochNow();
       const live = track();
       // Not before there is a picture, so that the canvas, if it has one, stays until then.
@@ -116,11 +126,16 @@ export class RemoteMedia {
     const watch = new ReplayWatch();
     const presented = (now: number, picture: Presented): void => {
       told = true;
-      const live = track();
-      if (bound.firstAt !== 0 || !live) return;
+      clearTimeout(quiet);
+      if (bound.firstAt !== 0 || this.#bound.get(bound.mid) !== bound) return;
       // An old picture is better than none, but not than those on the canvas.
-      if (watch.presented(now, picture) || live.firstShownAt === 0) first();
-      else video.requestVideoFrameCallback(presented);
+      const live = track();
+      if (live && (watch.presented(now, picture) || live.firstShownAt === 0 || bound.drawn === false)) {
+        first();
+        return;
+      }
+      quiet = setTimeout(first, ReplayWatch.QUIET_MS);
+      video.requestVideoFrameCallback(presented);
     };
     if ("requestVideoFrameCallback" in video) video.requestVideoFrameCallback(presented);
     const silent = (): unknown => setTimeout(() => !told && first(), "requestVideoFrameCallback" in video ? RemoteMedia.SILENT_MS : 0);
@@ -129,12 +144,22 @@ export class RemoteMedia {
     return video;
   }
 
-  #release(bound: Bound): void {
+  /** `over`: not only for this track, which therefore comes by the other road soon, but not at once. */
+  #release(bound: Bound, over = false): void {
     this.#bound.delete(bound.mid);
     bound.sound?.stop();
-    if (!bound.video) return;
+    const { video } = bound;
+    if (!video) return;
     const track = this.find(bound.participant, "video", bound.slot);
-    if (track?.element === bound.video) this.released(track);
-    bound.video.srcObject = null;
+    if (track?.element === video) this.released(track, over ? copyOf(video) : undefined);
+    video.srcObject = null;
   }
+}
+
+/** What it shows: a stream that has ended shows nothing in some browsers. */
+function copyOf(video: HTMLVideoElement): HTMLCanvasElement | undefined {
+  if (video.videoWidth === 0) return undefined;
+  const copy = Object.assign(document.createElement("canvas"), { width: video.videoWidth, height: video.videoHeight });
+  copy.getContext("2d", { alpha: false })?.drawImage(video, 0, 0);
+  return copy;
 }

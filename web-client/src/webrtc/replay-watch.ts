@@ -16,6 +16,8 @@ export class ReplayWatch {
   static readonly PAUSE_MS = 220;
   /** By then whatever comes is shown: the other road will have ended, ms. */
   static readonly MOST_MS = 1500;
+  /** When nothing follows for so long it is all that there is, a still or the end of a short replay, ms. */
+  static readonly QUIET_MS = 350;
 
   #since: number | undefined;
   #last: Required<Presented> | undefined;

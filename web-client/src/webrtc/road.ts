@@ -18,8 +18,10 @@ export interface RoadHost {
   carried(publication: LivePublication, codec: string | undefined): void;
   /** WebRTC carries this publication, but nothing comes of it; `undefined`: all is well. */
   failing(publication: LivePublication, reason: string | undefined): void;
-  /** Back to the canvas. */
-  released(track: LiveTrack): void;
+  /** Back to its canvas: at once, or when that has a picture of now; until then `last` is shown. */
+  released(track: LiveTrack, last?: HTMLCanvasElement): void;
+  /** WebRTC will carry a picture; `drawn` is to be called if its canvas has one from now, too. */
+  taken(participant: number, slot: number, drawn: () => void): void;
   transport(media: MediaTransport, reason: string): void;
   /** The network may have changed without the browser saying so. */
   interrupted(): void;
@@ -65,9 +67,10 @@ export class WebRtcRoad {
     const stay = ++this.#stay;
     // The page has enough to do at this moment.
     this.turns.addLater(() => {
-      if (stay === this.#stay) this.#start();
+      if (stay !== this.#stay) return;
+      this.#timer = setTimeout(() => this.#giveUp("WebRTC did not connect in time (UDP may be blocked)"), this.mode === "auto" ? WebRtcRoad.AUTO_MS : WebRtcRoad.FORCED_MS);
+      this.#start();
     });
-    this.#timer = setTimeout(() => this.#giveUp("WebRTC did not connect in time (UDP may be blocked)"), this.mode === "auto" ? WebRtcRoad.AUTO_MS : WebRtcRoad.FORCED_MS);
     this.#levels = setInterval(() => this.host.levels(this.#remote?.levels() ?? []), 100);
   }
 
@@ -182,7 +185,7 @@ export class WebRtcRoad {
       { iceServers: this.#iceServers, videoCodec: this.#videoCodec },
     );
     this.#peer = peer;
-    this.#remote = new RemoteMedia(this.playback, this.turns, (mid) => peer.track(mid), (id, kind, slot) => this.roster.track(id, kind, slot), (track) => this.host.released(track));
+    this.#remote = new RemoteMedia(this.playback, this.turns, (mid) => peer.track(mid), (id, kind, slot) => this.roster.track(id, kind, slot), (track, last) => this.host.released(track, last), (participant, slot, drawn) => this.host.taken(participant, slot, drawn));
     // Making the connection was work enough for one turn.
     this.turns.add(() => {
       if (this.#peer !== peer) return;

@@ -144,11 +144,15 @@ export type VideoToSession =
 export type PageToVideo =
   | { type: "session"; port: MessagePort }
   | { type: "canvas"; key: TrackKey; canvas: OffscreenCanvas }
+  /** Say when a picture is drawn that is no replay, if none was just now; or when no more of it comes. */
+  | { type: "tell"; key: TrackKey }
   | { type: "release"; key: TrackKey };
 
 export type VideoToPage =
   | { type: "size"; key: TrackKey; width: number; height: number }
   | { type: "first"; key: TrackKey; at: number }
+  /** After `tell`: a picture is drawn. */
+  | { type: "drawn"; key: TrackKey; width: number; height: number }
   /** Its pictures have caught up with what is live. */
   | { type: "live"; key: TrackKey }
   /** Its pictures cannot be decoded here … */

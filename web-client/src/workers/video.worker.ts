@@ -9,6 +9,10 @@ const page = workerScope<PageToVideo, VideoToPage>();
 const tracks = new Map<TrackKey, TrackDecoder>();
 const canvases = new Map<TrackKey, OffscreenCanvas>();
 const spare = new SpareDecoder();
+/** Whose picture the page waits for, and of whom nothing has come yet. */
+const awaited = new Set<TrackKey>();
+/** In the room for so long without needing the spare decoder: it goes, since devices have few, ms. */
+const SPARE_MS = 10_000;
 let session: MessagePort | undefined;
 let clock: { timestamp: number; at: number } | undefined;
 let lastBacklog = 0;
@@ -24,6 +28,7 @@ function track(key: TrackKey): TrackDecoder {
       needKeyframe: () => toSession({ type: "keyframe", key }),
       size: (width, height) => page.postMessage({ type: "size", key, width, height }),
       first: (at) => page.postMessage({ type: "first", key, at }),
+      drawn: (width, height) => page.postMessage({ type: "drawn", key, width, height }),
       live: () => page.postMessage({ type: "live", key }),
       unsupported: (codec) => page.postMessage({ type: "unsupported", key, codec }),
       supported: () => page.postMessage({ type: "supported", key }),
@@ -32,6 +37,7 @@ function track(key: TrackKey): TrackDecoder {
     const canvas = canvases.get(key);
     if (canvas) found.setCanvas(canvas);
     tracks.set(key, found);
+    if (awaited.delete(key)) found.tell();
   }
   return found;
 }
@@ -54,6 +60,7 @@ function fromSession(message: SessionToVideo): void {
       break;
     case "clock":
       clock = message;
+      setTimeout(() => spare.drop(), SPARE_MS);
       for (const decoder of tracks.values()) decoder.presenter.setRoomClock(message.timestamp, message.at);
       break;
     case "heard":
@@ -77,7 +84,12 @@ page.onmessage = ({ data }) => {
       canvases.set(data.key, data.canvas);
       tracks.get(data.key)?.setCanvas(data.canvas);
       break;
+    case "tell":
+      if (tracks.has(data.key)) tracks.get(data.key)?.tell();
+      else awaited.add(data.key);
+      break;
     case "release":
+      awaited.delete(data.key);
       canvases.delete(data.key);
       tracks.get(data.key)?.close();
       tracks.delete(data.key);

@@ -80,11 +80,17 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
 
   test("the same browser joining again takes over, and the older tab says so", async () => {
     const ana = await enter("Ana", "twice");
+    await ana.page.evaluate(() => {
+      globalThis.told = [];
+      window.wzp.room.on("state", (state) => globalThis.told.push(state));
+      window.wzp.room.on("error", ({ code }) => globalThis.told.push(code));
+    });
     const second = await ana.context.newPage();
     await second.goto(`${gateway.base}/twice?name=Ana&autojoin=1`);
     await inState(second, "call");
     await ana.page.getByRole("heading", { name: "You joined from another tab" }).waitFor();
     assert.equal(await ana.page.evaluate(() => document.body.dataset.state), "refused");
+    assert.deepEqual(await ana.page.evaluate(() => globalThis.told), ["closed"], "what ends a call is told once");
     await ana.page.getByRole("button", { name: "Join again" }).click();
     await inState(ana.page, "call");
     await inState(second, "refused");
@@ -212,6 +218,41 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     await ben.context.close();
     await risen.stop();
     await mortal.stop();
+  });
+
+  test("the last picture stays while the connection is made anew", { timeout: 60_000 }, async () => {
+    const way = await tunnel(gateway);
+    const ana = await enter("Ana", "anew", "&transport=webrtc", {}, way);
+    const ben = await enter("Ben", "anew");
+    await ana.page.locator(".tile:not([data-local])[data-picture]").waitFor();
+    await untilStats(ana.page, `({ transport }) => transport === "webrtc"`);
+    await ana.page.evaluate(() => {
+      const small = Object.assign(document.createElement("canvas"), { width: 16, height: 9 });
+      const context = small.getContext("2d", { willReadFrequently: true });
+      globalThis.looks = { all: 0, empty: 0, elements: new Set() };
+      const look = () => {
+        requestAnimationFrame(look);
+        const element = document.querySelector(".tile:not([data-local]) :is(video, canvas)[aria-label]");
+        globalThis.looks.all += 1;
+        if (element) globalThis.looks.elements.add(element.localName);
+        context.clearRect(0, 0, 16, 9);
+        if (element) context.drawImage(element, 0, 0, 16, 9);
+        if (context.getImageData(0, 0, 16, 9).data.every((byte, index) => index % 4 === 3 || byte === 0)) globalThis.looks.empty += 1;
+      };
+      look();
+    });
+    way.tear();
+    await inState(ana.page, "reconnecting");
+    await inState(ana.page, "call");
+    await untilStats(ana.page, `({ transport }) => transport === "webrtc"`);
+    await ana.page.waitForTimeout(2000);
+    const looks = await ana.page.evaluate(() => ({ ...globalThis.looks, elements: [...globalThis.looks.elements].sort() }));
+    assert.ok(looks.all > 20, JSON.stringify(looks));
+    assert.equal(looks.empty, 0, JSON.stringify(looks));
+    assert.deepEqual(looks.elements, ["canvas", "video"], "by both roads");
+    await ben.context.close();
+    await ana.context.close();
+    way.cut();
   });
 
   test("nothing violates the content security policy, and it is strict", async () => {

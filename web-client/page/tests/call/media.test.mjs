@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { BINARY, enter as join, moves, startGateway, stats, untilStats } from "../gateway.mjs";
+import { until } from "../../../smoke/browsers.js";
 import { accessible, endAll, inState, launch, shot } from "../harness.mjs";
 
 describe("pictures and sound through a gateway", { skip: BINARY ? false : "WZP_GATEWAY names no binary" }, () => {
@@ -81,6 +82,22 @@ describe("pictures and sound through a gateway", { skip: BINARY ? false : "WZP_G
     assert.ok(await moves(ana.page, "Ben"), "the picture moves again");
     assert.equal(await tile.count(), 1);
     assert.deepEqual([...ana.errors, ...ben.errors], []);
+    await ana.context.close();
+    await ben.context.close();
+  });
+
+  test("a camera that ends is switched off for the others, and on again with another one", async () => {
+    const [ana, ben] = [await enter("Ana", "ends"), await enter("Ben", "ends")];
+    await ana.page.locator(".tile:not([data-local])[data-picture]").waitFor();
+    const video = () => ana.page.evaluate(() => [...window.wzp.room.participants.values()].find(({ alias }) => alias === "Ben")?.muted.video);
+    await until(async () => (await video()) === false, 5000, "Ben's camera");
+    await ben.page.evaluate(() => window.wzp.room.local.publications.find(({ kind }) => kind === "video").track.stop());
+    await until(async () => (await video()) === true, 5000, "that it is off");
+    await ben.page.evaluate(async () => {
+      const devices = await navigator.mediaDevices.getUserMedia({ video: true });
+      await window.wzp.room.local.publications.find(({ kind }) => kind === "video").replaceTrack(devices.getVideoTracks()[0]);
+    });
+    await until(async () => (await video()) === false, 5000, "that it is on");
     await ana.context.close();
     await ben.context.close();
   });
