@@ -7,7 +7,7 @@ import type { ConnectOptions } from "./types.js";
 
 const ID_KEY = "wzp.id";
 /** Not in the room after so long: is a gateway there at all? ms */
-const DOUBT_MS = 1500;
+const DOUBT_MS = 4000;
 
 /**
  * Joins a room and resolves when this page is in it.

@@ -124,9 +124,8 @@ export class LiveRoom extends Room implements PublicationOwner {
         publications: () => [...this.#publications.values()].map(({ publication }) => publication),
         carried: (publication, codec) => this.#carried(publication, codec),
         released: (track, last) => {
-          // In a closed room the last picture is all that there will be.
+          // A closed room changes nothing any more.
           if (this.state !== "closed") this.#backToCanvas(track, last);
-          else if (last) track.setElement(last);
         },
         failing: (publication, reason) => {
           if (publication.rtpFailure === reason) return;
