@@ -1,13 +1,13 @@
 import { RoomError } from "./error.js";
 import type { Room } from "./room.js";
-import { refusal, roomAddress } from "./room/address.js";
+import { doubted, refusal, roomAddress } from "./room/address.js";
 import { LiveRoom } from "./room/live-room.js";
 import { Threads } from "./room/threads.js";
 import type { ConnectOptions } from "./types.js";
 
 const ID_KEY = "wzp.id";
 /** Not in the room after so long: is a gateway there at all? ms */
-const DOUBT_MS = 4000;
+const DOUBT_MS = 2000;
 
 /**
  * Joins a room and resolves when this page is in it.
@@ -32,7 +32,7 @@ export async function connect(url: string, options: ConnectOptions): Promise<Roo
   // A server that is no gateway may leave a WebSocket without any answer, several times.
   let refused: RoomError | undefined;
   const doubt = setTimeout(() => {
-    void refusal(address.socketUrl).then((reason) => {
+    void doubted(address.socketUrl).then((reason) => {
       if (!reason || room.state !== "connecting") return;
       refused = reason;
       void room.disconnect("refused");

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { refusal, roomAddress, sentence, unreachable } from "./address.js";
+import { doubted, refusal, roomAddress, sentence, unreachable } from "./address.js";
 
 const base = "https://call.example:8443/lobby";
 
@@ -59,6 +59,20 @@ describe("what answers in the place of a WebSocket", () => {
     expect(await refusal("ws://h/ws/team")).toBeUndefined();
     vi.stubGlobal("fetch", () => Promise.reject(new TypeError("network")));
     expect(await refusal("ws://h/ws/team")).toBeUndefined();
+  });
+
+  it("is asked for its health first, when it may only be slow", async () => {
+    const asked: string[] = [];
+    const answers = (health: string): void =>
+      void vi.stubGlobal("fetch", (url: string) => {
+        asked.push(url);
+        return Promise.resolve(new Response(url.endsWith("/health") ? health : "<!doctype html>"));
+      });
+    answers("ok\n");
+    expect(await doubted("wss://h/gate/ws/team")).toBeUndefined();
+    expect(asked).toEqual(["https://h/gate/health"]);
+    answers("<!doctype html>");
+    expect((await doubted("wss://h/ws/team"))?.code).toBe("connect_failed");
   });
 
   it("is a sentence already, now and then", () => {

@@ -65,6 +65,18 @@ export async function refusal(socketUrl: string): Promise<RoomError | undefined>
   return new RoomError(body.code, typeof body.message === "string" ? sentence(body.message) : "The gateway refuses this room.", true);
 }
 
+/** The same for one that may only be slow: if a gateway says that it is well, nothing else is asked, which browsers would log as an error. */
+export async function doubted(socketUrl: string): Promise<RoomError | undefined> {
+  try {
+    const health = await fetch(socketUrl.replace(/^ws/, "http").replace(/ws\/[^/]*$/u, "health"), { signal: AbortSignal.timeout(2000) });
+    if (health.ok && (await health.text()).trim() === "ok") return undefined;
+  } catch {
+    // Not reached, or on another host, which does not let this page read it.
+    return undefined;
+  }
+  return refusal(socketUrl);
+}
+
 function parsed(text: string): { code?: unknown; message?: unknown } | undefined {
   try {
     const value: unknown = JSON.parse(text);
