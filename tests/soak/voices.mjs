@@ -92,7 +92,7 @@ test(`${NATIVES} natives and ${PAGES} browsers talk at random for ${SECONDS} s u
   t.diagnostic(`of note in the gateway's log: ${unusual.length ? `\n${unusual.join('\n')}` : 'nothing'}`);
   const counts = JSON.parse(/native door is closed counts=(\{.*?\})/.exec(gateway.log.join('\n'))[1]);
   t.diagnostic(`gateway: ${JSON.stringify(counts)}`);
-  const mixes = [...gateway.log.join('\n').matchAll(/a mix ends work=Work \{ decoded: (\d+), encoded: (\d+), undecodable: (\d+) \}/g)];
+  const mixes = [...gateway.log.join('\n').matchAll(/a mix ends work=Work \{ decoded: (\d+), encoded: (\d+), undecodable: (\d+), concealed: \d+ \}/g)];
   t.diagnostic(`mixes: ${mixes.map((mix) => `${mix[1]} blocks decoded, ${mix[2]} packets encoded, ${mix[3]} undecodable`).join('; ')}`);
   assert.ok(mixes.length > 0, 'no mix was logged');
   for (const mix of mixes) assert.equal(mix[3], '0');
