@@ -2,7 +2,6 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { PreparedSocket, type Preparable } from "./prepared-socket.js";
 
 class FakeSocket implements Preparable {
-  readyState = 0;
   onclose: ((event: CloseEvent) => void) | null = null;
   closedWith: number | undefined;
   constructor(readonly url: string) {}

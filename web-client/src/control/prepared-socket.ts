@@ -1,6 +1,5 @@
 /** What is needed of a WebSocket to keep it for later. */
 export interface Preparable {
-  readonly readyState: number;
   onclose: ((event: CloseEvent) => void) | null;
   close(code?: number): void;
 }

@@ -33,7 +33,7 @@ export interface TrackDecoderEvents {
 export class TrackDecoder {
   /** So many failures one after the other, without a picture, mean that the codec cannot be decoded here. */
   static readonly HOPELESS = 3;
-  /** Drawn so long ago or less is now, ms. */
+  /** A picture drawn at most so long ago is one of now, ms. */
   static readonly NOW_MS = 500;
   /** A replay of which no picture is drawn for so long has ended, ms; one that waits for a fresh keyframe goes on after 250. */
   static readonly QUIET_MS = 350;

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { CODEC_H264 } from "../media/header.js";
 import { epochNow } from "../workers/messages.js";
-import { TrackDecoder } from "./track-decoder.js";
+import { TrackDecoder, type EncodedPicture } from "./track-decoder.js";
 
 /** Gives every picture back at once. */
 class InstantDecoder {
@@ -29,18 +29,25 @@ const KEY = Uint8Array.of(0, 0, 0, 1, 0x67, 0x42, 0xe0, 0x1f, 1, 0, 0, 0, 1, 0x6
 const DELTA = Uint8Array.of(0, 0, 0, 1, 0x41, 1);
 const events = { live: (): void => undefined, drawn: (): void => undefined, needKeyframe: (): void => undefined, size: (): void => undefined, first: (): void => undefined, unsupported: (): void => undefined, supported: (): void => undefined };
 
+const picture = (timestamp: number, keyframe: boolean): EncodedPicture => ({ codec: CODEC_H264, keyframe, timestamp, arrived: epochNow(), data: keyframe ? KEY : DELTA });
+
+/** Time that the tests move, and a decoder without delay. */
+function fakeBrowser(): void {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] });
+  vi.stubGlobal("VideoDecoder", InstantDecoder);
+  vi.stubGlobal("EncodedVideoChunk", Chunk);
+}
+
 describe("a tile that is hidden and shown again", () => {
   let shown: number[];
   let decoder: TrackDecoder;
   let start: number;
 
   const push = (timestamp: number, keyframe: boolean): void =>
-    decoder.push({ codec: CODEC_H264, keyframe, timestamp, arrived: epochNow(), data: keyframe ? KEY : DELTA });
+    decoder.push(picture(timestamp, keyframe));
 
   beforeEach(() => {
-    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] });
-    vi.stubGlobal("VideoDecoder", InstantDecoder);
-    vi.stubGlobal("EncodedVideoChunk", Chunk);
+    fakeBrowser();
     shown = [];
     decoder = new TrackDecoder("1:video:0", events);
     const context = { drawImage: (frame: { timestamp: number }) => shown.push(frame.timestamp / 1000) };
@@ -90,12 +97,10 @@ describe("a page that waits for a picture of now on a canvas", () => {
   let start: number;
   const canvas = { width: 2, height: 2, getContext: () => ({ drawImage: (frame: { timestamp: number }) => shown.push(frame.timestamp / 1000) }) } as unknown as OffscreenCanvas;
   const push = (timestamp: number, keyframe: boolean): void =>
-    decoder.push({ codec: CODEC_H264, keyframe, timestamp, arrived: epochNow(), data: keyframe ? KEY : DELTA });
+    decoder.push(picture(timestamp, keyframe));
 
   beforeEach(() => {
-    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] });
-    vi.stubGlobal("VideoDecoder", InstantDecoder);
-    vi.stubGlobal("EncodedVideoChunk", Chunk);
+    fakeBrowser();
     [told, shown] = [[], []];
     start = epochNow();
     decoder = new TrackDecoder("1:video:0", { ...events, drawn: (width) => void told.push(width, epochNow() - start) });

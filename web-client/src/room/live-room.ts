@@ -478,7 +478,7 @@ export class LiveRoom extends Room implements PublicationOwner {
     track.setElement(canvas);
   }
 
-  /** WebRTC has ended: its last picture stays until the canvas has a newer one. */
+  /** WebRTC has ended: its last picture stays until the canvas has one of now. */
   #backToCanvas(track: LiveTrack, last: HTMLCanvasElement | undefined): void {
     if (!last) {
       this.#addElement(track);
