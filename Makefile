@@ -87,7 +87,7 @@ soak: web test-tools tests/node_modules/.stamp
 	$(CARGO) build --locked --release -p wzp-gateway
 	cd tests && WZP_GATEWAY=$(RELEASE) $(NPM) run --silent soak
 	cd web-client && WZP_GATEWAY=$(RELEASE) $(NPM) run --silent soak -- $${SOAK_MINUTES:-30} both
-	WZP_SOAK=1 PROPTEST_CASES=$${PROPTEST_CASES:-100000} WZP_SIMULATIONS=$(SIMULATIONS) $(CARGO) test --release -p wzp-proto -p wzp-gateway
+	WZP_SOAK=1 PROPTEST_CASES=$${PROPTEST_CASES:-100000} WZP_SIMULATIONS=$(SIMULATIONS) $(CARGO) test --release -p wzp-proto -p wzp-gateway -- --include-ignored
 	WZP_SOAK=1 $(MAKE) test-browser
 
 # Seeds of the simulation in the long runs.

@@ -630,6 +630,7 @@ fn h264_and_opus_reach_another_browser() {
 }
 
 #[test]
+#[ignore = "long (make soak): tests/browser/whip.test.mjs has it through the whole gateway"]
 fn av1_reaches_another_browser() {
     let (seen, summary) = play("forward", r#"{"codec":"AV1"}"#, Setup::default());
     assert_flows(&seen);
@@ -638,6 +639,7 @@ fn av1_reaches_another_browser() {
 }
 
 #[test]
+#[ignore = "long (make soak): tests/browser/webrtc.test.mjs has it through the whole gateway"]
 fn lost_packets_are_repaired_by_rtx() {
     let (seen, summary) = play(
         "forward",
@@ -705,6 +707,7 @@ fn a_publisher_keeps_to_its_cap() {
 }
 
 #[test]
+#[ignore = "long (make soak): tests/browser/matrix.test.mjs has it through the whole gateway"]
 fn firefox_reaches_chromium_with_av1() {
     let (seen, summary) = play("fromFirefox", r#"{"codec":"AV1"}"#, Setup::default());
     let frames = number(&seen, "/after/framesDecoded") - number(&seen, "/before/framesDecoded");
@@ -714,6 +717,7 @@ fn firefox_reaches_chromium_with_av1() {
 }
 
 #[test]
+#[ignore = "long (make soak): tests/browser/matrix.test.mjs has it through the whole gateway"]
 fn chromium_reaches_firefox_with_av1() {
     let (seen, _) = play("toFirefox", r#"{"codec":"AV1"}"#, Setup::default());
     let frames = number(&seen, "/after/framesDecoded") - number(&seen, "/before/framesDecoded");
@@ -784,6 +788,7 @@ fn ipv6_connects() {
 }
 
 #[test]
+#[ignore = "long (make soak): tests/browser/whip.test.mjs has it through the whole gateway"]
 fn ten_viewers_join_quickly() {
     let (seen, summary) = play("joins", "{}", Setup::default());
     let mut times: Vec<f64> = (0..10)

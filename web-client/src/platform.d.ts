@@ -6,6 +6,12 @@ declare class MediaStreamTrackProcessor<T extends VideoFrame | AudioData> {
   readonly readable: ReadableStream<T>;
 }
 
+/** Chromium, on the window: a track of what is written. */
+declare class MediaStreamTrackGenerator extends MediaStreamTrack {
+  constructor(init: { kind: "video" });
+  readonly writable: WritableStream<VideoFrame>;
+}
+
 interface VideoFrame {
   /** Clockwise degrees by which the picture has to be turned to stand upright. */
   readonly rotation?: number;

@@ -113,7 +113,7 @@ export interface RemoteTrack {
   /** Pixels, once known. */
   readonly height?: number | undefined;
   readonly participantId: number;
-  /** Video: a `<canvas>` (WebSocket) or a `<video>` (WebRTC) sized as decoded, to be put into the page; empty until `firstframe`. Audio: `null`, it plays by itself. */
+  /** Video: a `<canvas>` or a `<video>`, sized as decoded, to be put into the page; empty until `firstframe`; the event `element` tells when there is another one. Audio: `null`, it plays by itself. */
   readonly element: HTMLElement | null;
   readonly pausedReason?: PausedReason | undefined;
   /** Whether the track is wanted at all; every track is at first. */

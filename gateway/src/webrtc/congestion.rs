@@ -92,6 +92,7 @@ mod tests {
             estimate: Some(estimate),
             loss: 0,
             waits,
+            arrived: None,
             videos: 1,
         }
     }

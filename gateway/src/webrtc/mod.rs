@@ -3,6 +3,7 @@
 //!
 //! In: offers and commands of sessions, RTP. Out: answers, RTP, and frames in the rooms' logs.
 
+pub mod arrival;
 pub mod assign;
 mod congestion;
 pub mod engine;

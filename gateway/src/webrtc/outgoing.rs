@@ -17,6 +17,7 @@ use crate::room::replay::Replay;
 use crate::room::subscription::{Cursor, Lag, Next, Start};
 use crate::room::track::Track;
 use crate::room::upstream::Upstream;
+use crate::webrtc::arrival::Arrival;
 use crate::webrtc::assign::Line;
 use crate::webrtc::engine::{Codec, MAX_PAYLOAD, Mid, OutgoingRtp, ReportTime};
 use crate::webrtc::incoming::rtp_codec;
@@ -51,6 +52,7 @@ pub struct Outgoing {
     history: History<OutgoingRtp>,
     /// What the viewer lost lately, in 1/256.
     loss: u8,
+    arrival: Arrival,
     copies: VecDeque<(Instant, OutgoingRtp)>,
     run: u64,
     paced: Paced,
@@ -89,6 +91,7 @@ impl Outgoing {
             history: History::new(history::Limits::default()),
             line,
             loss: 0,
+            arrival: Arrival::default(),
             copies: VecDeque::new(),
             feed: None,
             run: 0,
@@ -168,6 +171,11 @@ impl Outgoing {
     /// What the viewer lost lately, in 1/256.
     pub fn loss(&self) -> u8 {
         self.loss
+    }
+
+    /// How much of what is sent arrives.
+    pub fn arrival(&self) -> &Arrival {
+        &self.arrival
     }
 
     /// Hands every packet that is due to `write`.
@@ -263,6 +271,11 @@ impl Outgoing {
     /// What the path to the viewer carries, bit/s, as far as that is known.
     pub fn set_estimate(&mut self, bits_per_second: u64) {
         self.paced.set_estimate(bits_per_second);
+    }
+
+    /// The viewer reports the highest number that has arrived.
+    pub fn note_arrival(&mut self, highest: u16, now: Instant) {
+        self.arrival.note(self.rewriter.last_sequence(), highest, now);
     }
 
     /// What the viewer lost since its last report, in 1/256.

@@ -392,9 +392,10 @@ impl Peer {
     }
 
     /// What the viewer lost of one m-line since its last report, in 1/256.
-    pub fn set_loss(&mut self, mid: Mid, loss: u8) {
+    pub fn note_report(&mut self, mid: Mid, loss: u8, highest: u16, now: Instant) {
         if let Some(leg) = self.outgoing.iter_mut().find(|leg| leg.line().mid == mid) {
             leg.set_loss(loss);
+            leg.note_arrival(highest, now);
         }
     }
 
@@ -517,6 +518,7 @@ impl Peer {
             estimate: self.estimate,
             loss: videos.iter().map(|leg| leg.loss()).max().unwrap_or(0),
             waits: self.queue.wait(now),
+            arrived: arrived(&videos, now),
             videos: videos.len(),
         };
         // The publishers are asked for less at once; the video is given up when that does not help.
@@ -535,6 +537,7 @@ impl Peer {
             Verdict::Stay => {}
             Verdict::Pause => {
                 if let Some(track) = tracks.last() {
+                    tracing::debug!(viewer = ?self.context.viewer, ?track, ?measured, "the path is too slow: a video is paused");
                     self.shortage.pause(now, *track, measured);
                     self.set_paused(*track, true);
                 }
@@ -564,6 +567,13 @@ impl Peer {
             self.teller.tell(PeerEvent::Bandwidth { track, paused: false });
         }
     }
+}
+
+/// Of a thousand packets of these videos so many arrive; `None`: not known.
+fn arrived(videos: &[&Outgoing], now: Instant) -> Option<u64> {
+    let counts = videos.iter().filter_map(|leg| leg.arrival().counts(now));
+    let (sent, arrived) = counts.fold((0, 0), |(sent, arrived), leg| (sent + leg.0, arrived + leg.1));
+    (sent > 0).then(|| arrived * 1000 / sent)
 }
 
 /// The tracks that a peer should have now, with the codec of each as RTP carries it.

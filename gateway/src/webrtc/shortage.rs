@@ -18,6 +18,10 @@ const FULL_LOSS: u8 = 38;
 const SOME_LOSS: u8 = 26;
 /// and so may one on which packets wait for this long. The time of a loaded machine is in it.
 const SOME_WAIT: Duration = Duration::from_millis(80);
+/// Nobody can talk over a path on which packets wait for this long.
+const LONG_WAIT: Duration = Duration::from_millis(300);
+/// A path over which of a thousand packets so many arrive carries what is sent.
+const ARRIVES: u64 = 950;
 /// A paused video is tried again after this at first …
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 /// … and after twice as long each time that it had to be paused again, up to this.
@@ -47,11 +51,18 @@ pub struct Measured {
     pub loss: u8,
     /// How long packets waited in a queue lately.
     pub waits: Duration,
+    /// Of a thousand packets of the videos so many arrived, as far as reports tell.
+    pub arrived: Option<u64>,
     /// Videos that are sent.
     pub videos: usize,
 }
 
 impl Measured {
+    /// As much arrives as is sent, soon enough: that something waits is the machine's fault, not the path's.
+    fn keeps_up(&self) -> bool {
+        self.waits < LONG_WAIT && self.arrived.is_some_and(|part| part >= ARRIVES)
+    }
+
     /// Less arrives than is sent. A receiver that meets congestion tells 85 % of what arrives; but so little is told, too, by
     /// one that was sent little before, whose packets neither wait nor get lost.
     pub fn is_short(&self) -> bool {
@@ -115,7 +126,7 @@ impl Shortage {
             ..measured
         };
         let by_loss = measured.loss > FULL_LOSS && measured.rate >= LOW_RATE;
-        if measured.videos > 0 && (by_loss || measured.is_short()) {
+        if measured.videos > 0 && (by_loss || measured.is_short() && !measured.keeps_up()) {
             let estimate = measured.estimate.unwrap_or(u64::MAX);
             let fresh = Short {
                 since: now,
@@ -224,6 +235,7 @@ mod tests {
                     estimate,
                     loss,
                     waits: 2 * SOME_WAIT,
+                    arrived: None,
                     videos,
                 };
                 let at = (self.now - self.begun).as_millis();
@@ -310,6 +322,7 @@ mod tests {
             estimate: Some(RATE / 10),
             loss: SOME_LOSS,
             waits: SOME_WAIT,
+            arrived: None,
             videos: 1,
         };
         assert!(!low.is_short());
@@ -328,6 +341,38 @@ mod tests {
     }
 
     #[test]
+    fn a_loaded_machine_over_whose_path_all_arrives_keeps_its_pictures() {
+        let late = Measured {
+            rate: RATE,
+            estimate: Some(RATE / 2),
+            loss: 0,
+            waits: SOME_WAIT * 2,
+            arrived: Some(ARRIVES),
+            videos: 1,
+        };
+        let paused = |measured: Measured| {
+            let (mut shortage, start) = (Shortage::default(), Instant::now());
+            (0..10).any(|tick| shortage.judge(start + TICK * tick, measured) == Verdict::Pause)
+        };
+        assert!(!paused(late));
+        let full = Measured {
+            arrived: Some(ARRIVES - 1),
+            ..late
+        };
+        let hopeless = Measured {
+            waits: LONG_WAIT,
+            ..late
+        };
+        let lossy = Measured {
+            loss: FULL_LOSS + 1,
+            ..late
+        };
+        for measured in [full, hopeless, lossy] {
+            assert!(paused(measured), "{measured:?}");
+        }
+    }
+
+    #[test]
     fn sound_alone_is_never_judged() {
         let mut viewer = Viewer::new();
         let measured = Measured {
@@ -335,6 +380,7 @@ mod tests {
             estimate: Some(10_000),
             loss: 200,
             waits: 2 * SOME_WAIT,
+            arrived: None,
             videos: 1,
         };
         for _ in 0..20 {

@@ -493,10 +493,11 @@ fn peer_event(peer: &mut Peer, event: Event, engine: &mut Engine, waker: &Arc<No
         Event::ReceiverReport {
             mid,
             fraction_lost,
+            highest,
             rtt,
             ..
         } => {
-            peer.set_loss(mid, fraction_lost);
+            peer.note_report(mid, fraction_lost, highest, now);
             if let Some(rtt) = rtt {
                 peer.note_round_trip(rtt, now);
             }

@@ -4,6 +4,7 @@ import { CODEC_AV1, CODEC_H264, codecName } from "../media/header.js";
 import { epochNow, type TrackKey, type VideoTrackStats } from "../workers/messages.js";
 import { PictureDecoder, type DecoderOwner, type SpareDecoder } from "./picture-decoder.js";
 import { FreezeMeter, Presenter } from "./presenter.js";
+import type { Screen } from "./screen.js";
 
 /** One whole encoded picture. */
 export interface EncodedPicture {
@@ -19,7 +20,7 @@ export interface TrackDecoderEvents {
   needKeyframe(): void;
   size(width: number, height: number): void;
   first(at: number): void;
-  /** After {@link TrackDecoder.tell}: a picture is on the canvas that is no replay, or the last of one. */
+  /** After {@link TrackDecoder.tell}: a picture is on the screen that is no replay, or the last of one. */
   drawn(width: number, height: number): void;
   /** For the first time a picture is shown that is no replay. */
   live(): void;
@@ -42,8 +43,7 @@ export class TrackDecoder {
   readonly #freezes = new FreezeMeter();
   readonly #owner: DecoderOwner = { output: (frame) => this.#output(frame), error: () => this.#restart() };
   #decoder: PictureDecoder | undefined;
-  #canvas: OffscreenCanvas | undefined;
-  #context: OffscreenCanvasRenderingContext2D | null = null;
+  #screen: Screen | undefined;
   /** Arrival times by timestamp (µs) of what is inside the decoder. */
   readonly #inside = new Map<number, number>();
   #wantKeyframe = true;
@@ -59,7 +59,7 @@ export class TrackDecoder {
   #drawnAt = -Infinity;
   #toTell = false;
   #tellTimer: ReturnType<typeof setTimeout> | undefined;
-  /** Came before its canvas. */
+  /** Came before its screen. */
   #undrawn: VideoFrame | undefined;
   /** A decoder failed: from then on it is told exactly what comes. */
   #exact = false;
@@ -85,9 +85,8 @@ export class TrackDecoder {
     return this.#inside.size > 1 ? Math.max(0, this.#newestReceived - this.#newestDecoded) : 0;
   }
 
-  setCanvas(canvas: OffscreenCanvas): void {
-    this.#canvas = canvas;
-    this.#context = canvas.getContext("2d", { alpha: false, desynchronized: false });
+  setScreen(screen: Screen): void {
+    this.#screen = screen;
     const waiting = this.#undrawn;
     this.#undrawn = undefined;
     if (!waiting) return;
@@ -231,17 +230,11 @@ export class TrackDecoder {
       this.#height = height;
       this.events.size(width, height);
     }
-    const canvas = this.#canvas;
-    if (!canvas || !this.#context) {
+    if (!this.#screen?.show(frame)) {
       this.#undrawn?.close();
       this.#undrawn = frame.clone();
       return;
     }
-    if (canvas.width !== width || canvas.height !== height) {
-      canvas.width = width;
-      canvas.height = height;
-    }
-    this.#context.drawImage(frame, 0, 0, width, height);
     // The first picture of a replay stands until the newest is there: that is no freeze.
     if (this.#presenter.isCatchingUp) this.#freezes.pause();
     else this.#freezes.onShown(now);

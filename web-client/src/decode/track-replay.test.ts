@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { CODEC_H264 } from "../media/header.js";
 import { epochNow } from "../workers/messages.js";
+import { Screen } from "./screen.js";
 import { TrackDecoder, type EncodedPicture } from "./track-decoder.js";
 
 /** Gives every picture back at once. */
@@ -51,7 +52,7 @@ describe("a tile that is hidden and shown again", () => {
     shown = [];
     decoder = new TrackDecoder("1:video:0", events);
     const context = { drawImage: (frame: { timestamp: number }) => shown.push(frame.timestamp / 1000) };
-    decoder.setCanvas({ width: 2, height: 2, getContext: () => context } as unknown as OffscreenCanvas);
+    decoder.setScreen(new Screen({ width: 2, height: 2, getContext: () => context } as unknown as OffscreenCanvas));
     start = epochNow();
     decoder.presenter.setRoomClock(100_000, start);
     // Live, from a keyframe on.
@@ -114,7 +115,7 @@ describe("a page that waits for a picture of now on a canvas", () => {
   });
 
   it("is told at the next live one, or at once if one was just drawn", () => {
-    decoder.setCanvas(canvas);
+    decoder.setScreen(new Screen(canvas));
     decoder.tell();
     vi.advanceTimersByTime(100);
     expect(told).toEqual([]);
@@ -129,7 +130,7 @@ describe("a page that waits for a picture of now on a canvas", () => {
   });
 
   it("is not told of a replay, but of its end", () => {
-    decoder.setCanvas(canvas);
+    decoder.setScreen(new Screen(canvas));
     decoder.tell();
     push(98_000, true);
     expect([shown, told]).toEqual([[98_000], []]);
@@ -141,7 +142,7 @@ describe("a page that waits for a picture of now on a canvas", () => {
     push(100_000, true);
     push(100_040, false);
     expect(shown).toEqual([]);
-    decoder.setCanvas(canvas);
+    decoder.setScreen(new Screen(canvas));
     expect(shown).toEqual([100_040]);
   });
 });

@@ -5,12 +5,13 @@ import { Playback } from "../playout/playback.js";
 import { Room } from "../room.js";
 import type { LocalParticipant, MediaTransport, Participant, Publication, PublishOptions, RoomAudio, RoomState, RoomStats, StatsOptions, TrackSource, Uplink } from "../types.js";
 import { WebRtcRoad } from "../webrtc/road.js";
-import { epochNow, trackKey, type FromSession, type TrackKey, type VideoToPage } from "../workers/messages.js";
+import { epochNow, trackKey, type FromSession, type VideoToPage } from "../workers/messages.js";
 import { sentence, unreachable, type RoomAddress } from "./address.js";
 import { LivePublication, refuseUnlessLive, type PublicationOwner } from "./publication.js";
 import type { LiveParticipant } from "./participant.js";
 import type { LiveTrack } from "./remote-track.js";
 import { Roster } from "./roster.js";
+import { Screens } from "./screens.js";
 import { sourceStats } from "./stats.js";
 import { Threads } from "./threads.js";
 import { Turns } from "./turns.js";
@@ -64,9 +65,7 @@ export class LiveRoom extends Room implements PublicationOwner {
   readonly #turns = new Turns();
   /** Whose change is still to be told. */
   readonly #changed = new Set<LiveParticipant>();
-  readonly #canvases = new WeakMap<LiveTrack, HTMLCanvasElement>();
-  /** What is to be done when the canvas of a track has a picture of now. */
-  readonly #whenDrawnOf = new Map<LiveTrack, (() => void)[]>();
+  readonly #screens: Screens;
   readonly #started = epochNow();
   readonly #abort = new AbortController();
   #joinMs = 0;
@@ -105,18 +104,22 @@ export class LiveRoom extends Room implements PublicationOwner {
         this.emit("participantleft", participant, reason);
       },
       trackAdded: (track, participant) => {
-        this.#addElement(track);
+        this.#screens.add(track);
         this.emit("trackadded", track, participant);
       },
       trackRemoved: (track, participant) => {
-        this.#threads.toVideo({ type: "release", key: keyOf(track) });
-        this.#drawn(track);
+        this.#screens.remove(track);
         if (track.side !== undefined) this.#viewChanged();
         this.emit("trackremoved", track, participant);
       },
       visibilityChanged: () => this.#sendPaused(),
       sideChanged: () => this.#viewChanged(),
     });
+    this.#screens = new Screens(
+      this.#turns,
+      (message, transfer) => this.#threads.toVideo(message, transfer),
+      (track) => this.state !== "closed" && this.#roster.track(track.participantId, "video", track.slot) === track,
+    );
     this.#road = new WebRtcRoad(
       options.transport,
       {
@@ -125,7 +128,7 @@ export class LiveRoom extends Room implements PublicationOwner {
         carried: (publication, codec) => this.#carried(publication, codec),
         released: (track, last) => {
           // A closed room changes nothing any more.
-          if (this.state !== "closed") this.#backToCanvas(track, last);
+          if (this.state !== "closed") this.#screens.backTo(track, last);
         },
         failing: (publication, reason) => {
           if (publication.rtpFailure === reason) return;
@@ -134,7 +137,7 @@ export class LiveRoom extends Room implements PublicationOwner {
         },
         taken: (participant, slot, drawn) => {
           const track = this.#roster.track(participant, "video", slot);
-          if (track) this.#whenDrawn(track, drawn);
+          if (track) this.#screens.whenDrawn(track, drawn);
         },
         transport: (media, reason) => this.#setTransport(media, reason),
         // Few browsers say when an address changes: media that stops is the first sign that the control channel is dead too.
@@ -434,27 +437,29 @@ export class LiveRoom extends Room implements PublicationOwner {
     const track = this.#roster.track(Number(id), kind ?? "", Number(slot));
     switch (message.type) {
       case "size":
-        if (track && this.#shows(track)) track.setSize(message.width, message.height);
+        if (track && this.#screens.shows(track)) track.setSize(message.width, message.height);
         break;
       case "first":
         void this.#startPlayback();
-        if (track && this.#shows(track)) track.setFirst(message.at);
+        if (!track || !this.#screens.shows(track)) break;
+        track.setFirst(message.at);
+        this.#screens.streamLater(track);
         break;
       case "live":
         this.#turns.release();
         break;
       case "drawn":
         if (!track) break;
-        this.#drawn(track);
-        if (this.#shows(track)) track.setSize(message.width, message.height);
+        this.#screens.drawn(track);
+        if (this.#screens.shows(track)) track.setSize(message.width, message.height);
         break;
       case "supported":
-        if (track && this.#shows(track)) track.setUndecodable(false);
+        if (track && this.#screens.shows(track)) track.setUndecodable(false);
         break;
       case "unsupported":
-        // No picture of now will come, and the canvas is where the page says so.
-        if (track) this.#drawn(track);
-        if (track && this.#shows(track)) track.setUndecodable(true);
+        // No picture of now will come, and the screen is where the page says so.
+        if (track) this.#screens.drawn(track);
+        if (track && this.#screens.shows(track)) track.setUndecodable(true);
         this.emit("notice", {
           code: "codec_unsupported",
           message: `${this.#roster.participants.get(Number(id))?.alias ?? "Somebody"} sends ${message.codec.toUpperCase()} video, which this browser cannot show.`,
@@ -463,53 +468,10 @@ export class LiveRoom extends Room implements PublicationOwner {
     }
   }
 
-  #addElement(track: LiveTrack): void {
-    if (track.kind !== "video") return;
-    let canvas = this.#canvases.get(track);
-    if (!canvas) {
-      const made = (canvas = document.createElement("canvas"));
-      this.#canvases.set(track, made);
-      this.#turns.add(() => {
-        if (this.#roster.track(track.participantId, "video", track.slot) !== track) return;
-        const offscreen = made.transferControlToOffscreen();
-        this.#threads.toVideo({ type: "canvas", key: keyOf(track), canvas: offscreen }, [offscreen]);
-      });
-    }
-    track.setElement(canvas);
-  }
-
-  /** WebRTC has ended: its last picture stays until the canvas has one of now. */
-  #backToCanvas(track: LiveTrack, last: HTMLCanvasElement | undefined): void {
-    if (!last) {
-      this.#addElement(track);
-      return;
-    }
-    track.setElement(last);
-    this.#whenDrawn(track, () => {
-      if (track.element === last) this.#addElement(track);
-    });
-  }
-
-  #whenDrawn(track: LiveTrack, then: () => void): void {
-    this.#whenDrawnOf.set(track, [...(this.#whenDrawnOf.get(track) ?? []), then]);
-    this.#threads.toVideo({ type: "tell", key: keyOf(track) });
-  }
-
-  #drawn(track: LiveTrack): void {
-    const waiting = this.#whenDrawnOf.get(track) ?? [];
-    this.#whenDrawnOf.delete(track);
-    for (const then of waiting) then();
-  }
-
   /** A picture of it should come now. */
   #isExpected(track: LiveTrack): boolean {
     const off = track.source === "camera" && this.#roster.participants.get(track.participantId)?.muted.video;
     return track.kind === "video" && track.pausedReason === undefined && off !== true;
-  }
-
-  /** Whether the canvas is what the page has of a track. */
-  #shows(track: LiveTrack): boolean {
-    return track.element === this.#canvases.get(track);
   }
 
   #sendPaused(): void {
@@ -618,6 +580,7 @@ export class LiveRoom extends Room implements PublicationOwner {
     this.#abort.abort();
     this.#road.close();
     this.#turns.close();
+    this.#screens.close();
     for (const { capture } of this.#publications.values()) capture?.stop();
     void this.#playback.close();
     // The worker has its goodbye to send first, and pictures to give back.
@@ -626,10 +589,6 @@ export class LiveRoom extends Room implements PublicationOwner {
     this.#settle?.reject(error ?? new RoomError("aborted", "Left before having joined.", true));
     this.#settle = undefined;
   }
-}
-
-function keyOf(track: LiveTrack): TrackKey {
-  return trackKey({ source: track.participantId, kind: track.kind, slot: track.slot });
 }
 
 function guessSource(track: MediaStreamTrack): TrackSource {

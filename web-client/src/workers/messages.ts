@@ -144,6 +144,10 @@ export type VideoToSession =
 export type PageToVideo =
   | { type: "session"; port: MessagePort }
   | { type: "canvas"; key: TrackKey; canvas: OffscreenCanvas }
+  /** Its pictures are to go there, too … */
+  | { type: "stream"; key: TrackKey; stream: WritableStream<VideoFrame> }
+  /** … and now only there. */
+  | { type: "streamed"; key: TrackKey }
   /** Say when a picture is drawn that is no replay, if none was just now; or when no more of it comes. */
   | { type: "tell"; key: TrackKey }
   | { type: "release"; key: TrackKey };

@@ -1,4 +1,5 @@
 import { SpareDecoder } from "../decode/picture-decoder.js";
+import { Screen } from "../decode/screen.js";
 import { TrackDecoder } from "../decode/track-decoder.js";
 import type { PageToVideo, SessionToVideo, TrackKey, VideoToPage, VideoToSession } from "./messages.js";
 import { workerScope } from "./scope.js";
@@ -7,7 +8,7 @@ import { workerScope } from "./scope.js";
 
 const page = workerScope<PageToVideo, VideoToPage>();
 const tracks = new Map<TrackKey, TrackDecoder>();
-const canvases = new Map<TrackKey, OffscreenCanvas>();
+const screens = new Map<TrackKey, Screen>();
 const spare = new SpareDecoder();
 /** Whose picture the page waits for, and of whom nothing has come yet. */
 const awaited = new Set<TrackKey>();
@@ -34,8 +35,8 @@ function track(key: TrackKey): TrackDecoder {
       supported: () => page.postMessage({ type: "supported", key }),
     }, spare);
     if (clock) found.presenter.setRoomClock(clock.timestamp, clock.at);
-    const canvas = canvases.get(key);
-    if (canvas) found.setCanvas(canvas);
+    const screen = screens.get(key);
+    if (screen) found.setScreen(screen);
     tracks.set(key, found);
     if (awaited.delete(key)) found.tell();
   }
@@ -80,9 +81,17 @@ page.onmessage = ({ data }) => {
       setInterval(reportBacklog, 100);
       spare.prepare();
       break;
-    case "canvas":
-      canvases.set(data.key, data.canvas);
-      tracks.get(data.key)?.setCanvas(data.canvas);
+    case "canvas": {
+      const screen = new Screen(data.canvas);
+      screens.set(data.key, screen);
+      tracks.get(data.key)?.setScreen(screen);
+      break;
+    }
+    case "stream":
+      screens.get(data.key)?.setStream(data.stream);
+      break;
+    case "streamed":
+      screens.get(data.key)?.releaseCanvas();
       break;
     case "tell":
       if (tracks.has(data.key)) tracks.get(data.key)?.tell();
@@ -90,7 +99,7 @@ page.onmessage = ({ data }) => {
       break;
     case "release":
       awaited.delete(data.key);
-      canvases.delete(data.key);
+      screens.delete(data.key);
       tracks.get(data.key)?.close();
       tracks.delete(data.key);
       break;

@@ -41,6 +41,12 @@ impl Rewriter {
         seq
     }
 
+    /// The sequence number that was given last; before the first, the one before it.
+    #[must_use]
+    pub fn last_sequence(&self) -> u16 {
+        self.next.wrapping_sub(1)
+    }
+
     /// The viewer's timestamp for `timestamp` of `run`. A new run goes on where the last one ended, as much later as
     /// time has passed, and by a frame of 1/30 s at least.
     pub fn timestamp(&mut self, now: Instant, run: Run, timestamp: u32) -> u32 {

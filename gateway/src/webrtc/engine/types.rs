@@ -420,6 +420,8 @@ pub enum Event {
         fraction_lost: u8,
         /// Lost altogether.
         total_lost: u32,
+        /// The highest sequence number that has arrived.
+        highest: u16,
         /// Interarrival jitter in units of the clock rate.
         jitter: u32,
         /// Round trip, where it can be told from our last sender report.

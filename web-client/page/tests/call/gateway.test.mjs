@@ -11,6 +11,32 @@ import { endAll, inState, launch, onExit, open, shot } from "../harness.mjs";
 
 const DIST = fileURLToPath(new URL("../../../dist/page/", import.meta.url));
 
+/** Looks at what the tile of the other one shows, as often as the page is drawn. */
+const watchTile = (page) => page.evaluate(() => {
+  const small = Object.assign(document.createElement("canvas"), { width: 16, height: 9 });
+  const context = small.getContext("2d", { willReadFrequently: true });
+  globalThis.looks = { all: 0, empty: 0, changes: 0, elements: new Set() };
+  let before = "";
+  const look = () => {
+    requestAnimationFrame(look);
+    const element = document.querySelector(".tile:not([data-local]) :is(video, canvas)[aria-label]");
+    const { looks } = globalThis;
+    looks.all += 1;
+    if (element) looks.elements.add(element.localName);
+    context.clearRect(0, 0, 16, 9);
+    if (element) context.drawImage(element, 0, 0, 16, 9);
+    const { data } = context.getImageData(0, 0, 16, 9);
+    if (data.every((byte, index) => index % 4 === 3 || byte === 0)) looks.empty += 1;
+    const now = data.join();
+    if (now !== before) looks.changes += 1;
+    before = now;
+  };
+  look();
+});
+
+/** What {@link watchTile} saw: looks, empty ones, changes of the picture, and elements. */
+const seenInTile = (page) => page.evaluate(() => ({ ...globalThis.looks, elements: [...globalThis.looks.elements].sort() }));
+
 describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names no binary" }, () => {
   let gateway;
   let browser;
@@ -226,33 +252,39 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     const ben = await enter("Ben", "anew");
     await ana.page.locator(".tile:not([data-local])[data-picture]").waitFor();
     await untilStats(ana.page, `({ transport }) => transport === "webrtc"`);
-    await ana.page.evaluate(() => {
-      const small = Object.assign(document.createElement("canvas"), { width: 16, height: 9 });
-      const context = small.getContext("2d", { willReadFrequently: true });
-      globalThis.looks = { all: 0, empty: 0, elements: new Set() };
-      const look = () => {
-        requestAnimationFrame(look);
-        const element = document.querySelector(".tile:not([data-local]) :is(video, canvas)[aria-label]");
-        globalThis.looks.all += 1;
-        if (element) globalThis.looks.elements.add(element.localName);
-        context.clearRect(0, 0, 16, 9);
-        if (element) context.drawImage(element, 0, 0, 16, 9);
-        if (context.getImageData(0, 0, 16, 9).data.every((byte, index) => index % 4 === 3 || byte === 0)) globalThis.looks.empty += 1;
-      };
-      look();
-    });
+    await watchTile(ana.page);
     way.tear();
     await inState(ana.page, "reconnecting");
     await inState(ana.page, "call");
     await untilStats(ana.page, `({ transport }) => transport === "webrtc"`);
     await ana.page.waitForTimeout(2000);
-    const looks = await ana.page.evaluate(() => ({ ...globalThis.looks, elements: [...globalThis.looks.elements].sort() }));
+    const looks = await seenInTile(ana.page);
     assert.ok(looks.all > 20, JSON.stringify(looks));
     assert.equal(looks.empty, 0, JSON.stringify(looks));
     assert.deepEqual(looks.elements, ["canvas", "video"], "by both roads");
     await ben.context.close();
     await ana.context.close();
     way.cut();
+  });
+
+  test("by the WebSocket a canvas hands its picture over to a video without a gap", { timeout: 60_000 }, async () => {
+    const ana = await enter("Ana", "cheaper", "&transport=ws");
+    const ben = await enter("Ben", "cheaper");
+    await ana.page.locator(".tile:not([data-local])[data-picture] canvas").waitFor();
+    await watchTile(ana.page);
+    await ana.page.locator(".tile:not([data-local])[data-picture] video").waitFor();
+    await ana.page.evaluate(() => (globalThis.looks.changes = 0));
+    await ana.page.waitForTimeout(2000);
+    const looks = await seenInTile(ana.page);
+    assert.equal(looks.empty, 0, JSON.stringify(looks));
+    assert.ok(looks.changes > 5, JSON.stringify(looks));
+    assert.deepEqual(looks.elements, ["canvas", "video"]);
+    const { transport, sources } = await ana.page.evaluate(() => globalThis.wzp.stats());
+    assert.equal(transport, "websocket");
+    assert.deepEqual(sources.filter(({ kind }) => kind === "video").map(({ freezeCount }) => freezeCount), [0]);
+    await ben.context.close();
+    await ana.page.locator(".tile:not([data-local]) video").waitFor({ state: "detached" });
+    await ana.context.close();
   });
 
   test("nothing violates the content security policy, and it is strict", async () => {

@@ -110,6 +110,8 @@ impl Session {
                 mid: self.lines[index].mid,
                 fraction_lost: report.fraction_lost,
                 total_lost: report.total_lost,
+                // The upper half counts the cycles.
+                highest: report.last_sequence_number as u16,
                 jitter: report.jitter,
                 rtt,
             });
