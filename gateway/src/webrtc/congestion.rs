@@ -91,6 +91,7 @@ mod tests {
             rate,
             estimate: Some(estimate),
             loss: 0,
+            lost: 0,
             waits,
             arrived: None,
             videos: 1,
@@ -180,6 +181,7 @@ mod tests {
         let (mut congestion, start) = (Congestion::default(), Instant::now());
         let lossy = Measured {
             loss: 60,
+            lost: 60,
             ..measured(1_000_000, 600_000, Duration::ZERO)
         };
         assert_eq!(congestion.bound(start, lossy), None);

@@ -11,7 +11,7 @@ mod follow;
 pub mod incoming;
 pub mod net;
 pub mod outgoing;
-mod pace;
+pub mod pace;
 pub mod peer;
 mod punctual;
 pub mod shortage;

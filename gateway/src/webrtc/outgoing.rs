@@ -52,6 +52,8 @@ pub struct Outgoing {
     history: History<OutgoingRtp>,
     /// What the viewer lost lately, in 1/256.
     loss: u8,
+    /// The same, by its last report alone.
+    lost: u8,
     arrival: Arrival,
     copies: VecDeque<(Instant, OutgoingRtp)>,
     run: u64,
@@ -91,6 +93,7 @@ impl Outgoing {
             history: History::new(history::Limits::default()),
             line,
             loss: 0,
+            lost: 0,
             arrival: Arrival::default(),
             copies: VecDeque::new(),
             feed: None,
@@ -173,17 +176,22 @@ impl Outgoing {
         self.loss
     }
 
+    /// What the viewer lost by its last report, in 1/256.
+    pub fn lost(&self) -> u8 {
+        self.lost
+    }
+
     /// How much of what is sent arrives.
     pub fn arrival(&self) -> &Arrival {
         &self.arrival
     }
 
-    /// Hands every packet that is due to `write`.
+    /// Hands every packet that is due to `write`. `replays` is the budget of all that the viewer has replayed at this time.
     pub fn feed(
         &mut self,
         room: &impl Upstream,
-        now: Instant,
-        room_now: RoomTime,
+        replays: &mut Paced,
+        (now, room_now): (Instant, RoomTime),
         mut write: impl FnMut(Mid, &OutgoingRtp),
     ) -> Fed {
         let lag = if self.line.kind == Kind::Video {
@@ -196,7 +204,10 @@ impl Outgoing {
             if feed.paused {
                 return Fed::All;
             }
-            if self.line.kind == Kind::Video && !self.paced.may_send(feed.is_replaying(), now) {
+            let replaying = self.line.kind == Kind::Video && feed.is_replaying();
+            if self.line.kind == Kind::Video && !self.paced.may_send(replaying, now)
+                || replaying && !replays.may_send(false, now)
+            {
                 return Fed::Paced;
             }
             match feed.next(lag, room_now) {
@@ -205,7 +216,10 @@ impl Outgoing {
                     feed.codec = rtp_codec(frame.codec);
                     let age = feed.age(&frame);
                     if let Some(codec) = feed.codec.filter(|codec| self.line.codecs.contains(codec)) {
-                        self.send(&frame, codec, age, (now, room_now), &mut write);
+                        let sent = self.send(&frame, codec, age, (now, room_now), &mut write);
+                        if replaying {
+                            replays.sent(sent);
+                        }
                     }
                 }
                 Next::NeedsKeyframe => {
@@ -280,6 +294,7 @@ impl Outgoing {
 
     /// What the viewer lost since its last report, in 1/256.
     pub fn set_loss(&mut self, loss: u8) {
+        self.lost = loss;
         // A report of a second without loss says little: it fades over a few.
         self.loss = loss.max(self.loss / 2);
     }
@@ -303,13 +318,14 @@ impl Outgoing {
         age: Age,
         (now, room_now): (Instant, RoomTime),
         write: &mut impl FnMut(Mid, &OutgoingRtp),
-    ) {
+    ) -> usize {
         let shift = self.times.shift(age, frame.time, room_now) * u64::from(self.line.kind.clock_rate()) / 1_000_000;
         // Modulo 2^32, as timestamps are.
         let ticks = frame.ticks.wrapping_add(shift) as u32;
         let timestamp = self.rewriter.timestamp(now, self.run, ticks);
         self.last = Some((frame.ticks, frame.time));
         let payloads = frame.rtp_payloads(|frame| packetize(frame, codec));
+        let mut sent = 0;
         for payload in payloads.iter() {
             let packet = OutgoingRtp {
                 codec,
@@ -319,12 +335,14 @@ impl Outgoing {
                 payload: payload.bytes.clone(),
             };
             let size = packet.payload.len();
+            sent += size;
             self.paced.sent(size);
             write(self.line.mid, &packet);
             if self.line.kind == Kind::Video {
                 self.history.push(now, packet.seq, size, packet);
             }
         }
+        sent
     }
 }
 

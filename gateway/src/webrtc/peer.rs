@@ -19,6 +19,7 @@ use crate::webrtc::engine::{self, Codec, Engine, MediaLine, Mid, OutgoingRtp, Re
 use crate::webrtc::follow::{self, Chosen};
 use crate::webrtc::incoming::{Incoming, Outcome, rtp_codec};
 use crate::webrtc::outgoing::{Fed, Outgoing, carried};
+use crate::webrtc::pace::Paced;
 use crate::webrtc::shortage::{Measured, Shortage, Verdict};
 use crate::webrtc::tell::Teller;
 use crate::webrtc::worker::room_time;
@@ -53,6 +54,8 @@ pub struct Peer {
     queue: Queue,
     congestion: Congestion,
     shortage: Shortage,
+    /// What all replays together may take: each at the full rate would be a burst that the receiver's socket does not hold.
+    replays: Paced,
     teller: Teller,
     levels_at: Option<Instant>,
     /// Payload bytes sent so far, on m-lines that are gone, too.
@@ -85,6 +88,7 @@ impl Peer {
             queue: Queue::default(),
             congestion: Congestion::default(),
             shortage: Shortage::default(),
+            replays: Paced::default(),
             levels_at: None,
             sent: 0,
             sent_before: 0,
@@ -374,7 +378,7 @@ impl Peer {
         let mut paced = false;
         let sent = &mut self.sent;
         for leg in &mut self.outgoing {
-            let fed = leg.feed(&self.context.room, now, room_now, |mid, packet| {
+            let fed = leg.feed(&self.context.room, &mut self.replays, (now, room_now), |mid, packet| {
                 *sent += packet.payload.len() as u64;
                 if let Err(error) = engine.write_rtp(now, id, mid, packet) {
                     tracing::trace!(peer = id.0, %error, "a packet was not sent");
@@ -517,6 +521,7 @@ impl Peer {
             rate,
             estimate: self.estimate,
             loss: videos.iter().map(|leg| leg.loss()).max().unwrap_or(0),
+            lost: videos.iter().map(|leg| leg.lost()).max().unwrap_or(0),
             waits: self.queue.wait(now),
             arrived: arrived(&videos, now),
             videos: videos.len(),

@@ -49,6 +49,8 @@ pub struct Measured {
     pub estimate: Option<u64>,
     /// The part of the videos that was lost lately, in 1/256.
     pub loss: u8,
+    /// The same by the last reports alone: one burst, as of a join, is no path that is full.
+    pub lost: u8,
     /// How long packets waited in a queue lately.
     pub waits: Duration,
     /// Of a thousand packets of the videos so many arrived, as far as reports tell.
@@ -125,7 +127,7 @@ impl Shortage {
             rate: before.map_or(measured.rate, |before| before.min(measured.rate)),
             ..measured
         };
-        let by_loss = measured.loss > FULL_LOSS && measured.rate >= LOW_RATE;
+        let by_loss = measured.lost > FULL_LOSS && measured.rate >= LOW_RATE;
         if measured.videos > 0 && (by_loss || measured.is_short() && !measured.keeps_up()) {
             let estimate = measured.estimate.unwrap_or(u64::MAX);
             let fresh = Short {
@@ -173,7 +175,7 @@ impl Shortage {
         self.paused.push(Paused {
             track,
             rate: measured.rate / measured.videos.max(1) as u64,
-            by_loss: measured.loss > FULL_LOSS,
+            by_loss: measured.lost > FULL_LOSS,
         });
     }
 
@@ -234,6 +236,7 @@ mod tests {
                     rate,
                     estimate,
                     loss,
+                    lost: loss,
                     waits: 2 * SOME_WAIT,
                     arrived: None,
                     videos,
@@ -286,6 +289,29 @@ mod tests {
     }
 
     #[test]
+    fn one_burst_that_is_lost_costs_nothing() {
+        let burst = Measured {
+            rate: RATE,
+            estimate: None,
+            loss: 200,
+            lost: 200,
+            waits: Duration::ZERO,
+            arrived: Some(1000),
+            videos: 9,
+        };
+        let (mut shortage, start) = (Shortage::default(), Instant::now());
+        for tick in 0..20 {
+            // A report a second; what is remembered of it fades.
+            let measured = Measured {
+                loss: 200 >> (tick / 2).min(7),
+                lost: if tick < 2 { 200 } else { 0 },
+                ..burst
+            };
+            assert_eq!(shortage.judge(start + TICK * tick, measured), Verdict::Stay);
+        }
+    }
+
+    #[test]
     fn a_path_that_stays_slow_is_tried_less_and_less_often() {
         let mut viewer = Viewer::new();
         viewer.run(200, |_, _| (Some(400_000), 0));
@@ -321,6 +347,7 @@ mod tests {
             rate: RATE,
             estimate: Some(RATE / 10),
             loss: SOME_LOSS,
+            lost: SOME_LOSS,
             waits: SOME_WAIT,
             arrived: None,
             videos: 1,
@@ -346,6 +373,7 @@ mod tests {
             rate: RATE,
             estimate: Some(RATE / 2),
             loss: 0,
+            lost: 0,
             waits: SOME_WAIT * 2,
             arrived: Some(ARRIVES),
             videos: 1,
@@ -364,7 +392,7 @@ mod tests {
             ..late
         };
         let lossy = Measured {
-            loss: FULL_LOSS + 1,
+            lost: FULL_LOSS + 1,
             ..late
         };
         for measured in [full, hopeless, lossy] {
@@ -379,6 +407,7 @@ mod tests {
             rate: SOUND,
             estimate: Some(10_000),
             loss: 200,
+            lost: 200,
             waits: 2 * SOME_WAIT,
             arrived: None,
             videos: 1,

@@ -26,6 +26,7 @@ use wzp_gateway::webrtc::outgoing::Outgoing;
 
 use crate::links::{Conditions, Link, Random, Stream};
 use crate::publisher::number_of;
+use wzp_gateway::webrtc::pace::Paced;
 
 /// A browser that waits for a keyframe asks again after this, µs.
 const ASK_INTERVAL: u64 = 500_000;
@@ -217,6 +218,7 @@ enum Feedback {
 pub struct WebRtcViewer {
     seat: Seat,
     leg: Outgoing,
+    replays: Paced,
     waker: Arc<Notify>,
     down: Link<OutgoingRtp>,
     up: Link<Feedback>,
@@ -249,6 +251,7 @@ impl WebRtcViewer {
         Self {
             seat,
             leg: Outgoing::new(line, random.next() as u32),
+            replays: Paced::default(),
             waker: Arc::default(),
             down: Link::new(conditions, random),
             up: Link::new(conditions, up),
@@ -314,9 +317,10 @@ impl WebRtcViewer {
             self.down.send(packet, now);
         }
         let down = &mut self.down;
-        self.leg.feed(&self.seat, instant, RoomTime(now), |_, packet| {
-            down.send(packet.clone(), now);
-        });
+        self.leg
+            .feed(&self.seat, &mut self.replays, (instant, RoomTime(now)), |_, packet| {
+                down.send(packet.clone(), now);
+            });
         let held = self.leg.held_bytes();
         assert!(held <= history::Limits::default().bytes, "{held} bytes in the history");
         self.seat.settle(room, now);

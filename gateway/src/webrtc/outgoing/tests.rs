@@ -142,7 +142,10 @@ fn video_leg() -> Outgoing {
 /// Timestamps of the frames that go out now.
 fn fed(leg: &mut Outgoing, room: &impl Upstream, now: Instant, room_now: RoomTime) -> Vec<u32> {
     let mut timestamps = Vec::new();
-    leg.feed(room, now, room_now, |_, packet| timestamps.push(packet.timestamp));
+    let replays = &mut Paced::default();
+    leg.feed(room, replays, (now, room_now), |_, packet| {
+        timestamps.push(packet.timestamp)
+    });
     timestamps.dedup();
     timestamps
 }
@@ -281,7 +284,7 @@ async fn viewer_that_fell_behind_is_served_from_the_log() {
     }
     let later = room_now.plus(1_000_000);
     let mut written = 0;
-    let waits = leg.feed(room, now, later, |_, _| written += 1);
+    let waits = leg.feed(room, &mut Paced::default(), (now, later), |_, _| written += 1);
     assert_eq!((waits, written), (Fed::Paced, 0), "it wants to be called again");
     assert_eq!(
         requests(room).await,
@@ -291,6 +294,33 @@ async fn viewer_that_fell_behind_is_served_from_the_log() {
         }
     );
     assert_eq!(fed(&mut leg, room, now, later.plus(250_000)).len(), 25);
+}
+
+#[tokio::test]
+async fn replays_of_one_viewer_share_a_budget_and_what_is_live_does_not_wait_for_it() {
+    let member = member().await;
+    let room = member.room();
+    let (now, room_now) = (Instant::now(), RoomTime(20_000_000));
+    let mut replays = Paced::default();
+    let mut source = Source::new(1);
+    source.picture(true, room_now);
+    source.picture(false, room_now.plus(40_000));
+    let mut leg = video_leg();
+    leg.assign(Some(&source.writer.track().clone()), &Arc::default(), room);
+    let mut feed = |replays: &mut Paced, now: Instant, room_now: RoomTime| {
+        let mut written = 0;
+        let fed = leg.feed(room, replays, (now, room_now), |_, _| written += 1);
+        (fed, written)
+    };
+    // Other legs have used it up: three times what a burst holds, which takes 42 ms to come back.
+    assert!(replays.may_send(false, now));
+    replays.sent(3 * 131_250);
+    assert_eq!(feed(&mut replays, now, room_now.plus(41_000)), (Fed::Paced, 0));
+    let later = now + Duration::from_millis(50);
+    assert_eq!(feed(&mut replays, later, room_now.plus(41_000)), (Fed::All, 2));
+    replays.sent(1 << 20);
+    source.picture(false, room_now.plus(80_000));
+    assert_eq!(feed(&mut replays, later, room_now.plus(81_000)), (Fed::All, 1));
 }
 
 #[tokio::test]

@@ -233,6 +233,7 @@ async fn a_video_that_is_hidden_while_it_is_paused_is_not_paused_any_more() {
         rate: 1_000_000,
         estimate: Some(100_000),
         loss: 0,
+        lost: 0,
         waits: Duration::from_secs(1),
         arrived: None,
         videos: 1,
