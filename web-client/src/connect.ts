@@ -1,4 +1,5 @@
 import { RoomError } from "./error.js";
+import { Playback } from "./playout/playback.js";
 import type { Room } from "./room.js";
 import { doubted, refusal, roomAddress } from "./room/address.js";
 import { LiveRoom } from "./room/live-room.js";
@@ -55,12 +56,13 @@ export async function connect(url: string, options: ConnectOptions): Promise<Roo
  * Starts what the next {@link connect} needs, which is then quicker by some tens of milliseconds. For a page that shows something before it
  * joins; call it once that is there.
  * @param url the room, as for `connect`: also opens the connection to its gateway, which is kept for 8 s and spares the join three round
- * trips. For the moment before somebody joins, when the pointer is over the button; nobody in the room hears of it.
+ * trips, and sound is made ready if there has been a gesture. For the moment before somebody joins, when the pointer is over the button; nobody in the room hears of it.
  * @throws RoomError `bad_room`, `unsupported_browser`
  */
 export function prepare(url?: string): void {
   requireBrowser();
   Threads.prepare(url === undefined ? undefined : roomAddress(url, location.href).socketUrl);
+  if (url !== undefined) Playback.prepare();
 }
 
 function aborted(): RoomError {

@@ -17,7 +17,12 @@ export interface PlayedStream {
 
 /** The page's side of playing: the audio context, its worklet, the output device and the volume. */
 export class Playback extends Emitter<{ blocked: [boolean]; failed: [string] }> implements RoomAudio {
+  /** Made ahead of the next room; making one takes longer than all else that a join does on the page. */
+  static #spare: { context: AudioContext; module: Promise<void> } | undefined;
+
   readonly context: AudioContext;
+  /** The worklet, being loaded. */
+  readonly #module: Promise<void> | undefined;
   readonly #gain: GainNode;
   readonly #ownsContext: boolean;
   #node: AudioWorkletNode | undefined;
@@ -36,16 +41,35 @@ export class Playback extends Emitter<{ blocked: [boolean]; failed: [string] }> 
   constructor(context?: AudioContext) {
     super();
     this.#ownsContext = context === undefined;
-    this.context = context ?? new AudioContext({ sampleRate: 48_000, latencyHint: "interactive" });
+    const spare = context ? undefined : Playback.#takeSpare();
+    this.context = context ?? spare?.context ?? newContext();
+    this.#module = spare?.module;
     this.#gain = this.context.createGain();
     this.#gain.connect(this.context.destination);
     this.context.addEventListener("statechange", this.#onState);
   }
 
+  /** Makes the next room's context ahead. Only after a gesture: before, browsers complain of every one that is made. */
+  static prepare(): void {
+    if (Playback.#spare || (navigator.userActivation as UserActivation | undefined)?.hasBeenActive !== true) return;
+    const context = newContext();
+    // It costs nothing while it does not run.
+    void context.suspend().catch(() => undefined);
+    const module = context.audioWorklet.addModule(workletUrl);
+    module.catch(() => undefined);
+    Playback.#spare = { context, module };
+  }
+
+  static #takeSpare(): { context: AudioContext; module: Promise<void> } | undefined {
+    const spare = Playback.#spare;
+    Playback.#spare = undefined;
+    return spare?.context.state === "closed" ? undefined : spare;
+  }
+
   /** Loads the worklet. @returns the port on which the session worker sends sound */
   async start(): Promise<MessagePort | undefined> {
     try {
-      await this.context.audioWorklet.addModule(workletUrl);
+      await (this.#module ?? this.context.audioWorklet.addModule(workletUrl));
       if (this.#closed) return undefined;
       this.#node = new AudioWorkletNode(this.context, "wzp-playout", { numberOfInputs: 0, numberOfOutputs: 1, outputChannelCount: [2] });
     } catch (error) {
@@ -184,4 +208,8 @@ export class Playback extends Emitter<{ blocked: [boolean]; failed: [string] }> 
     }
     this.emit("blocked", blocked);
   }
+}
+
+function newContext(): AudioContext {
+  return new AudioContext({ sampleRate: 48_000, latencyHint: "interactive" });
 }

@@ -440,10 +440,11 @@ export class LiveRoom extends Room implements PublicationOwner {
         if (track && this.#screens.shows(track)) track.setSize(message.width, message.height);
         break;
       case "first":
+        if (track && this.#screens.shows(track)) {
+          track.setFirst(message.at);
+          this.#screens.streamLater(track);
+        }
         void this.#startPlayback();
-        if (!track || !this.#screens.shows(track)) break;
-        track.setFirst(message.at);
-        this.#screens.streamLater(track);
         break;
       case "live":
         this.#turns.release();
