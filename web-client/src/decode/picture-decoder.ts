@@ -25,13 +25,23 @@ export class PictureDecoder {
   #owner: DecoderOwner;
   #configuration = "";
 
-  /** @throws ReferenceError where there is no WebCodecs */
-  constructor(owner: DecoderOwner) {
+  /**
+   * @param warmed gets the gray picture of {@link warm}, and does not keep it
+   * @throws ReferenceError where there is no WebCodecs
+   */
+  constructor(owner: DecoderOwner, warmed?: (gray: VideoFrame) => void) {
     this.#owner = owner;
     this.#decoder = new VideoDecoder({
       output: (frame) => {
-        if (frame.timestamp === GRAY_TIMESTAMP) frame.close();
-        else this.#owner.output(frame);
+        if (frame.timestamp !== GRAY_TIMESTAMP) {
+          this.#owner.output(frame);
+          return;
+        }
+        try {
+          warmed?.(frame);
+        } finally {
+          frame.close();
+        }
       },
       error: () => this.#owner.error(),
     });
@@ -78,9 +88,12 @@ export class PictureDecoder {
 export class SpareDecoder {
   #spare: PictureDecoder | undefined;
 
+  /** @param warmed what else can be made ready with a decoded picture */
+  constructor(readonly warmed?: (gray: VideoFrame) => void) {}
+
   prepare(): void {
     try {
-      this.#spare = new PictureDecoder({ output: (frame) => frame.close(), error: () => (this.#spare = undefined) });
+      this.#spare = new PictureDecoder({ output: (frame) => frame.close(), error: () => (this.#spare = undefined) }, this.warmed);
       this.#spare.warm();
     } catch {
       // Whoever needs a decoder makes one, and says so if that fails.

@@ -12,6 +12,7 @@ export class Screens {
 
   /** A canvas, or the `<video>` of a stream. */
   readonly #elements = new WeakMap<LiveTrack, HTMLElement>();
+  #first = true;
   readonly #streams = new Map<LiveTrack, PictureStream>();
   /** What is to be done when a track has a picture of now. */
   readonly #waiting = new Map<LiveTrack, (() => void)[]>();
@@ -30,11 +31,15 @@ export class Screens {
     if (!element) {
       const canvas = (element = document.createElement("canvas"));
       this.#elements.set(track, element);
-      this.turns.add(() => {
+      const give = (): void => {
         if (!this.has(track)) return;
         const offscreen = canvas.transferControlToOffscreen();
         this.toVideo({ type: "canvas", key: keyOf(track), canvas: offscreen }, [offscreen]);
-      });
+      };
+      // The first picture of a room is what everybody waits for; many at once would hold the page up.
+      if (this.#first) queueMicrotask(give);
+      else this.turns.add(give);
+      this.#first = false;
     }
     track.setElement(element);
     this.streamLater(track);

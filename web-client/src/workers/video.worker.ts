@@ -9,7 +9,7 @@ import { workerScope } from "./scope.js";
 const page = workerScope<PageToVideo, VideoToPage>();
 const tracks = new Map<TrackKey, TrackDecoder>();
 const screens = new Map<TrackKey, Screen>();
-const spare = new SpareDecoder();
+const spare = new SpareDecoder((gray) => Screen.warm(gray));
 /** Whose picture the page waits for, and of whom nothing has come yet. */
 const awaited = new Set<TrackKey>();
 /** In the room for so long without needing the spare decoder: it goes, since devices have few, ms. */
