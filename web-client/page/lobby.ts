@@ -49,6 +49,8 @@ export class Lobby {
     });
     for (const sign of ["pointerenter", "pointerdown", "focus"]) {
       byId("join").addEventListener(sign, () => {
+        // The page itself sets the focus there: that is no sign that anybody will join.
+        if (sign === "focus" && !(navigator.userActivation as UserActivation | undefined)?.hasBeenActive) return;
         const room = this.roomField.value.trim();
         if (!roomProblem(room)) this.expect(room);
       });

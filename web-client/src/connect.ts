@@ -56,7 +56,8 @@ export async function connect(url: string, options: ConnectOptions): Promise<Roo
  * Starts what the next {@link connect} needs, which is then quicker by some tens of milliseconds. For a page that shows something before it
  * joins; call it once that is there.
  * @param url the room, as for `connect`: also opens the connection to its gateway, which is kept for 8 s and spares the join three round
- * trips, and sound is made ready if there has been a gesture. For the moment before somebody joins, when the pointer is over the button; nobody in the room hears of it.
+ * trips, and makes sound ready if there has been a gesture. For the moment before somebody joins, when the pointer is over the button; nobody
+ * in the room hears of it.
  * @throws RoomError `bad_room`, `unsupported_browser`
  */
 export function prepare(url?: string): void {

@@ -1,8 +1,8 @@
 //! How much of what is sent on a stream arrives, by the viewer's reports.
 //!
-//! A receiver report says how far it has come in the stream's sequence numbers (RFC 3550, section 6.4.1). What is on its way
-//! at the moment of each report cancels out between two of them, and so does the time that either side takes to answer: a
-//! loaded machine answers late, but all of it, and only over a path that is full less and less comes than is sent.
+//! A receiver report says how far it has come in the stream's sequence numbers, and how many of them are missing (RFC 3550,
+//! section 6.4.1). What is on its way at the moment of each report cancels out between two of them, and so does the time that
+//! either side takes to answer: a loaded machine answers late, but to everything, and only over a full path less comes than is sent.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,12 +14,13 @@ const SPAN: Duration = Duration::from_millis(1500);
 /// Reports that are kept.
 const KEPT: usize = 16;
 
-/// A report: when it came, the last number that was sent by then, and the last one that had arrived.
+/// A report: when it came, the last number that was sent by then, the last one that had arrived, and those missing up to it.
 #[derive(Debug, Clone, Copy)]
 struct Report {
     at: Instant,
     sent: u16,
-    arrived: u16,
+    highest: u16,
+    lost: u32,
 }
 
 /// See the module's text.
@@ -29,13 +30,18 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    /// The viewer has come to `arrived`; the last packet that was sent has the number `sent`.
-    pub fn note(&mut self, sent: u16, arrived: u16, now: Instant) {
+    /// The viewer has come to `highest`, and `lost` are missing in all; the last packet that was sent has the number `sent`.
+    pub fn note(&mut self, sent: u16, highest: u16, lost: u32, now: Instant) {
         let fresh = |report: &Report| now.saturating_duration_since(report.at) < WINDOW;
         while self.reports.front().is_some_and(|report| !fresh(report)) || self.reports.len() >= KEPT {
             self.reports.pop_front();
         }
-        self.reports.push_back(Report { at: now, sent, arrived });
+        self.reports.push_back(Report {
+            at: now,
+            sent,
+            highest,
+            lost,
+        });
     }
 
     /// Packets sent and arrived between the first and the last of the reports; `None`: they say nothing of now.
@@ -44,8 +50,9 @@ impl Arrival {
         let first = self.reports.iter().find(fresh)?;
         let last = self.reports.back()?;
         let count = |from: u16, to: u16| u64::from(to.wrapping_sub(from));
-        (last.at.saturating_duration_since(first.at) >= SPAN)
-            .then(|| (count(first.sent, last.sent), count(first.arrived, last.arrived)))
+        let lost = u64::from(last.lost.saturating_sub(first.lost));
+        let arrived = count(first.highest, last.highest).saturating_sub(lost);
+        (last.at.saturating_duration_since(first.at) >= SPAN).then(|| (count(first.sent, last.sent), arrived))
     }
 }
 
@@ -58,13 +65,19 @@ mod tests {
     #[test]
     fn late_answers_are_no_loss_and_a_full_path_is() {
         let start = Instant::now();
-        for (each, share) in [(100, 100), (80, 80)] {
+        // What arrives of a hundred packets a second, what is missing of the rest, and what that makes.
+        for (each, lost, share) in [(100, 0, 100), (80, 0, 80), (100, 20, 80)] {
             let mut arrival = Arrival::default();
             // Over the end of the numbers, and every report is late by more than the one before.
             for second in 0..4_u16 {
                 let now = start + SECOND * u32::from(second) + Duration::from_millis(20) * u32::from(second);
                 let sent = 65_400_u16.wrapping_add(100 * second);
-                arrival.note(sent, 65_390_u16.wrapping_add(each * second), now);
+                arrival.note(
+                    sent,
+                    65_390_u16.wrapping_add(each * second),
+                    lost * u32::from(second),
+                    now,
+                );
             }
             let (sent, arrived) = arrival.counts(start + SECOND * 3).unwrap();
             assert_eq!((sent, arrived * 100 / sent), (300, share));
@@ -76,14 +89,14 @@ mod tests {
         let start = Instant::now();
         let mut arrival = Arrival::default();
         assert_eq!(arrival.counts(start), None);
-        arrival.note(10, 9, start);
-        arrival.note(20, 19, start + SECOND);
+        arrival.note(10, 9, 0, start);
+        arrival.note(20, 19, 0, start + SECOND);
         assert_eq!(arrival.counts(start + SECOND), None, "too close");
-        arrival.note(30, 29, start + SECOND * 2);
+        arrival.note(30, 29, 0, start + SECOND * 2);
         assert_eq!(arrival.counts(start + SECOND * 2), Some((20, 20)));
         assert_eq!(arrival.counts(start + SECOND * 7), None, "too old");
         for n in 0..1000 {
-            arrival.note(n, n, start + SECOND * 7);
+            arrival.note(n, n, 0, start + SECOND * 7);
         }
         assert!(arrival.reports.len() <= KEPT);
     }

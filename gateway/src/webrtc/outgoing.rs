@@ -287,9 +287,9 @@ impl Outgoing {
         self.paced.set_estimate(bits_per_second);
     }
 
-    /// The viewer reports the highest number that has arrived.
-    pub fn note_arrival(&mut self, highest: u16, now: Instant) {
-        self.arrival.note(self.rewriter.last_sequence(), highest, now);
+    /// The viewer reports the highest number that has arrived, and how many are missing.
+    pub fn note_arrival(&mut self, highest: u16, lost: u32, now: Instant) {
+        self.arrival.note(self.rewriter.last_sequence(), highest, lost, now);
     }
 
     /// What the viewer lost since its last report, in 1/256.

@@ -1,4 +1,5 @@
-//! How fast one leg sends, and all replays of a viewer together: a replay is a burst, and a burst at line rate is lost on the way. Time is an argument.
+//! How fast one leg sends, and all replays of a viewer together: a replay is a burst, and a burst at line rate is lost on the
+//! way. Time is an argument.
 
 use std::time::{Duration, Instant};
 

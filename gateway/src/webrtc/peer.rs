@@ -395,11 +395,12 @@ impl Peer {
         leg.map_or_else(Vec::new, |leg| leg.repeat(seqs, now))
     }
 
-    /// What the viewer lost of one m-line since its last report, in 1/256.
-    pub fn note_report(&mut self, mid: Mid, loss: u8, highest: u16, now: Instant) {
+    /// The viewer's report on one m-line: what it lost since the one before, in 1/256, the highest number that has arrived, and
+    /// how many are missing.
+    pub fn note_report(&mut self, mid: Mid, loss: u8, (highest, lost): (u16, u32), now: Instant) {
         if let Some(leg) = self.outgoing.iter_mut().find(|leg| leg.line().mid == mid) {
             leg.set_loss(loss);
-            leg.note_arrival(highest, now);
+            leg.note_arrival(highest, lost, now);
         }
     }
 

@@ -493,11 +493,12 @@ fn peer_event(peer: &mut Peer, event: Event, engine: &mut Engine, waker: &Arc<No
         Event::ReceiverReport {
             mid,
             fraction_lost,
+            total_lost,
             highest,
             rtt,
             ..
         } => {
-            peer.note_report(mid, fraction_lost, highest, now);
+            peer.note_report(mid, fraction_lost, (highest, total_lost), now);
             if let Some(rtt) = rtt {
                 peer.note_round_trip(rtt, now);
             }

@@ -82,6 +82,9 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     const visit = await open(browser);
     await visit.page.goto(`${way.base}/soon?name=Ana`);
     const button = visit.page.getByRole("button", { name: "Join" });
+    await visit.page.waitForFunction(() => document.activeElement?.id === "join");
+    await visit.page.waitForTimeout(500);
+    assert.equal(sockets(), 0, "the page sets the focus by itself");
     await button.hover();
     await until(() => sockets() === 1, 5000, "the connection");
     await button.click();
