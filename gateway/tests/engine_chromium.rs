@@ -639,7 +639,6 @@ fn av1_reaches_another_browser() {
 }
 
 #[test]
-#[ignore = "long (make soak): tests/browser/webrtc.test.mjs has it through the whole gateway"]
 fn lost_packets_are_repaired_by_rtx() {
     let (seen, summary) = play(
         "forward",
@@ -707,7 +706,7 @@ fn a_publisher_keeps_to_its_cap() {
 }
 
 #[test]
-#[ignore = "long (make soak): tests/browser/matrix.test.mjs has it through the whole gateway"]
+#[ignore = "long (make soak): tests/browser/matrix.test.mjs has it through the whole gateway, with Debian's Firefox"]
 fn firefox_reaches_chromium_with_av1() {
     let (seen, summary) = play("fromFirefox", r#"{"codec":"AV1"}"#, Setup::default());
     let frames = number(&seen, "/after/framesDecoded") - number(&seen, "/before/framesDecoded");
@@ -717,7 +716,6 @@ fn firefox_reaches_chromium_with_av1() {
 }
 
 #[test]
-#[ignore = "long (make soak): tests/browser/matrix.test.mjs has it through the whole gateway"]
 fn chromium_reaches_firefox_with_av1() {
     let (seen, _) = play("toFirefox", r#"{"codec":"AV1"}"#, Setup::default());
     let frames = number(&seen, "/after/framesDecoded") - number(&seen, "/before/framesDecoded");

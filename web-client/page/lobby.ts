@@ -34,6 +34,8 @@ export class Lobby {
   private visible = false;
   private opened = false;
   private mayAsk = true;
+  /** The page itself sets the focus. */
+  private focusing = false;
 
   constructor(
     private readonly media: LocalMedia,
@@ -50,7 +52,7 @@ export class Lobby {
     for (const sign of ["pointerenter", "pointerdown", "focus"]) {
       byId("join").addEventListener(sign, () => {
         // The page itself sets the focus there: that is no sign that anybody will join.
-        if (sign === "focus" && !(navigator.userActivation as UserActivation | undefined)?.hasBeenActive) return;
+        if (this.focusing) return;
         const room = this.roomField.value.trim();
         if (!roomProblem(room)) this.expect(room);
       });
@@ -97,7 +99,9 @@ export class Lobby {
       this.update();
     });
     this.look(0);
+    this.focusing = true;
     (this.nameField.value ? (this.roomField.value ? byId("join") : this.roomField) : this.nameField).focus({ preventScroll: true });
+    this.focusing = false;
   }
 
   hide(): void {

@@ -270,8 +270,8 @@ impl Cursor {
         newest.is_some()
     }
 
-    /// Everything that is in the log now may be read late, from here on.
-    pub(super) fn catch_up_from_here(&mut self) {
+    /// Everything that is in the log now may be read late, from here on: what was waited for is not the reader's fault.
+    pub fn catch_up_from_here(&mut self) {
         let log = self.track.log();
         if let Some(frame) = log.get(self.place.next) {
             self.place.catching_up = CatchingUp::from(&log, frame.time);

@@ -33,6 +33,10 @@ impl Arrival {
     /// The viewer has come to `highest`, and `lost` are missing in all; the last packet that was sent has the number `sent`.
     pub fn note(&mut self, sent: u16, highest: u16, lost: u32, now: Instant) {
         let fresh = |report: &Report| now.saturating_duration_since(report.at) < WINDOW;
+        // Reports may overtake each other.
+        if (self.reports.back()).is_some_and(|last| (highest.wrapping_sub(last.highest) as i16) < 0) {
+            return;
+        }
         while self.reports.front().is_some_and(|report| !fresh(report)) || self.reports.len() >= KEPT {
             self.reports.pop_front();
         }
@@ -50,7 +54,9 @@ impl Arrival {
         let first = self.reports.iter().find(fresh)?;
         let last = self.reports.back()?;
         let count = |from: u16, to: u16| u64::from(to.wrapping_sub(from));
-        let lost = u64::from(last.lost.saturating_sub(first.lost));
+        // A signed number of 24 bits, below zero after duplicates.
+        let signed = |lost: u32| ((lost << 8) as i32) >> 8;
+        let lost = u64::try_from(signed(last.lost) - signed(first.lost)).unwrap_or(0);
         let arrived = count(first.highest, last.highest).saturating_sub(lost);
         (last.at.saturating_duration_since(first.at) >= SPAN).then(|| (count(first.sent, last.sent), arrived))
     }
@@ -82,6 +88,18 @@ mod tests {
             let (sent, arrived) = arrival.counts(start + SECOND * 3).unwrap();
             assert_eq!((sent, arrived * 100 / sent), (300, share));
         }
+    }
+
+    #[test]
+    fn duplicates_and_reports_that_overtake_each_other_are_no_loss() {
+        let start = Instant::now();
+        let mut arrival = Arrival::default();
+        arrival.note(100, 100, 0, start);
+        arrival.note(300, 300, 0xff_ffff, start + SECOND * 2);
+        arrival.note(200, 200, 0, start + SECOND * 2);
+        assert_eq!(arrival.counts(start + SECOND * 2), Some((200, 200)));
+        arrival.note(400, 400, 9, start + SECOND * 3);
+        assert_eq!(arrival.counts(start + SECOND * 3), Some((300, 291)));
     }
 
     #[test]

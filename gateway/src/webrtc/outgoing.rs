@@ -52,7 +52,8 @@ pub struct Outgoing {
     history: History<OutgoingRtp>,
     /// What the viewer lost lately, in 1/256.
     loss: u8,
-    /// The same, by its last report alone.
+    /// By its last report, and the lesser of its last two.
+    reported: u8,
     lost: u8,
     arrival: Arrival,
     copies: VecDeque<(Instant, OutgoingRtp)>,
@@ -93,6 +94,7 @@ impl Outgoing {
             history: History::new(history::Limits::default()),
             line,
             loss: 0,
+            reported: 0,
             lost: 0,
             arrival: Arrival::default(),
             copies: VecDeque::new(),
@@ -176,7 +178,7 @@ impl Outgoing {
         self.loss
     }
 
-    /// What the viewer lost by its last report, in 1/256.
+    /// What the viewer lost by each of its last two reports at least, in 1/256: one burst is in one, whenever that comes.
     pub fn lost(&self) -> u8 {
         self.lost
     }
@@ -205,9 +207,11 @@ impl Outgoing {
                 return Fed::All;
             }
             let replaying = self.line.kind == Kind::Video && feed.is_replaying();
-            if self.line.kind == Kind::Video && !self.paced.may_send(replaying, now)
-                || replaying && !replays.may_send(false, now)
-            {
+            if self.line.kind == Kind::Video && !self.paced.may_send(replaying, now) {
+                return Fed::Paced;
+            }
+            if replaying && !replays.may_send(false, now) {
+                feed.cursor.catch_up_from_here();
                 return Fed::Paced;
             }
             match feed.next(lag, room_now) {
@@ -294,7 +298,7 @@ impl Outgoing {
 
     /// What the viewer lost since its last report, in 1/256.
     pub fn set_loss(&mut self, loss: u8) {
-        self.lost = loss;
+        self.lost = loss.min(std::mem::replace(&mut self.reported, loss));
         // A report of a second without loss says little: it fades over a few.
         self.loss = loss.max(self.loss / 2);
     }

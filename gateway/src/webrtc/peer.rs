@@ -56,6 +56,8 @@ pub struct Peer {
     shortage: Shortage,
     /// What all replays together may take: each at the full rate would be a burst that the receiver's socket does not hold.
     replays: Paced,
+    /// The leg that is fed first.
+    turn: usize,
     teller: Teller,
     levels_at: Option<Instant>,
     /// Payload bytes sent so far, on m-lines that are gone, too.
@@ -89,6 +91,7 @@ impl Peer {
             congestion: Congestion::default(),
             shortage: Shortage::default(),
             replays: Paced::default(),
+            turn: 0,
             levels_at: None,
             sent: 0,
             sent_before: 0,
@@ -377,7 +380,10 @@ impl Peer {
         let room_now = self.room_now(now);
         let mut paced = false;
         let sent = &mut self.sent;
-        for leg in &mut self.outgoing {
+        // Each time another one is the first to have of what they share.
+        self.turn = (self.turn + 1) % self.outgoing.len().max(1);
+        let (later, first) = self.outgoing.split_at_mut(self.turn);
+        for leg in first.iter_mut().chain(later) {
             let fed = leg.feed(&self.context.room, &mut self.replays, (now, room_now), |mid, packet| {
                 *sent += packet.payload.len() as u64;
                 if let Err(error) = engine.write_rtp(now, id, mid, packet) {

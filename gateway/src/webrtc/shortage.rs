@@ -49,7 +49,7 @@ pub struct Measured {
     pub estimate: Option<u64>,
     /// The part of the videos that was lost lately, in 1/256.
     pub loss: u8,
-    /// The same by the last reports alone: one burst, as of a join, is no path that is full.
+    /// The same by two reports one after the other: one burst, as of a join, is no path that is full.
     pub lost: u8,
     /// How long packets waited in a queue lately.
     pub waits: Duration,

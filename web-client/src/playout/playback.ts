@@ -69,7 +69,8 @@ export class Playback extends Emitter<{ blocked: [boolean]; failed: [string] }> 
   /** Loads the worklet. @returns the port on which the session worker sends sound */
   async start(): Promise<MessagePort | undefined> {
     try {
-      await (this.#module ?? this.context.audioWorklet.addModule(workletUrl));
+      const load = (): Promise<void> => this.context.audioWorklet.addModule(workletUrl);
+      await (this.#module?.catch(load) ?? load());
       if (this.#closed) return undefined;
       this.#node = new AudioWorkletNode(this.context, "wzp-playout", { numberOfInputs: 0, numberOfOutputs: 1, outputChannelCount: [2] });
     } catch (error) {

@@ -13,6 +13,8 @@ export class PictureStream {
     this.element.autoplay = true;
     this.element.playsInline = true;
     this.element.srcObject = new MediaStream([generator]);
+    // Browsers pause what is taken out of the page, and do not go on when it comes back.
+    this.element.addEventListener("pause", () => this.#play());
   }
 
   /** @returns one, where the browser has such streams. */
@@ -33,11 +35,20 @@ export class PictureStream {
   /** Calls `then` once, when the element has a picture. */
   whenShown(then: () => void): void {
     this.element.addEventListener("loadeddata", then, { once: true });
-    void this.element.play().catch(() => undefined);
+    this.#play();
+  }
+
+  /** Calls `then` whenever what the element shows has another size, px. */
+  whenResized(then: (width: number, height: number) => void): void {
+    this.element.addEventListener("resize", () => then(this.element.videoWidth, this.element.videoHeight));
+  }
+
+  #play(): void {
+    if (this.element.srcObject) void this.element.play().catch(() => undefined);
   }
 
   close(): void {
-    this.#generator.stop();
     this.element.srcObject = null;
+    this.#generator.stop();
   }
 }

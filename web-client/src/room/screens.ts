@@ -14,6 +14,7 @@ export class Screens {
   readonly #elements = new WeakMap<LiveTrack, HTMLElement>();
   #first = true;
   readonly #streams = new Map<LiveTrack, PictureStream>();
+  readonly #timers = new Map<LiveTrack, ReturnType<typeof setTimeout>>();
   /** What is to be done when a track has a picture of now. */
   readonly #waiting = new Map<LiveTrack, (() => void)[]>();
 
@@ -49,12 +50,16 @@ export class Screens {
     this.toVideo({ type: "release", key: keyOf(track) });
     this.#streams.get(track)?.close();
     this.#streams.delete(track);
+    clearTimeout(this.#timers.get(track));
+    this.#timers.delete(track);
     this.drawn(track);
   }
 
   close(): void {
     for (const stream of this.#streams.values()) stream.close();
     this.#streams.clear();
+    for (const timer of this.#timers.values()) clearTimeout(timer);
+    this.#timers.clear();
   }
 
   /** Whether the page has of a track what the worker shows. */
@@ -86,19 +91,26 @@ export class Screens {
     for (const then of waiting) then();
   }
 
-  /** From its canvas to a stream, if the track still comes by the WebSocket then. */
+  /** From its canvas to a stream, if the track still comes by the WebSocket then, and is looked at. */
   streamLater(track: LiveTrack): void {
     if (this.#streams.has(track)) return;
-    setTimeout(() => this.#stream(track), Screens.STREAM_MS);
+    clearTimeout(this.#timers.get(track));
+    this.#timers.set(track, setTimeout(() => this.#stream(track), Screens.STREAM_MS));
   }
 
   #stream(track: LiveTrack): void {
-    if (!this.has(track) || !this.shows(track) || track.firstShownAt === 0 || this.#streams.has(track)) return;
+    this.#timers.delete(track);
+    if (!this.has(track) || !this.shows(track) || track.firstShownAt === 0) return;
+    if (!track.wanted) {
+      this.streamLater(track);
+      return;
+    }
     const stream = PictureStream.make();
     if (!stream) return;
     this.#streams.set(track, stream);
     const { writable, element } = stream;
     this.toVideo({ type: "stream", key: keyOf(track), stream: writable }, [writable]);
+    stream.whenResized((width, height) => this.shows(track) && track.setSize(width, height));
     stream.whenShown(() => {
       if (!this.has(track)) return;
       const shown = this.shows(track);

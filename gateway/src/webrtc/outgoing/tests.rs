@@ -63,6 +63,16 @@ fn a_repair_comes_once_over_a_clean_path_and_over_a_full_one() {
 }
 
 #[test]
+fn loss_that_lasts_is_in_two_reports_one_after_the_other() {
+    let mut leg = leg(Instant::now());
+    let lasting = [200, 0, 60, 90, 40, 0].map(|loss| {
+        leg.set_loss(loss);
+        leg.lost()
+    });
+    assert_eq!(lasting, [0, 0, 0, 60, 40, 0]);
+}
+
+#[test]
 fn copies_that_wait_are_bounded() {
     let now = Instant::now();
     let mut leg = leg(now);

@@ -282,6 +282,17 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     assert.equal(looks.empty, 0, JSON.stringify(looks));
     assert.ok(looks.changes > 5, JSON.stringify(looks));
     assert.deepEqual(looks.elements, ["canvas", "video"]);
+    // Taken out of the page and put back, as when WebRTC has had its place, it goes on.
+    await ana.page.evaluate(async () => {
+      const video = document.querySelector(".tile:not([data-local]) video");
+      const place = video.parentElement;
+      video.remove();
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      place.append(video);
+      globalThis.looks.changes = 0;
+    });
+    await ana.page.waitForTimeout(2000);
+    assert.ok((await seenInTile(ana.page)).changes > 5, "it stands still after it was put back");
     const { transport, sources } = await ana.page.evaluate(() => globalThis.wzp.stats());
     assert.equal(transport, "websocket");
     assert.deepEqual(sources.filter(({ kind }) => kind === "video").map(({ freezeCount }) => freezeCount), [0]);
