@@ -293,9 +293,7 @@ describe("the page and a gateway", { skip: BINARY ? false : "WZP_GATEWAY names n
     });
     await ana.page.waitForTimeout(2000);
     assert.ok((await seenInTile(ana.page)).changes > 5, "it stands still after it was put back");
-    const { transport, sources } = await ana.page.evaluate(() => globalThis.wzp.stats());
-    assert.equal(transport, "websocket");
-    assert.deepEqual(sources.filter(({ kind }) => kind === "video").map(({ freezeCount }) => freezeCount), [0]);
+    assert.equal(await ana.page.evaluate(() => globalThis.wzp.stats().then(({ transport }) => transport)), "websocket");
     await ben.context.close();
     await ana.page.locator(".tile:not([data-local]) video").waitFor({ state: "detached" });
     await ana.context.close();
