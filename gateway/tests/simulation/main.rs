@@ -61,8 +61,9 @@ fn good_links_cost_nobody_a_frame_and_newcomers_are_live_at_once() {
     }
     eprintln!("{all}");
     assert!(all.first <= 20_000, "{all}");
-    // 250 ms for a source that may answer and does not; the steps of the simulation.
-    assert!(all.live <= 290_000, "{all}");
+    // 250 ms for a source that may answer and does not; 76 ms for the largest replay, 600 kB at 50 Mbit/s of which 131 kB go at
+    // once; the steps of the simulation.
+    assert!(all.live <= 340_000, "{all}");
     assert!(all.pause <= 50_000, "{all}");
 }
 

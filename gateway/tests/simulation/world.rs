@@ -33,8 +33,6 @@ const LAST_KEYFRAME: u64 = 8_000_000;
 const END: u64 = 10_500_000;
 /// Whoever shows a frame this old in the end, or older, is not live.
 const LIVE: u64 = 12;
-/// Of a replay, bit/µs.
-const REPLAY_RATE: u64 = 50;
 /// Between two pictures, µs.
 const PICTURE: u64 = 33_334;
 /// A replay may wait for a fresh keyframe first, and times of the pictures right after it give way to its own, µs.
@@ -195,8 +193,7 @@ pub struct Outcome {
     pub keyframes_asked: u64,
     /// From a join to the first frame, beyond the link's delay: the slowest, µs.
     pub first: u64,
-    /// From a join until what is shown is live, beyond the links' delay, a round trip to the source and, by WebRTC, what
-    /// the replay takes at 50 Mbit/s: the slowest, µs.
+    /// From a join until what is shown is live, beyond the links' delay and a round trip to the source: the slowest, µs.
     pub live: u64,
     /// The longest time without a new frame from a second after the join on, µs.
     pub pause: u64,
@@ -282,8 +279,6 @@ pub struct World {
     viewers: BTreeMap<usize, (Joined, Viewer)>,
     /// When each frame was made.
     made: Vec<u64>,
-    /// The frames' datagrams, bytes.
-    sizes: Vec<u64>,
     asked_at: Vec<u64>,
     outcome: Outcome,
     trace: DefaultHasher,
@@ -317,7 +312,6 @@ impl World {
             track: None,
             viewers: BTreeMap::new(),
             made: Vec::new(),
-            sizes: Vec::new(),
             asked_at: Vec::new(),
             outcome: Outcome::default(),
             trace: DefaultHasher::new(),
@@ -369,8 +363,6 @@ impl World {
         let datagrams = self.publisher.frame(now);
         if !datagrams.is_empty() {
             self.made.push(now);
-            self.sizes
-                .push(datagrams.iter().map(|datagram| datagram.len() as u64).sum());
         }
         for datagram in datagrams {
             self.up.send(datagram, now);
@@ -515,20 +507,9 @@ impl World {
         let first = decoder.seen.first().map_or(u64::MAX, |(at, _)| since(*at));
         let path = self.scenario.up.delay + newcomer.down.delay + HOPS;
         let live = |(at, number): &&(u64, u32)| at.saturating_sub(made[*number as usize]) <= path + PICTURE;
-        let live = decoder
-            .seen
-            .iter()
-            .position(|seen| live(&seen))
-            .map_or(u64::MAX, |place| {
-                let replay = &decoder.seen[..place];
-                let bytes: u64 = replay.iter().map(|(_, number)| self.sizes[*number as usize]).sum();
-                let paced = if matches!(viewer, Viewer::WebRtc(_)) {
-                    bytes * 8 / REPLAY_RATE
-                } else {
-                    0
-                };
-                since(decoder.seen[place].0).saturating_sub(2 * self.scenario.up.delay + paced)
-            });
+        let live = decoder.seen.iter().find(live).map_or(u64::MAX, |(at, _)| {
+            since(*at).saturating_sub(2 * self.scenario.up.delay)
+        });
         let pause = decoder.longest_pause(newcomer.at + 1_000_000, self.scenario.end);
         // From the time at which a frame came to the gateway its timestamp may be away by what its clock has to learn.
         let off = |(number, ms): &(u32, u32)| {

@@ -149,7 +149,11 @@ proptest! {
     ) {
         let outcome = simulate(first_seq, one_way, true, &fates);
         check_budgets(&outcome, one_way)?;
-        prop_assert!(!outcome.repair.is_silent());
+        if outcome.repair.is_silent() {
+            // The first three answers were all lost, by chance: once in some thousand cases.
+            prop_assert_eq!(outcome.repair.stats().repaired, 0);
+            return Ok(());
+        }
         // What is still missing was lost again every time it was sent again, or lies before the first arrival or
         // after the last one, or was given up with such a packet.
         let (first, last) = (outcome.first_received.unwrap(), *outcome.received.last().unwrap());
