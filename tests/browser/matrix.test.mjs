@@ -23,7 +23,9 @@ const hasH264 = (page) => page.evaluate(() => RTCRtpReceiver.getCapabilities('vi
 /** How a page gets a member's picture and sound. */
 const ways = (page, alias) => page.evaluate((name) => {
   const other = [...globalThis.wzp.room.participants.values()].find((participant) => participant.alias === name);
-  return other.tracks.filter((track) => track.kind === 'video').map((track) => (track.element?.localName === 'video' ? 'webrtc' : 'websocket'))[0];
+  // By the WebSocket it is a canvas, or in Chromium a video of what the page's own worker writes.
+  const written = (element) => element.srcObject?.getVideoTracks().some((track) => globalThis.MediaStreamTrackGenerator && track instanceof globalThis.MediaStreamTrackGenerator);
+  return other.tracks.filter((track) => track.kind === 'video').map(({ element }) => (element?.localName === 'video' && !written(element) ? 'webrtc' : 'websocket'))[0];
 }, alias);
 
 /** Each page hears and sees its senders; everything is watched during the same seconds. */
