@@ -27,7 +27,7 @@ async function bundle(code) {
 }
 
 function check(what, { size, names }, budget, workers) {
-  const bad = size > budget || names.some((name) => /work/.test(name)) !== workers;
+  const bad = size > budget || names.some((name) => /work(?:er|let)/.test(name)) !== workers;
   failed ||= bad;
   console.log(`${String(size).padStart(8)}  ${what} of ${budget}${bad ? `: TOO MUCH, or the wrong files: ${names.join(" ")}` : ""}`);
 }

@@ -52,7 +52,13 @@ export class Playback extends Emitter<{ blocked: [boolean]; failed: [string] }> 
   /** Makes the next room's context ahead. Only after a gesture: before, browsers complain of every one that is made. */
   static prepare(): void {
     if (Playback.#spare || (navigator.userActivation as UserActivation | undefined)?.hasBeenActive !== true) return;
-    const context = newContext();
+    let context: AudioContext;
+    try {
+      context = newContext();
+    } catch {
+      // The room makes its own, and says what is wrong.
+      return;
+    }
     // It costs nothing while it does not run.
     void context.suspend().catch(() => undefined);
     const module = context.audioWorklet.addModule(workletUrl);
