@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { joinPage, received, startChromium, stats } from './chromium.mjs';
-import { startGateway } from './gateway.mjs';
+import { startGateway, until } from './gateway.mjs';
 
 /** Leaves the page without any usable candidate: there is no TURN server. */
 const relayOnly = () => {
@@ -28,4 +28,29 @@ test('WebRTC that never connects costs nobody a word or a picture', async (t) =>
   await received(ana, 'Bo', 'video', (now) => now.framesDecoded > 30);
   assert.equal((await stats(ana)).transport, 'websocket');
   assert.equal((await stats(bo)).transport, 'webrtc');
+});
+
+/** As on a device that takes its time. */
+const slow = () => {
+  const set = RTCPeerConnection.prototype.setRemoteDescription;
+  RTCPeerConnection.prototype.setRemoteDescription = async function (description) {
+    await new Promise((resolve) => setTimeout(resolve, 5000));
+    return set.call(this, description);
+  };
+};
+
+test('WebRTC that connects late takes over after all', async (t) => {
+  const gateway = await startGateway(t);
+  const [one, two] = [await startChromium(t, { hz: 440 }), await startChromium(t, { hz: 660 })];
+  const ana = await joinPage(t, one, gateway, 'late', 'Ana', { init: slow });
+  const bo = await joinPage(t, two, gateway, 'late', 'Bo');
+  await until('the page says that WebRTC takes long', async () => (await stats(ana)).transportReason.includes('did not connect in time'));
+  await received(bo, 'Ana', 'video', (now) => now.framesDecoded > 10);
+  await until('media by WebRTC', async () => (await stats(ana)).transport === 'webrtc');
+  const [sound, picture] = [await received(bo, 'Ana', 'audio'), await received(bo, 'Ana', 'video')];
+  await received(bo, 'Ana', 'audio', (now) => now.packets > sound.packets + 100 && Math.abs(now.dominantHz - 440) < 8);
+  await received(bo, 'Ana', 'video', (now) => now.framesDecoded > picture.framesDecoded + 30);
+  await received(ana, 'Bo', 'audio', (now) => Math.abs(now.dominantHz - 660) < 8);
+  await received(ana, 'Bo', 'video', (now) => now.framesDecoded > 30);
+  assert.deepEqual([...ana.problems, ...bo.problems], []);
 });

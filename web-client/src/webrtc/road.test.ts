@@ -226,6 +226,34 @@ describe("the road by WebRTC", () => {
     });
   }
 
+  it("takes over after all when it is connected late", async () => {
+    vi.useFakeTimers();
+    const { road, transports } = room(0);
+    road.begin(joined);
+    await vi.advanceTimersByTimeAsync(14_000);
+    expect(transports.at(-1)).toMatch(/^websocket: WebRTC did not connect in time/);
+    const [connection] = FakeConnection.made;
+    if (connection) {
+      connection.connectionState = connection.iceConnectionState = "connected";
+      connection.onconnectionstatechange?.();
+    }
+    await vi.advanceTimersByTimeAsync(20_000);
+    expect(transports.at(-1)).toBe("webrtc: connected");
+    road.close();
+  });
+
+  it("leaves nothing behind when it is never connected", async () => {
+    vi.useFakeTimers();
+    const { road } = room(0);
+    road.begin(joined);
+    await vi.advanceTimersByTimeAsync(14_999);
+    expect(FakeConnection.made[0]?.connectionState).toBe("new");
+    await vi.advanceTimersByTimeAsync(1);
+    expect(FakeConnection.made[0]?.connectionState).toBe("closed");
+    expect(vi.getTimerCount()).toBe(0);
+    road.close();
+  });
+
   it("stays when it is connected in time", async () => {
     const { road, transports } = room(0);
     road.begin(joined);

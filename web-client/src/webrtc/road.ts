@@ -30,8 +30,10 @@ export interface RoadHost {
 
 /** Media by WebRTC for one room: begins at every join, gives way to the WebSocket where it does not work. */
 export class WebRtcRoad {
-  /** Not connected within this time: the WebSocket goes on carrying media, ms. */
+  /** Not connected within this time: the WebSocket goes on carrying media, and the page says why, ms. */
   static readonly AUTO_MS = 3000;
+  /** A slow device, or a slow path, may take so long all the same: then WebRTC takes over after all, ms. The gateway waits 15 s for it. */
+  static readonly LATE_MS = 15_000;
   /** The same when the caller asked for WebRTC and nothing else, ms. */
   static readonly FORCED_MS = 10_000;
   /** Receiving m-lines to begin with beyond the tracks that are there: somebody may join. */
@@ -68,7 +70,7 @@ export class WebRtcRoad {
     // The page has enough to do at this moment.
     this.turns.addLater(() => {
       if (stay !== this.#stay) return;
-      this.#timer = setTimeout(() => this.#giveUp("WebRTC did not connect in time (UDP may be blocked)"), this.mode === "auto" ? WebRtcRoad.AUTO_MS : WebRtcRoad.FORCED_MS);
+      this.#expect(this.mode === "auto" ? WebRtcRoad.AUTO_MS : WebRtcRoad.FORCED_MS);
       this.#start();
     });
     this.#levels = setInterval(() => this.host.levels(this.#remote?.levels() ?? []), 100);
@@ -193,6 +195,15 @@ export class WebRtcRoad {
       const count = (kind: string): number => tracks.filter((track) => track.kind === kind).length + WebRtcRoad.SPARE;
       peer.start(count("audio"), count("video"), [...this.host.publications()].map(outbound));
     });
+  }
+
+  #expect(within: number): void {
+    this.#timer = setTimeout(() => {
+      const reason = "WebRTC did not connect in time (UDP may be blocked)";
+      if (this.mode !== "auto") return this.#giveUp(reason);
+      this.host.transport("websocket", reason);
+      this.#timer = setTimeout(() => this.#giveUp(reason), WebRtcRoad.LATE_MS - within);
+    }, within);
   }
 
   #connected(): void {
