@@ -68,6 +68,8 @@ export class Session {
   #acknowledger = new Acknowledger();
   #window = new SendWindow();
   #ackTimer: ReturnType<typeof setTimeout> | undefined;
+  /** When it looks. */
+  #ackAt = Infinity;
   #reportedBacklog = 0;
   #retryTimer: ReturnType<typeof setTimeout> | undefined;
   #connectTimer: ReturnType<typeof setTimeout> | undefined;
@@ -264,11 +266,18 @@ export class Session {
   }
 
   #scheduleAck(): void {
-    const count = this.#acknowledger.take(this.#now());
+    const now = this.#now();
+    const count = this.#acknowledger.take(now);
     if (count !== undefined) this.#acknowledge(count);
-    clearTimeout(this.#ackTimer);
     const due = this.#acknowledger.dueAt();
-    if (due !== undefined) this.#ackTimer = setTimeout(() => this.#scheduleAck(), Math.max(1, due - this.#now()));
+    // One that comes too early asks again; a new one for each message would cost more than the message.
+    if (due === undefined || due >= this.#ackAt) return;
+    clearTimeout(this.#ackTimer);
+    this.#ackAt = due;
+    this.#ackTimer = setTimeout(() => {
+      this.#ackAt = Infinity;
+      this.#scheduleAck();
+    }, Math.max(1, due - now));
   }
 
   #acknowledge(count: number): void {
@@ -314,6 +323,7 @@ export class Session {
   #dropSocket(code?: number): void {
     for (const timer of [this.#ackTimer, this.#connectTimer, this.#probeTimer]) clearTimeout(timer);
     clearInterval(this.#pingTimer);
+    this.#ackAt = Infinity;
     this.#probeTimer = undefined;
     const socket = this.#socket;
     this.#socket = undefined;

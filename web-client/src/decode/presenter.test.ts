@@ -34,6 +34,18 @@ describe("presenting", () => {
     expect(presenter.next(1025).wakeAt).toBe(1220);
   });
 
+  it("waits less for the sound in the second after a join", () => {
+    const presenter = live();
+    const waits = [0, 500, 900, 1100].map((now) => {
+      presenter.setHeard(0, 5000);
+      presenter.push(item(10 + now, 10 + now), 10 + now);
+      const { wakeAt = NaN } = presenter.next(10 + now);
+      presenter.clear();
+      return Math.round(wakeAt - 10 - now);
+    });
+    expect(waits).toEqual([40, 120, 184, 200]);
+  });
+
   it("does not wait for sound that stopped", () => {
     const presenter = live();
     presenter.setHeard(0, 150);
@@ -73,6 +85,41 @@ describe("presenting", () => {
     expect(shown[0]).toBe(8000);
     expect(shown.slice(1).every((timestamp) => timestamp > 9700)).toBe(true);
     expect(shown.at(-1)).toBe(8000 + 59 * 33);
+  });
+
+  it("does not run through a replay whose keyframe came ahead", () => {
+    const presenter = new Presenter<number>();
+    presenter.setRoomClock(10_000, 0);
+    presenter.push(item(2000, 20), 20);
+    expect(presenter.next(20).show?.picture).toBe(2000);
+    // 8.3 s of deltas, 250 ms later, as fast as they are decoded.
+    let shown = 0;
+    for (let i = 1; i <= 249; i++) {
+      const now = 270 + i * 2;
+      presenter.push(item(2000 + i * 33, Math.min(now, 470)), now, 8217 - i * 33);
+      if (presenter.next(now).show) shown++;
+    }
+    expect(shown).toBeLessThanOrEqual(3);
+    expect(presenter.isCatchingUp).toBe(false);
+  });
+
+  it("does not run through what waits in the decoder at the end of a replay, nor waits for it for ever", () => {
+    const presenter = new Presenter<number>();
+    presenter.setRoomClock(10_000, 0);
+    presenter.push(item(9500, 20), 20, 500);
+    expect(presenter.next(20).show?.picture).toBe(9500);
+    presenter.push(item(9800, 30), 30, 200);
+    expect(presenter.next(30).show).toBeUndefined();
+    presenter.push(item(9930, 50), 50, 70);
+    expect(presenter.next(50).show?.picture).toBe(9930);
+    // A device that is too slow: pictures are better late than not at all.
+    presenter.expectReplay();
+    let first: number | undefined;
+    for (let now = 1000; now < 3000; now += 50) {
+      presenter.push(item(10_000 + now - 100, now - 60), now, 100);
+      if (presenter.next(now).show) first ??= now;
+    }
+    expect(first).toBe(1000 + Presenter.BEHIND_FOR_MS);
   });
 
   it("shows the end of a replay although nothing live follows", () => {

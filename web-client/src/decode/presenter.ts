@@ -23,12 +23,21 @@ export interface Decision<T> {
 export class Presenter<T> {
   /** Longest wait for the sound, ms. */
   static readonly MAX_WAIT_MS = 200;
+  /** The same for the first live picture, ms, from where it grows by so much per ms: sound that a join made late gets over it meanwhile. */
+  static readonly FIRST_WAIT_MS = 40;
+  static readonly WAIT_GROWTH = 0.16;
   /** Pictures waiting at one time: decoders have few to give away. */
   static readonly MAX_PENDING = 6;
   /** Older than this by the room's clock is a replay, ms. */
   static readonly REPLAY_AGE_MS = 300;
   /** A burst is over when nothing newer has come for this long, ms. */
   static readonly QUIET_MS = 60;
+  /** A burst is not over while the decoder has more than this of it yet, ms, */
+  static readonly BEHIND_MS = 70;
+  /** unless it has had so long: a device may be too slow for good, ms. */
+  static readonly BEHIND_FOR_MS = 500;
+  /** A keyframe that goes ahead of its replay is followed by nothing for longer than this, ms. */
+  static readonly HALT_MS = 100;
 
   #pending: Pending<T>[] = [];
   #heardOffset: number | undefined;
@@ -39,7 +48,12 @@ export class Presenter<T> {
   #blank = true;
   /** Timestamp of the last picture that was shown. */
   #shown = -Infinity;
-  #firstAge: { at: number; age: number } | undefined;
+  #firstAge: { at: number; age: number; afterHalt: boolean } | undefined;
+  #lastArrived = 0;
+  /** Since when young pictures come out of the decoder, behind which more of the burst waits. */
+  #youngSince: number | undefined;
+  /** When the first live picture arrived. */
+  #liveSince = 0;
   #candidate: { item: Pending<T>; since: number } | undefined;
 
   /** Room clock: `timestamp` is now. */
@@ -64,11 +78,18 @@ export class Presenter<T> {
   expectReplay(): void {
     this.#catchingUp = true;
     this.#firstAge = undefined;
+    this.#youngSince = undefined;
   }
 
-  push(item: Pending<T>, now: number): void {
+  /** @param behind how much has come that is newer than this picture and not decoded yet, ms */
+  push(item: Pending<T>, now: number, behind = 0): void {
     this.#pending.push(item);
-    if (this.#catchingUp && !this.#isReplay(item)) this.#catchingUp = false;
+    if (this.#catchingUp && !this.#isReplay(item)) {
+      this.#youngSince ??= now;
+      this.#catchingUp = behind > Presenter.BEHIND_MS && now - this.#youngSince < Presenter.BEHIND_FOR_MS;
+      this.#liveSince = item.arrived;
+    }
+    this.#lastArrived = item.arrived;
     if (this.#candidate || this.#catchingUp) this.#candidate = { item, since: now };
   }
 
@@ -90,7 +111,9 @@ export class Presenter<T> {
     if (this.#roomOffset === undefined) return false;
     const age = item.arrived - this.#roomOffset - item.timestamp;
     if (age < Presenter.REPLAY_AGE_MS) return false;
-    this.#firstAge ??= { at: item.arrived, age };
+    // What follows a keyframe that was sent ahead comes all the faster.
+    const halted = item.arrived - this.#lastArrived > Presenter.HALT_MS;
+    if (!this.#firstAge || (halted && !this.#firstAge.afterHalt)) this.#firstAge = { at: item.arrived, age, afterHalt: this.#firstAge !== undefined };
     const elapsed = item.arrived - this.#firstAge.at;
     // While it catches up, pictures get younger as fast as they come. If they do not, it is just a slow connection.
     return elapsed < 200 || this.#firstAge.age - age > elapsed / 2;
@@ -138,7 +161,8 @@ export class Presenter<T> {
   #dueAt(item: Pending<T>): number {
     // Sound that stopped a while ago no longer says anything about now.
     if (this.#heardOffset === undefined || item.arrived - this.#heardAt > 2000) return item.arrived;
-    return Math.min(item.timestamp + this.#heardOffset, item.arrived + Presenter.MAX_WAIT_MS);
+    const wait = Math.min(Presenter.MAX_WAIT_MS, Presenter.FIRST_WAIT_MS + Math.max(0, item.arrived - this.#liveSince) * Presenter.WAIT_GROWTH);
+    return Math.min(item.timestamp + this.#heardOffset, item.arrived + wait);
   }
 }
 

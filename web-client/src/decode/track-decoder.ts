@@ -65,6 +65,8 @@ export class TrackDecoder {
   #exact = false;
   #delay = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  /** When it asks the presenter. */
+  #wakeAt = Infinity;
   #complained = false;
   /** Failures since the last picture that came out. */
   #failures = 0;
@@ -202,12 +204,11 @@ export class TrackDecoder {
       this.events.supported();
     }
     this.#newestDecoded = frame.timestamp / 1000;
-    this.#presenter.push({ timestamp: frame.timestamp / 1000, arrived, picture: frame }, now);
+    this.#presenter.push({ timestamp: frame.timestamp / 1000, arrived, picture: frame }, now, this.#newestReceived - this.#newestDecoded);
     this.#present();
   }
 
   #present(): void {
-    clearTimeout(this.#timer);
     const now = epochNow();
     const { show, drop, wakeAt } = this.#presenter.next(now);
     for (const item of drop) item.picture.close();
@@ -220,7 +221,14 @@ export class TrackDecoder {
         show.picture.close();
       }
     }
-    if (wakeAt !== undefined) this.#timer = setTimeout(() => this.#present(), Math.max(0, wakeAt - now));
+    // One that comes too early asks again; in a replay each picture would have a new one.
+    if (wakeAt === undefined || wakeAt >= this.#wakeAt) return;
+    clearTimeout(this.#timer);
+    this.#wakeAt = wakeAt;
+    this.#timer = setTimeout(() => {
+      this.#wakeAt = Infinity;
+      this.#present();
+    }, Math.max(0, wakeAt - now));
   }
 
   #draw(frame: VideoFrame, now: number): void {

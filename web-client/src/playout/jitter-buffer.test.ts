@@ -72,6 +72,24 @@ describe("the jitter buffer", () => {
     }
   });
 
+  it("gets over a hiccup of the join within two seconds", () => {
+    // Sound that stops for 150 ms right after it began, and comes evenly from then on.
+    const rig = new Rig().schedule(0, 200, (i) => (i >= 5 && i < 13 ? 150 - 20 * (i - 5) : 0)).run(2500);
+    expect(rig.buffer.counters.concealments).toBeGreaterThan(0);
+    expect(rig.buffer.slackMs).toBeLessThanOrEqual(JitterBuffer.SLACK_START_MS);
+    expect(rig.levels.at(-1)).toBeLessThan(80);
+    // The same later is the path's doing: more is kept from then on.
+    const later = new Rig().schedule(0, 300, (i) => (i >= 105 && i < 113 ? 150 - 20 * (i - 105) : 0)).run(5500);
+    expect(later.buffer.slackMs).toBeGreaterThan(JitterBuffer.SLACK_START_MS + 10);
+  });
+
+  it("leaves out at once what came all together at the join", () => {
+    const rig = new Rig().schedule(0, 100, (i) => Math.max(0, 300 - 20 * i)).run(700);
+    expect(rig.levels.at(-1)).toBeLessThan(70);
+    expect(rig.buffer.counters.concealments).toBe(0);
+    expect(rig.buffer.counters.skippedMs).toBeGreaterThan(150);
+  });
+
   it("bridges the jitter it has seen without concealing", () => {
     const rig = new Rig().schedule(0, 1000, (i) => (i % 10 === 3 ? 50 : 0)).run(5000);
     const early = rig.buffer.counters.concealments;

@@ -33,6 +33,16 @@ export class JitterBuffer {
   static readonly SLACK_DECAY_MS_PER_S = 0.5;
   /** Quarters of a second over which the worst moment is looked for: a path that is full stalls once in a second or two. */
   static readonly FLOOR_QUARTERS = 8;
+  /**
+   * At a join everything is to be done at once, which says nothing of the path: underruns of the first second of playing do not count, and for
+   * so long only the last half second is looked at, ms.
+   */
+  static readonly SETTLED_AFTER_MS = 1000;
+  static readonly HASTY_MS = 3000;
+  static readonly HASTY_QUARTERS = 2;
+  /** In that first second, what was left over for so long by so much is left out at once, ms. */
+  static readonly LEFT_OVER_FOR_MS = 100;
+  static readonly LEFT_OVER_MS = 60;
   /** Start playing at the latest this long after the first packet, ms. */
   static readonly START_WAIT_MS = 60;
   /** More than this is never kept waiting, ms. */
@@ -61,6 +71,8 @@ export class JitterBuffer {
   #floor = Infinity;
   #floorAgeMs = 0;
   #sinceAdjustMs = 0;
+  /** Since it first played. */
+  #ageMs = 0;
   #concealStart = 0;
   #concealLag = 0;
   #concealed = 0;
@@ -121,6 +133,7 @@ export class JitterBuffer {
     const blockMs = (length * step) / PER_MS;
     this.#fillingMs += blockMs;
     this.#sincePacketMs += blockMs;
+    if (this.#ageMs > 0 || this.#state === "playing") this.#ageMs += blockMs;
     if (this.#state === "filling" && (this.#leastMs() >= this.#slackMs || this.#fillingMs >= JitterBuffer.START_WAIT_MS)) {
       this.#state = "playing";
       this.#fadeIn = 0;
@@ -177,7 +190,7 @@ export class JitterBuffer {
     const ms = this.#concealed / PER_MS;
     if (this.levelMs >= 1) {
       // Late, not gone: there will be other packets as late as this one.
-      this.#slackMs = Math.min(JitterBuffer.SLACK_MAX_MS, this.#slackMs + Math.min(Math.max(ms, JitterBuffer.SLACK_STEP_MS), JitterBuffer.SLACK_STEP_MAX_MS));
+      if (this.#ageMs >= JitterBuffer.SETTLED_AFTER_MS) this.#slackMs = Math.min(JitterBuffer.SLACK_MAX_MS, this.#slackMs + Math.min(Math.max(ms, JitterBuffer.SLACK_STEP_MS), JitterBuffer.SLACK_STEP_MAX_MS));
       this.counters.concealedMs += blockMs;
       this.#state = "filling";
       this.#fillingMs = JitterBuffer.START_WAIT_MS - 20;
@@ -227,9 +240,13 @@ export class JitterBuffer {
     this.#floor = Math.min(this.#floor, this.levelMs);
     this.#floorAgeMs += blockMs;
     this.#sinceAdjustMs += blockMs;
+    if (this.#ageMs < JitterBuffer.SETTLED_AFTER_MS && this.#floorAgeMs >= JitterBuffer.LEFT_OVER_FOR_MS) {
+      const leftOver = this.#floor - this.#slackMs;
+      if (leftOver > JitterBuffer.LEFT_OVER_MS) return this.#skipTo(this.levelMs - leftOver);
+    }
     if (this.#floorAgeMs >= 250) {
       this.#floors.push(this.#floor);
-      if (this.#floors.length > JitterBuffer.FLOOR_QUARTERS) this.#floors.shift();
+      while (this.#floors.length > (this.#ageMs < JitterBuffer.HASTY_MS ? JitterBuffer.HASTY_QUARTERS : JitterBuffer.FLOOR_QUARTERS)) this.#floors.shift();
       this.#floor = Infinity;
       this.#floorAgeMs = 0;
     }
