@@ -34,8 +34,8 @@ export class Presenter<T> {
   static readonly QUIET_MS = 60;
   /** A burst is not over while the decoder has more than this of it yet, ms, */
   static readonly BEHIND_MS = 70;
-  /** unless it has had so long: a device may be too slow for good, ms. */
-  static readonly BEHIND_FOR_MS = 500;
+  /** unless it has had so long: a decoder may be that late for good, ms. */
+  static readonly BEHIND_FOR_MS = 200;
   /** A keyframe that goes ahead of its replay is followed by nothing for longer than this, ms. */
   static readonly HALT_MS = 100;
 

@@ -34,8 +34,8 @@ export class JitterBuffer {
   /** Quarters of a second over which the worst moment is looked for: a path that is full stalls once in a second or two. */
   static readonly FLOOR_QUARTERS = 8;
   /**
-   * At a join everything is to be done at once, which says nothing of the path: underruns of the first second of playing do not count, and for
-   * so long only the last half second is looked at, ms.
+   * At a join everything is to be done at once, which says little of the path: underruns of the first second of playing count with the least
+   * step, and for some time only the last half second is looked at, ms.
    */
   static readonly SETTLED_AFTER_MS = 1000;
   static readonly HASTY_MS = 3000;
@@ -190,7 +190,8 @@ export class JitterBuffer {
     const ms = this.#concealed / PER_MS;
     if (this.levelMs >= 1) {
       // Late, not gone: there will be other packets as late as this one.
-      if (this.#ageMs >= JitterBuffer.SETTLED_AFTER_MS) this.#slackMs = Math.min(JitterBuffer.SLACK_MAX_MS, this.#slackMs + Math.min(Math.max(ms, JitterBuffer.SLACK_STEP_MS), JitterBuffer.SLACK_STEP_MAX_MS));
+      const most = this.#ageMs < JitterBuffer.SETTLED_AFTER_MS ? JitterBuffer.SLACK_STEP_MS : JitterBuffer.SLACK_STEP_MAX_MS;
+      this.#slackMs = Math.min(JitterBuffer.SLACK_MAX_MS, this.#slackMs + Math.min(Math.max(ms, JitterBuffer.SLACK_STEP_MS), most));
       this.counters.concealedMs += blockMs;
       this.#state = "filling";
       this.#fillingMs = JitterBuffer.START_WAIT_MS - 20;
