@@ -43,9 +43,8 @@ test('WebRTC that connects late takes over after all', async (t) => {
   const gateway = await startGateway(t);
   const [one, two] = [await startChromium(t, { hz: 440 }), await startChromium(t, { hz: 660 })];
   const ana = await joinPage(t, one, gateway, 'late', 'Ana', { init: slow });
-  const bo = await joinPage(t, two, gateway, 'late', 'Bo');
   await until('the page says that WebRTC takes long', async () => (await stats(ana)).transportReason.includes('did not connect in time'));
-  await received(bo, 'Ana', 'video', (now) => now.framesDecoded > 10);
+  const bo = await joinPage(t, two, gateway, 'late', 'Bo');
   await until('media by WebRTC', async () => (await stats(ana)).transport === 'webrtc');
   const [sound, picture] = [await received(bo, 'Ana', 'audio'), await received(bo, 'Ana', 'video')];
   await received(bo, 'Ana', 'audio', (now) => now.packets > sound.packets + 100 && Math.abs(now.dominantHz - 440) < 8);

@@ -44,7 +44,7 @@ export interface ConnectOptions {
   id?: string;
   /** The access token, for gateways that ask for one. */
   token?: string;
-  /** How media travels. `auto`, the default, tries WebRTC and falls back to the WebSocket within 3 s. */
+  /** How media travels. `auto`, the default: by the WebSocket at once, and by WebRTC as soon as that is connected, if it is within 15 s. */
   transport?: "auto" | MediaTransport;
   /** Aborts the attempt to join. */
   signal?: AbortSignal;

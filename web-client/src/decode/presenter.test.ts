@@ -103,6 +103,21 @@ describe("presenting", () => {
     expect(presenter.isCatchingUp).toBe(false);
   });
 
+  it("lets a source that sends late be seen after its replay", () => {
+    const presenter = new Presenter<number>();
+    presenter.setRoomClock(10_000, 0);
+    const take = (timestamp: number, now: number): boolean => {
+      presenter.push(item(timestamp, now), now);
+      return presenter.next(now).show !== undefined;
+    };
+    // A keyframe of 8 s ago, what follows it within 100 ms, then a picture every 33 ms, each 350 ms old.
+    expect(take(2000, 0)).toBe(true);
+    for (let i = 1; i <= 240; i++) take(2000 + i * 33, 250 + i * 0.4);
+    let shown = 0;
+    for (let now = 380; now < 2380; now += 33) if (take(10_000 + now - 350, now)) shown++;
+    expect(shown).toBeGreaterThan(45);
+  });
+
   it("does not run through what waits in the decoder at the end of a replay, nor waits for it for ever", () => {
     const presenter = new Presenter<number>();
     presenter.setRoomClock(10_000, 0);

@@ -18,12 +18,12 @@ export interface Decision<T> {
 
 /**
  * Decides when each decoded picture of a track is shown: together with the sound of its participant if there is any, else at once; of a
- * catch-up burst only the newest, and the very first if there is no picture yet; never later than 200 ms after it arrived.
+ * catch-up burst only the newest, and the very first if there is no picture yet; never for the sound's sake later than 200 ms after it arrived.
  */
 export class Presenter<T> {
   /** Longest wait for the sound, ms. */
   static readonly MAX_WAIT_MS = 200;
-  /** The same for the first live picture, ms, from where it grows by so much per ms: sound that a join made late gets over it meanwhile. */
+  /** The same for the first live picture after a replay, ms, from where it grows by so much per ms: sound that a join made late gets over it meanwhile. */
   static readonly FIRST_WAIT_MS = 40;
   static readonly WAIT_GROWTH = 0.16;
   /** Pictures waiting at one time: decoders have few to give away. */
@@ -36,6 +36,8 @@ export class Presenter<T> {
   static readonly BEHIND_MS = 70;
   /** unless it has had so long: a decoder may be that late for good, ms. */
   static readonly BEHIND_FOR_MS = 200;
+  /** Whether old pictures are a burst is judged so often, ms. */
+  static readonly JUDGE_MS = 200;
   /** A keyframe that goes ahead of its replay is followed by nothing for longer than this, ms. */
   static readonly HALT_MS = 100;
 
@@ -48,7 +50,8 @@ export class Presenter<T> {
   #blank = true;
   /** Timestamp of the last picture that was shown. */
   #shown = -Infinity;
-  #firstAge: { at: number; age: number; afterHalt: boolean } | undefined;
+  /** How old pictures were when that was judged last. */
+  #judged: { at: number; age: number; afterHalt: boolean } | undefined;
   #lastArrived = 0;
   /** Since when young pictures come out of the decoder, behind which more of the burst waits. */
   #youngSince: number | undefined;
@@ -77,7 +80,7 @@ export class Presenter<T> {
   /** A burst may follow: the track begins, or begins again after a gap. */
   expectReplay(): void {
     this.#catchingUp = true;
-    this.#firstAge = undefined;
+    this.#judged = undefined;
     this.#youngSince = undefined;
   }
 
@@ -113,10 +116,15 @@ export class Presenter<T> {
     if (age < Presenter.REPLAY_AGE_MS) return false;
     // What follows a keyframe that was sent ahead comes all the faster.
     const halted = item.arrived - this.#lastArrived > Presenter.HALT_MS;
-    if (!this.#firstAge || (halted && !this.#firstAge.afterHalt)) this.#firstAge = { at: item.arrived, age, afterHalt: this.#firstAge !== undefined };
-    const elapsed = item.arrived - this.#firstAge.at;
-    // While it catches up, pictures get younger as fast as they come. If they do not, it is just a slow connection.
-    return elapsed < 200 || this.#firstAge.age - age > elapsed / 2;
+    if (!this.#judged || (halted && !this.#judged.afterHalt)) this.#judged = { at: item.arrived, age, afterHalt: this.#judged !== undefined };
+    const { at, age: before } = this.#judged;
+    const elapsed = item.arrived - at;
+    if (elapsed < Presenter.JUDGE_MS) return true;
+    // While it catches up, pictures get younger as fast as they come. If they do not, it is just a slow connection, or a source
+    // that sends late.
+    const younger = before - age > elapsed / 2;
+    if (younger) this.#judged = { ...this.#judged, at: item.arrived, age };
+    return younger;
   }
 
   #newestOnly(now: number): Decision<T> {

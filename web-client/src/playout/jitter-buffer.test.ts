@@ -90,6 +90,22 @@ describe("the jitter buffer", () => {
     expect(rig.buffer.counters.skippedMs).toBeGreaterThan(150);
   });
 
+  it("does not leave out at a join what is needed until the next burst", () => {
+    const rig = new Rig().schedule(0, 200, (i) => 240 - 20 * (i % 13)).run(1500);
+    expect(rig.buffer.counters.skippedMs).toBeLessThan(150);
+    expect(rig.buffer.counters.concealedMs).toBeLessThan(300);
+  });
+
+  it("goes on at another place without a click", () => {
+    const rig = new Rig(300).schedule(0, 100, (i) => Math.max(0, 300 - 20 * i)).run(900);
+    const first = rig.out.findIndex((sample) => sample !== 0);
+    let worst = 0;
+    for (let i = first + 400; i < rig.out.length; i++) worst = Math.max(worst, Math.abs((rig.out[i] ?? 0) - (rig.out[i - 1] ?? 0)));
+    expect(rig.buffer.counters.skippedMs).toBeGreaterThan(150);
+    // The tone itself moves by 0.012 per sample.
+    expect(worst).toBeLessThan(0.02);
+  });
+
   it("bridges the jitter it has seen without concealing", () => {
     const rig = new Rig().schedule(0, 1000, (i) => (i % 10 === 3 ? 50 : 0)).run(5000);
     const early = rig.buffer.counters.concealments;

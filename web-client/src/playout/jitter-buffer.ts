@@ -3,6 +3,8 @@ import { bestLag, MAX_LAG, Ring, SEARCH_WINDOW } from "./pitch.js";
 /** The rate of everything in the buffer, Hz. */
 export const RATE = 48_000;
 const PER_MS = RATE / 1000;
+/** Where sound begins, or goes on at another place, it does so within this: 5 ms. */
+const FADE = 240;
 /** 1.37 s; what waits is kept far below it. */
 const CAPACITY = 65_536;
 /** What a lag search may read beyond its start. */
@@ -34,13 +36,13 @@ export class JitterBuffer {
   /** Quarters of a second over which the worst moment is looked for: a path that is full stalls once in a second or two. */
   static readonly FLOOR_QUARTERS = 8;
   /**
-   * At a join everything is to be done at once, which says little of the path: underruns of the first second of playing count with the least
-   * step, and for some time only the last half second is looked at, ms.
+   * At a join everything is to be done at once, which says little of the path: underruns in the first second since it first played count with
+   * the least step, and for some time only the last half to three quarters of a second are looked at, ms.
    */
   static readonly SETTLED_AFTER_MS = 1000;
   static readonly HASTY_MS = 3000;
   static readonly HASTY_QUARTERS = 2;
-  /** In that first second, what was left over for so long by so much is left out at once, ms. */
+  /** In that first second, what was left over for so long by so much is left out at once, ms; but if it was missing then, not again. */
   static readonly LEFT_OVER_FOR_MS = 100;
   static readonly LEFT_OVER_MS = 60;
   /** Start playing at the latest this long after the first packet, ms. */
@@ -147,8 +149,8 @@ export class JitterBuffer {
       if (this.#state === "playing") {
         l = interpolate(this.#left, this.#read, this.#fraction);
         r = interpolate(this.#right, this.#read, this.#fraction);
-        if (this.#fadeIn < 240) {
-          const gain = this.#fadeIn++ / 240;
+        if (this.#fadeIn < FADE) {
+          const gain = this.#fadeIn++ / FADE;
           l *= gain;
           r *= gain;
         }
@@ -181,6 +183,7 @@ export class JitterBuffer {
   #startConcealing(): void {
     this.#state = "concealing";
     this.#concealed = 0;
+    if (this.counters.skippedMs > 0) this.#ageMs = Math.max(this.#ageMs, JitterBuffer.SETTLED_AFTER_MS);
     this.#concealLag = bestLag(this.#left, this.#read - MAX_LAG - SEARCH_WINDOW);
     this.#concealStart = this.#read - this.#concealLag;
     this.counters.concealments++;
@@ -221,10 +224,17 @@ export class JitterBuffer {
   }
 
   #skipTo(levelMs: number): void {
-    const before = this.levelMs;
+    const [before, from] = [this.levelMs, this.#read];
     this.#read = this.#write - Math.round(levelMs * PER_MS);
     this.#fraction = 0;
-    this.#fadeIn = 0;
+    if (this.#state === "playing" && levelMs * PER_MS >= FADE) {
+      // From what would have come into what comes instead.
+      for (const ring of [this.#left, this.#right]) {
+        for (let i = 0; i < FADE; i++) ring.set(this.#read + i, ring.at(from + i) * (1 - i / FADE) + ring.at(this.#read + i) * (i / FADE));
+      }
+    } else {
+      this.#fadeIn = 0;
+    }
     this.counters.skippedMs += before - levelMs;
     this.#resetFloor();
   }

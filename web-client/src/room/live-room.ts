@@ -48,8 +48,9 @@ export class LiveRoom extends Room implements PublicationOwner {
   /** The session worker needs so long to end: longer than `Sender.LAST_MS`. */
   static readonly GOODBYE_MS = 600;
 
-  /** WebRTC, which has decoders of its own, is there after so long or not at all, ms. */
+  /** A browser without a decoder for sound is told so after this, ms: when WebRTC, which has its own, will not come, or does not. */
   static readonly DEAF_AFTER_MS = 3500;
+  static readonly DEAF_LATE_MS = WebRtcRoad.LATE_MS + 500;
 
   state: RoomState = "connecting";
   closeReason: RoomError | undefined;
@@ -396,7 +397,7 @@ export class LiveRoom extends Room implements PublicationOwner {
     if (media === "websocket" && typeof AudioDecoder === "undefined") {
       this.#deafTimer = setTimeout(() => {
         this.emit("notice", { code: "codec_unsupported", message: "This browser cannot decode Opus sound; you will hear nobody." });
-      }, LiveRoom.DEAF_AFTER_MS);
+      }, this.#road.isOpen ? LiveRoom.DEAF_LATE_MS : LiveRoom.DEAF_AFTER_MS);
     }
   }
 

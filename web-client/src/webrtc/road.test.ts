@@ -214,7 +214,7 @@ describe("the road by WebRTC", () => {
     });
   }
 
-  for (const [mode, after] of [["auto", 3000], ["webrtc", 10_000]] as const) {
+  for (const [mode, after] of [["auto", 3000], ["webrtc", 15_000]] as const) {
     it(`gives way to the WebSocket after ${after} ms without a connection (${mode})`, async () => {
       vi.useFakeTimers();
       const { road, transports } = room(1, mode);

@@ -35,7 +35,7 @@ export class WebRtcRoad {
   /** A slow device, or a slow path, may take so long all the same: then WebRTC takes over after all, ms. The gateway waits 15 s for it. */
   static readonly LATE_MS = 15_000;
   /** The same when the caller asked for WebRTC and nothing else, ms. */
-  static readonly FORCED_MS = 10_000;
+  static readonly FORCED_MS = WebRtcRoad.LATE_MS;
   /** Receiving m-lines to begin with beyond the tracks that are there: somebody may join. */
   static readonly SPARE = 1;
 
@@ -44,6 +44,7 @@ export class WebRtcRoad {
   #iceServers: IceServer[] = [];
   #videoCodec: string | undefined;
   #active = false;
+  #trying = false;
   /** Counts joins, so that what was put off for one that is over is not done. */
   #stay = 0;
   readonly #carried = new Set<number>();
@@ -64,6 +65,7 @@ export class WebRtcRoad {
     if (this.mode === "websocket") return this.host.transport("websocket", "requested");
     if (!joined.webrtc) return this.host.transport("websocket", "this gateway offers no WebRTC");
     if (typeof RTCPeerConnection === "undefined") return this.host.transport("websocket", "this browser has no WebRTC");
+    this.#trying = true;
     this.host.transport("websocket", "until WebRTC is connected");
     this.#iceServers = joined.ice_servers;
     const stay = ++this.#stay;
@@ -95,6 +97,11 @@ export class WebRtcRoad {
         if (message.code === "webrtc_failed" || message.code === "webrtc_unavailable") this.#giveUp(message.message || message.code);
         break;
     }
+  }
+
+  /** WebRTC carries media, or may do so yet. */
+  get isOpen(): boolean {
+    return this.#trying;
   }
 
   /** Whether WebRTC sends this publication. */
@@ -239,7 +246,7 @@ export class WebRtcRoad {
     clearTimeout(this.#timer);
     clearInterval(this.#levels);
     this.#levels = undefined;
-    this.#active = false;
+    this.#active = this.#trying = false;
     this.#remote?.close();
     this.#remote = undefined;
     this.#peer?.close();
