@@ -51,6 +51,10 @@ const KEYFRAME_DEADLINE: u64 = 500_000;
 const RETRY: u64 = 4_000;
 /// What may wait in QUIC's queue, as time at the path's rate, µs.
 const QUEUE_TIME: u64 = 50_000;
+/// It never holds more than this, bytes. Apps have room for 64 KiB of datagrams, and of more they lose the oldest, which of a replay
+/// is the keyframe. What is left when a blocked frame is tried again is filled up, so this is 32 Mbit/s too: an app may be busy
+/// for 12 ms.
+const QUEUE_MOST: usize = 16 << 10;
 /// The queue may always hold this much, or nothing would ever move.
 const QUEUE_FLOOR: usize = 4 * (MediaHeader::LEN + FRAGMENT_PAYLOAD);
 /// Numbers of one `Nack` that are looked at.
@@ -89,7 +93,7 @@ impl Datagrams for quinn::Connection {
         let path = self.stats().path;
         let rtt = (path.rtt.as_micros() as u64).max(1);
         let allowed = usize::try_from(path.cwnd.saturating_mul(QUEUE_TIME) / rtt).unwrap_or(usize::MAX);
-        let allowed = allowed.clamp(QUEUE_FLOOR, DATAGRAM_SEND_BUFFER);
+        let allowed = allowed.clamp(QUEUE_FLOOR, QUEUE_MOST);
         SendRoom {
             space,
             budget: allowed.saturating_sub(queued).min(space),
