@@ -52,8 +52,8 @@ const RETRY: u64 = 4_000;
 /// What may wait in QUIC's queue, as time at the path's rate, µs.
 const QUEUE_TIME: u64 = 50_000;
 /// It never holds more than this, bytes. Apps have room for 64 KiB of datagrams, and of more they lose the oldest, which of a replay
-/// is the keyframe. What is left when a blocked frame is tried again is filled up, so this is 32 Mbit/s too: an app may be busy
-/// for 12 ms.
+/// is the keyframe. It is filled up when a blocked frame is tried again, so this is about 32 Mbit/s too: an app may be busy for
+/// 12 ms.
 const QUEUE_MOST: usize = 16 << 10;
 /// The queue may always hold this much, or nothing would ever move.
 const QUEUE_FLOOR: usize = 4 * (MediaHeader::LEN + FRAGMENT_PAYLOAD);

@@ -82,6 +82,11 @@ class FakeConnection {
     return Promise.resolve(new Map<string, unknown>());
   }
 
+  connect(): void {
+    this.connectionState = this.iceConnectionState = "connected";
+    this.onconnectionstatechange?.();
+  }
+
   close(): void {
     this.connectionState = "closed";
   }
@@ -196,11 +201,7 @@ describe("the road by WebRTC", () => {
       const { road } = room(0, "auto", [publication]);
       road.begin(joined);
       await vi.waitFor(() => expect(FakeConnection.made).toHaveLength(1));
-      const [connection] = FakeConnection.made;
-      if (connection) {
-        connection.connectionState = connection.iceConnectionState = "connected";
-        connection.onconnectionstatechange?.();
-      }
+      FakeConnection.made[0]?.connect();
       const limit = (max_bitrate: number, max_side: number | undefined): void => road.message({ type: "limit", slot: 0, max_bitrate, max_side, reason: "viewers" });
       await vi.waitFor(() => expect(FakeConnection.bounds).toHaveLength(1));
       let count = 1;
@@ -232,11 +233,7 @@ describe("the road by WebRTC", () => {
     road.begin(joined);
     await vi.advanceTimersByTimeAsync(14_000);
     expect(transports.at(-1)).toMatch(/^websocket: WebRTC did not connect in time/);
-    const [connection] = FakeConnection.made;
-    if (connection) {
-      connection.connectionState = connection.iceConnectionState = "connected";
-      connection.onconnectionstatechange?.();
-    }
+    FakeConnection.made[0]?.connect();
     await vi.advanceTimersByTimeAsync(20_000);
     expect(transports.at(-1)).toBe("webrtc: connected");
     road.close();
@@ -259,11 +256,7 @@ describe("the road by WebRTC", () => {
     road.begin(joined);
     await vi.waitFor(() => expect(FakeConnection.made).toHaveLength(1));
     vi.useFakeTimers();
-    const [connection] = FakeConnection.made;
-    if (connection) {
-      connection.connectionState = connection.iceConnectionState = "connected";
-      connection.onconnectionstatechange?.();
-    }
+    FakeConnection.made[0]?.connect();
     await vi.advanceTimersByTimeAsync(20_000);
     expect(transports.at(-1)).toBe("webrtc: connected");
     road.close();
