@@ -66,7 +66,7 @@ impl Sources {
         self.sources.values().map(|source| &source.membership)
     }
 
-    /// Makes our room's list agree with the relay's.
+    /// Makes our room's list agree with the relay's. Who is new comes in the relay's order, that of joining.
     pub async fn follow(&mut self, roster: &Roster, now: RoomTime) {
         let members = roster
             .members()
@@ -75,12 +75,13 @@ impl Sources {
             .unnamed()
             .into_iter()
             .map(|(number, name)| (Owner::Unnamed(number), name));
-        let wanted: BTreeMap<_, _> = members.chain(unnamed).collect();
+        let wanted: Vec<_> = members.chain(unnamed).collect();
+        let owners: BTreeSet<_> = wanted.iter().map(|(owner, _)| owner).collect();
         let gone: Vec<_> = (self.sources.keys())
-            .filter(|owner| !wanted.contains_key(*owner))
+            .filter(|owner| !owners.contains(owner))
             .cloned()
             .collect();
-        self.barred.retain(|owner| wanted.contains_key(owner));
+        self.barred.retain(|owner| owners.contains(owner));
         for owner in gone {
             if let Some(source) = self.sources.remove(&owner) {
                 source.membership.leave(LeaveReason::Left).await;
@@ -334,6 +335,20 @@ mod tests {
         sources.follow(&roster, RoomTime(0)).await;
         assert_eq!(sources.memberships().count(), 5);
         assert_eq!(registry.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn newcomers_come_in_the_relays_order() {
+        let (registry, mut sources) = sources(20);
+        let mut roster = Roster::new("us".to_owned());
+        // As text, fingerprint 10 is before 2.
+        list(&mut roster, 12);
+        sources.follow(&roster, RoomTime(0)).await;
+        let room = registry.rooms().into_values().next().unwrap();
+        let mut snapshots = room.snapshots();
+        let all = snapshots.wait_for(|room| room.members.len() == 12).await.unwrap();
+        let names: Vec<_> = all.members.iter().map(|member| member.name.clone()).collect();
+        assert_eq!(names, (0..12).map(|n| format!("member {n}")).collect::<Vec<_>>());
     }
 
     #[tokio::test]
