@@ -83,8 +83,10 @@ pub struct Egress<R = RoomHandle> {
     turn: Option<TrackId>,
     counters: Counters,
     capacity: Capacity,
-    /// The window was shut for pictures at the last look.
+    /// The window was shut for pictures at the last look,
     shut: bool,
+    /// and some have waited for it to open since then.
+    waits_since: Option<RoomTime>,
 }
 
 #[derive(Debug)]
@@ -118,6 +120,7 @@ impl<R: Upstream> Egress<R> {
             counters: Counters::default(),
             capacity: Capacity::default(),
             shut: false,
+            waits_since: None,
         }
     }
 
@@ -234,6 +237,17 @@ impl<R: Upstream> Egress<R> {
         self.elsewhere = tracks;
     }
 
+    /// The client has this picture from us, live or soon to be.
+    pub fn keeps_up(&self, id: TrackId, now: Instant) -> bool {
+        let now = self.room.time_at(now);
+        let stuck = self.waits_since.is_some_and(|since| now.since(since) > VIDEO_LAG.most);
+        let served = |picture: &Picture| match &picture.cursor {
+            Some((cursor, _)) => (picture.is_live() && !cursor.is_waiting()) || now < self.replayed_until,
+            None => false,
+        };
+        !stuck && self.pictures.get(&id).is_some_and(served)
+    }
+
     /// Lets go of what has gone over.
     fn let_go(&mut self, now: RoomTime) {
         if self.leaving.values().all(|until| now < *until) {
@@ -298,6 +312,7 @@ impl<R: Upstream> Egress<R> {
         self.shut = !open;
         let waits = self.shut && self.pictures.values().any(Picture::has_more);
         self.capacity.note(waits, now);
+        self.waits_since = waits.then(|| self.waits_since.unwrap_or(room_now));
         if self.shut {
             return Out::Idle;
         }

@@ -546,6 +546,23 @@ struct Rtp {
     pending: Vec<SendMid>,
     /// Videos that the client was told are held back for the sake of bandwidth.
     paused: BTreeSet<TrackId>,
+    /// These will come over RTP, from their next keyframe on.
+    waiting: Vec<TrackId>,
+}
+
+/// Pictures that wait for a keyframe go over to RTP at once if the client does not have them from us.
+fn hurry(shared: &Shared, peers: &Peers, now: Instant) {
+    let Some(peer) = *lock(&shared.peer) else { return };
+    let mut rtp = lock(&shared.rtp);
+    if rtp.waiting.is_empty() {
+        return;
+    }
+    let egress = lock(&shared.egress);
+    let (wait, tracks) = (rtp.waiting.iter()).partition(|track| egress.keeps_up(**track, now));
+    rtp.waiting = wait;
+    if !tracks.is_empty() {
+        peers.send(PeerCommand::Begin { peer, tracks });
+    }
 }
 
 /// Hands the tracks that offers have named to the worker, once RTP can carry them.
@@ -619,6 +636,13 @@ fn peer_changed(
         }
         PeerEvent::Carried(tracks) => {
             elsewhere(tracks);
+            None
+        }
+        PeerEvent::Waiting(tracks) => {
+            lock(&shared.rtp).waiting = tracks;
+            if let Some(peers) = peers {
+                hurry(shared, peers, Instant::now());
+            }
             None
         }
         PeerEvent::Described {

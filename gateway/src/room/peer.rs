@@ -119,6 +119,13 @@ pub enum PeerCommand {
         /// Source, kind, slot.
         tracks: Vec<(ParticipantId, Kind, u8)>,
     },
+    /// Tracks of [`PeerEvent::Waiting`] are sent at once: the member does not see them otherwise.
+    Begin {
+        /// To whom.
+        peer: PeerId,
+        /// Which.
+        tracks: Vec<TrackId>,
+    },
     /// The peer's source is asked for a keyframe.
     RequestKeyframe {
         /// Of whom.
@@ -166,6 +173,9 @@ pub enum PeerEvent {
     },
     /// These tracks reach the member over RTP; all others do not.
     Carried(Vec<TrackId>),
+    /// These will, from their source's next keyframe on: until then the session goes on to send them. The replay would be long
+    /// to decode, and the member is taken to have had it from the session.
+    Waiting(Vec<TrackId>),
     /// What a published track turned out to be.
     Described {
         /// Sound or picture.

@@ -152,19 +152,27 @@ impl Cursor {
         if self.track.id().kind == Kind::Audio {
             return Start::Live;
         }
-        let bounds = self.track.bounds();
-        let keyframe = log.keyframe().filter(|keyframe| keyframe.index >= self.place.floor);
-        let usable = keyframe.and_then(|keyframe| Some((keyframe, log.replay_from(keyframe, bounds)?)));
-        let Some((keyframe, (age, bytes))) = usable else {
+        let Some((keyframe, start)) = self.replay(&log) else {
             self.place.waiting = true;
             return Start::NeedsKeyframe;
         };
         self.place.go_to(&log, keyframe);
-        Start::Replay {
-            age,
-            bytes,
-            fresh: age <= bounds.soft_age && bytes <= bounds.soft_bytes,
-        }
+        start
+    }
+
+    /// [`Cursor::start`] would find a replay past the soft bounds.
+    pub fn is_far_from_live(&self) -> bool {
+        let log = self.track.log();
+        (self.replay(&log)).is_some_and(|(_, start)| matches!(start, Start::Replay { fresh: false, .. }))
+    }
+
+    /// The keyframe to begin with, and what follows from it.
+    fn replay<'a>(&self, log: &'a Log) -> Option<(&'a Arc<Frame>, Start)> {
+        let bounds = self.track.bounds();
+        let keyframe = log.keyframe().filter(|keyframe| keyframe.index >= self.place.floor)?;
+        let (age, bytes) = log.replay_from(keyframe, bounds)?;
+        let fresh = age <= bounds.soft_age && bytes <= bounds.soft_bytes;
+        Some((keyframe, Start::Replay { age, bytes, fresh }))
     }
 
     /// The next frame for this receiver. `lag` bounds how old it may be; frames left out are counted.

@@ -304,7 +304,7 @@ impl Track {
     }
 
     /// A keyframe with this index or a later one was appended; may be behind like [`Track::end`].
-    pub(super) fn has_keyframe_from(&self, index: u64) -> bool {
+    pub fn has_keyframe_from(&self, index: u64) -> bool {
         self.keyframe_index.load(Ordering::Acquire) > index
     }
 

@@ -75,6 +75,16 @@ struct Feed {
     live_from: u64,
     /// Not sent for now: the path is too slow.
     paused: bool,
+    waits: Option<Wait>,
+}
+
+/// For the source's next keyframe: the viewer sees the track by another transport, and should not have to decode a long replay
+/// a second time.
+#[derive(Debug, Clone, Copy)]
+struct Wait {
+    /// It has this index, or a higher one.
+    from: u64,
+    until: RoomTime,
 }
 
 /// What feeding a leg came to.
@@ -129,6 +139,16 @@ impl Outgoing {
 
     /// Carries `track` from its last keyframe on, or nothing.
     pub fn assign(&mut self, track: Option<&Arc<Track>>, waker: &Arc<Notify>, room: &impl Upstream) {
+        self.put(track, waker, room, false);
+    }
+
+    /// Like [`Outgoing::assign`], but a track whose last keyframe is past the soft bounds is carried from the next one on, or
+    /// from [`Outgoing::begin`].
+    pub fn assign_or_wait(&mut self, track: Option<&Arc<Track>>, waker: &Arc<Notify>, room: &impl Upstream) {
+        self.put(track, waker, room, true);
+    }
+
+    fn put(&mut self, track: Option<&Arc<Track>>, waker: &Arc<Notify>, room: &impl Upstream, may_wait: bool) {
         let before = self.feed.take();
         self.dropped += before.as_ref().map_or(0, |feed| feed.cursor.dropped());
         self.times = Punctual::default();
@@ -148,8 +168,13 @@ impl Outgoing {
             want: Want::default(),
             live_from: 0,
             paused: false,
+            waits: None,
         };
-        feed.start(room, before.is_some());
+        if may_wait && before.is_none() && feed.cursor.is_far_from_live() {
+            feed.wait(room);
+        } else {
+            feed.start(room, before.is_some());
+        }
         self.feed = Some(feed);
         waker.notify_one();
     }
@@ -166,6 +191,21 @@ impl Outgoing {
             self.times = Punctual::default();
         }
         feed.paused = paused;
+    }
+
+    /// Sends nothing before the next keyframe.
+    pub fn is_waiting(&self) -> bool {
+        self.feed.as_ref().is_some_and(|feed| feed.waits.is_some())
+    }
+
+    /// Waits no longer.
+    pub fn begin(&mut self, room: &impl Upstream) {
+        if let Some(feed) = &mut self.feed
+            && feed.waits.take().is_some()
+        {
+            feed.start(room, false);
+            feed.waker.notify_one();
+        }
     }
 
     /// Stopped for the sake of bandwidth.
@@ -205,6 +245,13 @@ impl Outgoing {
             let Some(feed) = &mut self.feed else { return Fed::All };
             if feed.paused {
                 return Fed::All;
+            }
+            if let Some(wait) = feed.waits {
+                if !feed.cursor.track().has_keyframe_from(wait.from) && room_now < wait.until {
+                    return Fed::All;
+                }
+                feed.waits = None;
+                feed.start(room, false);
             }
             let replaying = self.line.kind == Kind::Video && feed.is_replaying();
             if self.line.kind == Kind::Video && !self.paced.may_send(replaying, now) {
@@ -384,6 +431,16 @@ impl Feed {
         }
     }
 
+    fn wait(&mut self, room: &impl Upstream) {
+        let (now, track) = (room.now(), self.cursor.track());
+        self.waits = Some(Wait {
+            from: track.end(),
+            // By then the last one is past the hard bound.
+            until: now.plus(track.bounds().hard_age),
+        });
+        room.request_keyframe(track.id(), now, Reason::Join);
+    }
+
     /// `switches`: the viewer has a picture on this line, of another source or of a moment ago.
     fn start(&mut self, room: &impl Upstream, switches: bool) {
         let now = room.now();
@@ -424,6 +481,11 @@ fn packetize(frame: &Frame, codec: Codec) -> Arc<[RtpPayload]> {
 
 /// The track that a leg carries, for lists.
 pub fn carried(leg: &Outgoing) -> Option<TrackId> {
+    assigned(leg).filter(|_| !leg.is_waiting())
+}
+
+/// The track that a leg carries, or will.
+pub fn assigned(leg: &Outgoing) -> Option<TrackId> {
     leg.track().map(|track| track.id())
 }
 

@@ -18,7 +18,7 @@ use crate::webrtc::congestion::{Congestion, Queue};
 use crate::webrtc::engine::{self, Codec, Engine, MediaLine, Mid, OutgoingRtp, ReportTime, RtpMeta, SessionId};
 use crate::webrtc::follow::{self, Chosen};
 use crate::webrtc::incoming::{Incoming, Outcome, rtp_codec};
-use crate::webrtc::outgoing::{Fed, Outgoing, carried};
+use crate::webrtc::outgoing::{Fed, Outgoing, assigned, carried};
 use crate::webrtc::pace::Paced;
 use crate::webrtc::shortage::{Measured, Shortage, Verdict};
 use crate::webrtc::tell::Teller;
@@ -47,6 +47,7 @@ pub struct Peer {
     watched: Option<ParticipantId>,
     told_mids: Vec<(String, Kind, Option<TrackId>)>,
     told_carried: Vec<TrackId>,
+    told_waiting: Vec<TrackId>,
     told_need: (usize, usize),
     /// The clock that all streams of this peer have in common, on its NTP time.
     clock: SourceClock,
@@ -84,6 +85,7 @@ impl Peer {
             watched: None,
             told_mids: Vec::new(),
             told_carried: Vec::new(),
+            told_waiting: Vec::new(),
             told_need: (0, 0),
             clock: SourceClock::default(),
             estimate: None,
@@ -250,7 +252,7 @@ impl Peer {
         let before = self
             .outgoing
             .iter()
-            .filter_map(|leg| Some((leg.line().mid, carried(leg)?)))
+            .filter_map(|leg| Some((leg.line().mid, assigned(leg)?)))
             .collect();
         let plan = assign::plan(&lines, &before, &wanted);
         for leg in &mut self.outgoing {
@@ -261,16 +263,31 @@ impl Peer {
                 _ => false,
             };
             if !same {
-                leg.assign(track, waker, &self.context.room);
+                match self.context.follow {
+                    // A member has it from its session until then.
+                    Follow::Everyone => leg.assign_or_wait(track, waker, &self.context.room),
+                    _ => leg.assign(track, waker, &self.context.room),
+                }
             }
         }
         self.forget_pauses();
         if self.context.follow == Follow::Everyone {
-            self.tell_changes(&plan);
+            self.tell_lines();
+            self.tell_need(&plan);
         }
     }
 
-    fn tell_changes(&mut self, plan: &assign::Plan) {
+    /// Tracks that wait for a keyframe wait no longer.
+    pub fn begin(&mut self, tracks: &[TrackId]) {
+        for leg in &mut self.outgoing {
+            if assigned(leg).is_some_and(|track| tracks.contains(&track)) {
+                leg.begin(&self.context.room);
+            }
+        }
+        self.tell_lines();
+    }
+
+    fn tell_lines(&mut self) {
         let mids: Vec<_> = (self.outgoing.iter())
             .map(|leg| (leg.line().mid.as_str().to_owned(), leg.line().kind, carried(leg)))
             .collect();
@@ -283,6 +300,15 @@ impl Peer {
             self.told_carried.clone_from(&carried);
             self.teller.tell(PeerEvent::Carried(carried));
         }
+        let waiting = self.outgoing.iter().filter(|leg| leg.is_waiting());
+        let waiting: Vec<TrackId> = waiting.filter_map(assigned).collect();
+        if waiting != self.told_waiting {
+            self.told_waiting.clone_from(&waiting);
+            self.teller.tell(PeerEvent::Waiting(waiting));
+        }
+    }
+
+    fn tell_need(&mut self, plan: &assign::Plan) {
         if plan.short != (0, 0) {
             let count = |kind| self.outgoing.iter().filter(|leg| leg.line().kind == kind).count();
             let need = (count(Kind::Audio) + plan.short.0, count(Kind::Video) + plan.short.1);
@@ -378,7 +404,7 @@ impl Peer {
             return false;
         }
         let room_now = self.room_now(now);
-        let mut paced = false;
+        let (mut paced, mut waiting) = (false, 0);
         let sent = &mut self.sent;
         // Each time another one is the first to have of what they share.
         self.turn = (self.turn + 1) % self.outgoing.len().max(1);
@@ -391,6 +417,10 @@ impl Peer {
                 }
             });
             paced |= fed == Fed::Paced;
+            waiting += usize::from(leg.is_waiting());
+        }
+        if waiting < self.told_waiting.len() {
+            self.tell_lines();
         }
         paced
     }
@@ -522,7 +552,7 @@ impl Peer {
         (self.sent_before, self.judged_at) = (self.sent, Some(now));
         let Some(rate) = rate else { return };
         let videos: Vec<&Outgoing> = (self.outgoing.iter())
-            .filter(|leg| leg.line().kind == Kind::Video && leg.track().is_some() && !leg.is_paused())
+            .filter(|leg| leg.line().kind == Kind::Video && carried(leg).is_some() && !leg.is_paused())
             .collect();
         let measured = Measured {
             rate,

@@ -70,6 +70,7 @@ fn is_replaced(older: &PeerEvent, newer: &PeerEvent) -> bool {
     match (older, newer) {
         (PeerEvent::Mids(_), PeerEvent::Mids(_))
         | (PeerEvent::Carried(_), PeerEvent::Carried(_))
+        | (PeerEvent::Waiting(_), PeerEvent::Waiting(_))
         | (PeerEvent::Need { .. }, PeerEvent::Need { .. }) => true,
         (PeerEvent::Bandwidth { track: a, .. }, PeerEvent::Bandwidth { track: b, .. }) => a == b,
         (PeerEvent::Described { kind: a, slot: x, .. }, PeerEvent::Described { kind: b, slot: y, .. }) => {

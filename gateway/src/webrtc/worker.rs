@@ -385,6 +385,9 @@ impl Loop {
             PeerCommand::Pause { peer, tracks } => {
                 self.with_peer(session_of(peer), now, |peer, _, waker| peer.set_unwanted(tracks, waker));
             }
+            PeerCommand::Begin { peer, tracks } => {
+                self.with_peer(session_of(peer), now, |peer, _, _| peer.begin(&tracks));
+            }
             PeerCommand::RequestKeyframe { peer, slot } => {
                 let id = session_of(peer);
                 self.with_peer(id, now, |peer, engine, _| {

@@ -48,9 +48,20 @@ describe("presenting", () => {
 
   it("does not wait for sound that stopped", () => {
     const presenter = live();
-    presenter.setHeard(0, 150);
-    presenter.push(item(3000, 3010), 3010);
-    expect(presenter.next(3010).show?.picture).toBe(3000);
+    presenter.setHeard(0, 100);
+    presenter.push(item(560, 570), 570);
+    expect(presenter.next(570).wakeAt).toBe(660);
+    presenter.clear();
+    presenter.push(item(620, 630), 630);
+    expect(presenter.next(630).show?.picture).toBe(620);
+  });
+
+  it("does not wait for sound that comes from elsewhere", () => {
+    const presenter = live();
+    presenter.setHeard(0, 100);
+    presenter.setUnheard();
+    presenter.push(item(110, 120), 120);
+    expect(presenter.next(120).show?.picture).toBe(110);
   });
 
   it("skips what is overdue and shows the newest that is due", () => {

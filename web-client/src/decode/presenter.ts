@@ -26,6 +26,8 @@ export class Presenter<T> {
   /** The same for the first live picture after a replay, ms, from where it grows by so much per ms: sound that a join made late gets over it meanwhile. */
   static readonly FIRST_WAIT_MS = 40;
   static readonly WAIT_GROWTH = 0.16;
+  /** Sound that was heard last so long ago no longer says anything about now, ms: it has stopped, or goes on by WebRTC, with another delay. */
+  static readonly HEARD_FOR_MS = 500;
   /** Pictures waiting at one time: decoders have few to give away. */
   static readonly MAX_PENDING = 6;
   /** Older than this by the room's clock is a replay, ms. */
@@ -70,6 +72,11 @@ export class Presenter<T> {
     // Reports jitter by a few ms, and so would the picture.
     this.#heardOffset = this.#heardOffset === undefined || Math.abs(offset - this.#heardOffset) > 100 ? offset : this.#heardOffset + (offset - this.#heardOffset) * 0.2;
     this.#heardAt = at;
+  }
+
+  /** The sound that goes with the pictures comes from elsewhere now. */
+  setUnheard(): void {
+    this.#heardOffset = undefined;
   }
 
   /** What comes is older than what is live. */
@@ -167,8 +174,7 @@ export class Presenter<T> {
   }
 
   #dueAt(item: Pending<T>): number {
-    // Sound that stopped a while ago no longer says anything about now.
-    if (this.#heardOffset === undefined || item.arrived - this.#heardAt > 2000) return item.arrived;
+    if (this.#heardOffset === undefined || item.arrived - this.#heardAt > Presenter.HEARD_FOR_MS) return item.arrived;
     const wait = Math.min(Presenter.MAX_WAIT_MS, Presenter.FIRST_WAIT_MS + Math.max(0, item.arrived - this.#liveSince) * Presenter.WAIT_GROWTH);
     return Math.min(item.timestamp + this.#heardOffset, item.arrived + wait);
   }

@@ -140,6 +140,7 @@ export class LiveRoom extends Room implements PublicationOwner {
           const track = this.#roster.track(participant, "video", slot);
           if (track) this.#screens.whenDrawn(track, drawn);
         },
+        voices: (participants) => this.#threads.toVideo({ type: "voices", participants }),
         transport: (media, reason) => this.#setTransport(media, reason),
         // Few browsers say when an address changes: media that stops is the first sign that the control channel is dead too.
         interrupted: () => this.#threads.toSession({ type: "network" }),

@@ -100,6 +100,7 @@ function room(senders: number, mode: "auto" | "webrtc" = "auto", publications: u
     publications: () => publications,
     transport: (media: string, reason: string) => transports.push(`${media}: ${reason}`),
     levels: () => undefined,
+    voices: () => undefined,
     carried: () => undefined,
   } as unknown as RoadHost;
   const tracks = Array.from({ length: 2 * senders }, (_, i) => ({ kind: i % 2 ? "audio" : "video" }));

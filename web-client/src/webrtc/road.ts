@@ -22,6 +22,8 @@ export interface RoadHost {
   released(track: LiveTrack, last?: HTMLCanvasElement): void;
   /** WebRTC will carry a picture; `drawn` is to be called if its canvas has one from now, too. */
   taken(participant: number, slot: number, drawn: () => void): void;
+  /** The complete list of those whose voice WebRTC carries. */
+  voices(participants: number[]): void;
   transport(media: MediaTransport, reason: string): void;
   /** The network may have changed without the browser saying so. */
   interrupted(): void;
@@ -85,6 +87,7 @@ export class WebRtcRoad {
         break;
       case "mids":
         for (const mid of this.#remote?.update(message.mids) ?? []) this.#peer?.stats.rebase(mid);
+        this.#tellVoices();
         break;
       case "need_mids":
         this.#peer?.need(message.audio, message.video);
@@ -204,6 +207,11 @@ export class WebRtcRoad {
     });
   }
 
+  #tellVoices(): void {
+    const voices = (this.#remote?.carried ?? []).filter((bound) => bound.kind === "audio" && bound.slot === 0);
+    this.host.voices(voices.map((bound) => bound.participant));
+  }
+
   #expect(within: number): void {
     this.#timer = setTimeout(() => {
       const reason = "WebRTC did not connect in time (UDP may be blocked)";
@@ -249,6 +257,7 @@ export class WebRtcRoad {
     this.#active = this.#trying = false;
     this.#remote?.close();
     this.#remote = undefined;
+    this.#tellVoices();
     this.#peer?.close();
     this.#peer = undefined;
     const carried = new Set(this.#carried);

@@ -150,7 +150,9 @@ export type PageToVideo =
   | { type: "streamed"; key: TrackKey }
   /** Say when a picture is drawn that is no replay, if none was just now; or when no more of it comes. */
   | { type: "tell"; key: TrackKey }
-  | { type: "release"; key: TrackKey };
+  | { type: "release"; key: TrackKey }
+  /** The complete list of those whose voice is heard by WebRTC. */
+  | { type: "voices"; participants: number[] };
 
 export type VideoToPage =
   | { type: "size"; key: TrackKey; width: number; height: number }

@@ -14,6 +14,8 @@ const spare = new SpareDecoder((gray) => Screen.warm(gray));
 const awaited = new Set<TrackKey>();
 /** In the room for so long without needing the spare decoder: it goes, since devices have few, ms. */
 const SPARE_MS = 10_000;
+/** Whose sound WebRTC carries: what is left of it by the WebSocket, later than that, is nothing to wait for. */
+let voices = new Set<number>();
 let session: MessagePort | undefined;
 let clock: { timestamp: number; at: number } | undefined;
 let lastBacklog = 0;
@@ -43,6 +45,10 @@ function track(key: TrackKey): TrackDecoder {
   return found;
 }
 
+function picturesOf(participant: number): TrackDecoder[] {
+  return [...tracks].flatMap(([key, decoder]) => (key.startsWith(`${participant}:`) ? [decoder] : []));
+}
+
 function reportBacklog(): void {
   const ms = Math.max(0, ...[...tracks.values()].map((decoder) => decoder.backlogMs));
   if (ms === lastBacklog) return;
@@ -65,7 +71,7 @@ function fromSession(message: SessionToVideo): void {
       for (const decoder of tracks.values()) decoder.presenter.setRoomClock(message.timestamp, message.at);
       break;
     case "heard":
-      for (const [key, decoder] of tracks) if (key.startsWith(`${message.participant}:`)) decoder.presenter.setHeard(message.timestamp, message.at);
+      if (!voices.has(message.participant)) for (const decoder of picturesOf(message.participant)) decoder.presenter.setHeard(message.timestamp, message.at);
       break;
     case "stats":
       toSession({ type: "stats", request: message.request, tracks: [...tracks.values()].map((decoder) => decoder.stats()) });
@@ -96,6 +102,10 @@ page.onmessage = ({ data }) => {
     case "tell":
       if (tracks.has(data.key)) tracks.get(data.key)?.tell();
       else awaited.add(data.key);
+      break;
+    case "voices":
+      voices = new Set(data.participants);
+      for (const participant of voices) for (const decoder of picturesOf(participant)) decoder.presenter.setUnheard();
       break;
     case "release":
       awaited.delete(data.key);

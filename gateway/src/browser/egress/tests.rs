@@ -385,6 +385,45 @@ async fn picture_that_comes_back_while_it_goes_over_goes_on() {
 }
 
 #[tokio::test]
+async fn client_that_is_served_live_or_has_a_replay_keeps_up_and_no_other() {
+    let mut bench = Bench::new().await;
+    let track = bench.picture.track().id();
+    let keeps_up = |bench: &Bench| bench.egress.keeps_up(track, bench.at());
+    assert!(!keeps_up(&bench), "it is not subscribed");
+    bench.group(50);
+    bench.update();
+    assert!(keeps_up(&bench), "it has a replay");
+    bench.pictures();
+    bench.ack();
+    bench.now += 4000;
+    bench.picture(true, 1000);
+    assert_eq!(bench.pictures().len(), 1);
+    assert!(keeps_up(&bench), "it is live");
+    // Nothing is acknowledged any more.
+    for _ in 0..20 {
+        bench.now += 40;
+        bench.picture(false, 1000);
+        bench.pictures();
+    }
+    assert!(!keeps_up(&bench), "pictures have waited for too long");
+    bench.ack();
+    bench.pictures();
+    assert!(!keeps_up(&bench), "it waits for a keyframe");
+    bench.picture(true, 1000);
+    bench.now += 40;
+    bench.picture(false, 1000);
+    assert_eq!(bench.pictures().len(), 2);
+    assert!(keeps_up(&bench), "it is live again");
+    let camera = TrackRef {
+        source: SOURCE,
+        kind: Kind::Video,
+        slot: 0,
+    };
+    bench.egress.pause(vec![camera], bench.at());
+    assert!(!keeps_up(&bench), "it does not want it");
+}
+
+#[tokio::test]
 async fn picture_goes_over_at_once_when_the_path_is_full_or_nothing_is_shown() {
     let mut bench = Bench::new().await;
     bench.update();

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use wzp_proto::codec::Codec;
 
-use super::{ACK_DELAY, ACK_EVERY, ACK_SPACING, End, SEND_DEADLINE, Shared, Sink, lock, send_now};
+use super::{ACK_DELAY, ACK_EVERY, ACK_SPACING, End, SEND_DEADLINE, Shared, Sink, hurry, lock, send_now};
 use crate::browser::egress::Out;
 use crate::browser::message::{Member, ToClient};
 use crate::media::frame::ParticipantId;
@@ -132,6 +132,11 @@ impl Writer<'_> {
     /// Says to the room how much video this client can take.
     fn judge(&self, now: Instant) {
         let capacities = lock(&self.shared.egress).judge_capacity(&mut lock(&self.shared.window), now);
+        if !capacities.is_empty()
+            && let Some(peers) = &self.peers
+        {
+            hurry(self.shared, peers, now);
+        }
         for (track, bits_per_second) in capacities {
             self.room.report_capacity(self.id, self.epoch, track, bits_per_second);
         }

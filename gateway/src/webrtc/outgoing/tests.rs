@@ -241,6 +241,66 @@ fn replay_has_times_as_if_it_came_in_time_and_the_report_those_of_its_source() {
     assert_eq!(live, [still[0] + 350 * 90]);
 }
 
+/// A leg that waits for the next keyframe of a source whose last one is old.
+fn waiting(source: &mut Source, at: RoomTime) -> Outgoing {
+    source.stale(at);
+    let mut leg = video_leg();
+    leg.assign_or_wait(Some(&source.writer.track().clone()), &Arc::default(), &At(at));
+    leg
+}
+
+#[test]
+fn long_replay_waits_for_the_next_keyframe_where_the_viewer_has_another_way() {
+    let (now, at) = (Instant::now(), RoomTime(20_000_000));
+    let mut source = Source::new(1);
+    let mut leg = waiting(&mut source, at);
+    let track = source.writer.track().id();
+    source.picture(false, at.plus(40_000));
+    assert!(fed(&mut leg, &At(at), now, at.plus(1_000_000)).is_empty());
+    assert_eq!((carried(&leg), assigned(&leg)), (None, Some(track)));
+    source.picture(true, at.plus(80_000));
+    source.picture(false, at.plus(120_000));
+    let frames = fed(&mut leg, &At(at), now, at.plus(120_000));
+    assert_eq!(frames.len(), 2, "the fresh one and what follows");
+    assert_eq!(carried(&leg), Some(track));
+}
+
+#[test]
+fn replay_that_waits_begins_when_told_to_or_when_no_keyframe_comes() {
+    let (now, at) = (Instant::now(), RoomTime(20_000_000));
+    let (mut told, mut patient) = (Source::new(1), Source::new(2));
+    let mut leg = waiting(&mut told, at);
+    leg.begin(&At(at));
+    assert!(!leg.is_waiting());
+    assert_eq!(fed(&mut leg, &At(at), now, at).len(), 1, "the cached keyframe, as ever");
+    let mut leg = waiting(&mut patient, at);
+    let last = at.plus(Bounds::VIDEO.hard_age);
+    assert!(fed(&mut leg, &At(at), now, RoomTime(last.0 - 1)).is_empty());
+    assert!(leg.is_waiting());
+    fed(&mut leg, &At(last), now, last);
+    assert!(!leg.is_waiting());
+}
+
+#[tokio::test]
+async fn short_replay_does_not_wait_and_a_long_one_asks_for_a_keyframe() {
+    let member = member().await;
+    let (now, at) = (Instant::now(), RoomTime(20_000_000));
+    let mut source = Source::new(1);
+    source.picture(true, at);
+    let mut leg = video_leg();
+    leg.assign_or_wait(Some(&source.writer.track().clone()), &Arc::default(), member.room());
+    assert_eq!(fed(&mut leg, member.room(), now, at).len(), 1);
+    let mut source = Source::new(2);
+    source.stale(at);
+    let mut leg = video_leg();
+    leg.assign_or_wait(Some(&source.writer.track().clone()), &Arc::default(), member.room());
+    let join = ByReason {
+        join: 1,
+        ..ByReason::default()
+    };
+    assert_eq!(requests(member.room()).await, join);
+}
+
 #[tokio::test]
 async fn line_that_changes_its_source_or_resumes_shows_no_old_still() {
     let member = member().await;

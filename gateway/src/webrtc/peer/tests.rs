@@ -267,6 +267,63 @@ async fn a_video_that_is_hidden_while_it_is_paused_is_not_paused_any_more() {
 }
 
 #[tokio::test]
+async fn member_is_told_of_a_track_when_it_begins_and_not_while_it_waits() {
+    let mut room = Room::new();
+    let ana = room.join("ana").await;
+    let mut writer = publish(&ana, Kind::Video).await;
+    let now = ana.room().now();
+    let mut picture = |keyframe, age| {
+        let time = RoomTime(now.0.saturating_sub(age));
+        let draft = Draft {
+            codec: WzpCodec::H264Baseline,
+            keyframe,
+            ticks: 0,
+            time: now.plus(10_000_000 - age),
+            size: None,
+            payload: Bytes::from_static(&[0, 0, 0, 1, 0x65, 0x88]),
+        };
+        writer.append(draft, time)
+    };
+    picture(true, 4_000_000);
+    picture(false, 0);
+    let viewer = room.join("viewer").await;
+    let mut snapshots = viewer.snapshots();
+    let there = |snapshot: &Arc<Snapshot>| snapshot.tracks_for(viewer.id()).count() == 1;
+    until(&mut snapshots, "a track", there).await;
+    let track = snapshots.borrow().tracks_for(viewer.id()).next().unwrap().1.track.id();
+    let carries = |event: &PeerEvent| match event {
+        PeerEvent::Waiting(tracks) => Some(("waiting", tracks.clone())),
+        PeerEvent::Carried(tracks) => Some(("carried", tracks.clone())),
+        PeerEvent::Mids(mids) => Some(("mids", mids.iter().filter_map(|(_, _, track)| *track).collect())),
+        _ => None,
+    };
+    let news = |told: &mut mpsc::Receiver<PeerEvent>| {
+        let events = std::iter::from_fn(|| told.try_recv().ok());
+        events.filter_map(|event| carries(&event)).collect::<Vec<_>>()
+    };
+    let begun = [("mids", vec![track]), ("carried", vec![track]), ("waiting", vec![])];
+
+    let video = line(engine::Kind::Video, true);
+    let (mut peer, mut told) = room.peer(&viewer, Follow::Everyone, video.clone());
+    peer.set_receiving(true, &room.waker);
+    assert_eq!(news(&mut told).last(), Some(&("waiting", vec![track])));
+    peer.feed(&mut room.engine, ID, Instant::now());
+    assert_eq!((news(&mut told), peer.sent), (vec![], 0));
+    peer.begin(&[track]);
+    assert_eq!(news(&mut told), begun);
+    peer.feed(&mut room.engine, ID, Instant::now());
+    assert!(peer.sent > 0, "nothing was sent");
+
+    let (mut peer, mut told) = room.peer(&viewer, Follow::Everyone, video);
+    peer.set_receiving(true, &room.waker);
+    news(&mut told);
+    picture(true, 0);
+    peer.feed(&mut room.engine, ID, Instant::now());
+    assert_eq!(news(&mut told), begun);
+    assert!(peer.sent > 0, "nothing was sent");
+}
+
+#[tokio::test]
 async fn the_rate_is_judged_across_an_m_line_that_goes() {
     let mut room = Room::new();
     let ana = room.join("ana").await;
