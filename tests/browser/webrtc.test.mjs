@@ -4,10 +4,10 @@ import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { joinPage, openPage, people, received, startChromium, stats } from './chromium.mjs';
+import { joinPage, memberId, moves, openPage, people, received, startChromium, stats } from './chromium.mjs';
 import { end, joinNative, pass, repository, startGateway, until } from './gateway.mjs';
 import { lossyLink } from './link.mjs';
-import { beeps, flashes, h264 } from './media.mjs';
+import { beeps, flashes, h264, numbered } from './media.mjs';
 
 /** Tests that take long: `make soak` runs them. */
 const soak = { skip: process.env.WZP_SOAK ? false : 'only with WZP_SOAK=1' };
@@ -216,6 +216,34 @@ describe('WebRTC over the life of a call', () => {
     const page = await watcher(t, browser, gateway, 'wrap', 'Ana');
     const seen = await received(page, 'Bo', 'video', (one) => one.framesDecoded > 60);
     t.diagnostic(`${said.trim()}; ${seen.framesDecoded} pictures, first after ${seen.firstFrameMs} ms`);
+    assert.deepEqual(page.problems, []);
+  });
+
+  test('of a source with rare keyframes a newcomer sees what is live by the WebSocket until the next one, and WebRTC decodes no replay', async (t) => {
+    const gateway = await startGateway(t);
+    joinNative(t, gateway.native, 'rare', { alias: 'Cam', args: ['--audio', 'tone:440', '--video', numbered(300), '--fps', '30', '--ignore-keyframe-requests'] });
+    const browser = await startChromium(t, { devices: false });
+    // Its keyframe is past the soft bound of 2.5 s then, and the next one is some seconds away.
+    await pass(4500);
+    const page = await watcher(t, browser, gateway, 'rare', 'Ana');
+    const byRtp = (kind) => page.evaluate(async (kind) => {
+      const reports = await Promise.all(globalThis.peerConnections.map((pc) => pc.getStats()));
+      const inbound = reports.flatMap((report) => [...report.values()]).filter((one) => one.type === 'inbound-rtp' && one.kind === kind);
+      return inbound.reduce((sum, one) => sum + (kind === 'video' ? one.framesDecoded : one.packetsReceived), 0);
+    }, kind);
+    await received(page, 'Cam', 'video', (one) => one.framesDecoded > 120);
+    await until('sound by WebRTC', async () => (await byRtp('audio')) > 10);
+    const cam = await memberId(page, 'Cam');
+    assert.ok(await moves(page, cam), 'the picture moves');
+    assert.equal(await byRtp('video'), 0);
+    await until('the next keyframe', async () => (await byRtp('video')) > 0, { timeout: 10_000 });
+    await until('the tile shows what WebRTC brings', () => page.evaluate((id) => {
+      const shown = document.querySelector(`[data-participant="${id}"] video`)?.srcObject?.getVideoTracks()[0];
+      return globalThis.peerConnections.some((pc) => pc.getReceivers().some(({ track }) => track === shown));
+    }, cam));
+    const decoded = await byRtp('video');
+    assert.ok(decoded < 120, `${decoded} pictures at once`);
+    assert.ok(await moves(page, cam), 'the picture moves on');
     assert.deepEqual(page.problems, []);
   });
 

@@ -558,10 +558,10 @@ fn hurry(shared: &Shared, peers: &Peers, now: Instant) {
         return;
     }
     let egress = lock(&shared.egress);
-    let (wait, tracks) = (rtp.waiting.iter()).partition(|track| egress.keeps_up(**track, now));
-    rtp.waiting = wait;
-    if !tracks.is_empty() {
-        peers.send(PeerCommand::Begin { peer, tracks });
+    let (wait, tracks): (Vec<_>, Vec<_>) = (rtp.waiting.iter()).partition(|track| egress.keeps_up(**track, now));
+    // A worker that is overloaded is told later.
+    if !tracks.is_empty() && peers.send(PeerCommand::Begin { peer, tracks }) {
+        rtp.waiting = wait;
     }
 }
 
