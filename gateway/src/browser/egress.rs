@@ -428,7 +428,7 @@ impl Picture {
     fn next(&mut self, room: &impl Upstream, now: RoomTime) -> Option<Bytes> {
         if self.pending.is_none() {
             let (cursor, replay) = self.cursor.as_mut()?;
-            match replay.next(cursor, &VIDEO_LAG, self.track.is_silent(), now) {
+            match replay.next(cursor, &VIDEO_LAG, self.track.is_unanswering(), now) {
                 Next::Frame(frame) => {
                     self.want.satisfied();
                     self.shown = true;

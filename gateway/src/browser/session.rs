@@ -17,6 +17,7 @@ mod reader;
 mod writer;
 
 use reader::{ClientLimits, Reader};
+pub use writer::TOGETHER;
 use writer::Writer;
 
 use crate::auth::Auth;

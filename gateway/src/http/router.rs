@@ -127,7 +127,7 @@ fn accept(app: App, room: &str, headers: &HeaderMap, upgrade: Upgrade) -> Result
         .protocols([SUBPROTOCOL])
         .max_message_size(limit)
         .max_frame_size(limit)
-        .write_buffer_size(0)
+        .write_buffer_size(session::TOGETHER)
         .max_write_buffer_size(1 << 20)
         .on_upgrade(move |socket| async move {
             session::run(socket, room, app.session, app.shutdown).await;

@@ -176,8 +176,8 @@ struct Leg {
 
 impl Leg {
     fn next(&mut self, now: RoomTime) -> Next {
-        let silent = self.cursor.track().is_silent();
-        self.replay.next(&mut self.cursor, &VIDEO_LAG, silent, now)
+        let unanswering = self.cursor.track().is_unanswering();
+        self.replay.next(&mut self.cursor, &VIDEO_LAG, unanswering, now)
     }
 
     /// It can read nothing before a keyframe comes. What to ask for that, if anything.

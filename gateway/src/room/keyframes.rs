@@ -272,6 +272,11 @@ impl KeyframeOwner {
         self.ignored >= SILENT_AFTER
     }
 
+    /// It is silent, or had to be asked again, so that whoever asks now waits in vain, or for long.
+    pub fn is_unanswering(&self) -> bool {
+        self.is_silent() || self.unanswered > 1
+    }
+
     fn ask(&mut self, now: RoomTime) {
         if self.unanswered > 0 {
             self.ignored = self.ignored.saturating_add(1);
@@ -421,9 +426,11 @@ mod tests {
         let mut owner = KeyframeOwner::default();
         for at in (0..100_000).step_by(10_000) {
             owner.request(ms(at), None, ms(at));
+            assert!(!owner.is_unanswering());
             assert!(owner.handle_timeout(None, ms(at + 500)));
+            assert!(owner.is_unanswering(), "nobody waits for the second answer");
             owner.handle_timeout(Some(ms(at + 600)), ms(at + 1500));
-            assert!(!owner.is_silent(), "at {at} ms");
+            assert!(!owner.is_silent() && !owner.is_unanswering(), "at {at} ms");
         }
     }
 

@@ -31,7 +31,7 @@ pub const FRESH_KEYFRAME_WAIT: u64 = 250_000;
 ///     // Ask the keyframe owner: room.request_keyframe(track.id(), now, Reason::Join).
 /// }
 /// // At every wake-up, and at replay.poll_timeout():
-/// while let Next::Frame(frame) = replay.next(&mut cursor, &lag, track.is_silent(), now) {
+/// while let Next::Frame(frame) = replay.next(&mut cursor, &lag, track.is_unanswering(), now) {
 ///     // Send it.
 /// }
 /// ```
@@ -88,11 +88,11 @@ impl Replay {
     }
 
     /// Takes the place of [`Cursor::next`]. [`Next::Empty`] is returned as well while deltas wait for a fresh keyframe.
-    /// `source_silent`: the source is known not to answer keyframe requests
-    /// ([`Track::is_silent`](crate::room::track::Track::is_silent)), so that nothing is worth waiting for.
-    pub fn next(&mut self, cursor: &mut Cursor, lag: &Lag, source_silent: bool, now: RoomTime) -> Next {
+    /// `unanswering`: the source does not answer keyframe requests
+    /// ([`Track::is_unanswering`](crate::room::track::Track::is_unanswering)), so that nothing is worth waiting for.
+    pub fn next(&mut self, cursor: &mut Cursor, lag: &Lag, unanswering: bool, now: RoomTime) -> Next {
         let Some(hold) = &mut self.hold else {
-            return self.follow(cursor, lag, source_silent, now);
+            return self.follow(cursor, lag, unanswering, now);
         };
         let cached = hold.sent.unwrap_or(cursor.position());
         if cursor.skip_to_keyframe_from(cached + 1) {
@@ -106,7 +106,7 @@ impl Replay {
                 _ => self.hold = None,
             }
             return next;
-        } else if now < hold.until && !source_silent && !cursor.track().has_ended() {
+        } else if now < hold.until && !unanswering && !cursor.track().has_ended() {
             return Next::Empty;
         } else {
             // The wait was ours, not the receiver's: it is not held against it.
@@ -116,14 +116,14 @@ impl Replay {
         cursor.next(lag)
     }
 
-    fn follow(&mut self, cursor: &mut Cursor, lag: &Lag, source_silent: bool, now: RoomTime) -> Next {
+    fn follow(&mut self, cursor: &mut Cursor, lag: &Lag, unanswering: bool, now: RoomTime) -> Next {
         let next = cursor.next(lag);
         if !(matches!(next, Next::NeedsKeyframe | Next::Ended) && cursor.may_go_on_late()) {
             self.behind_until = None;
             return next;
         }
         let until = *self.behind_until.get_or_insert(now.plus(FRESH_KEYFRAME_WAIT));
-        if now < until && !source_silent && !cursor.track().has_ended() {
+        if now < until && !unanswering && !cursor.track().has_ended() {
             return next;
         }
         self.behind_until = None;

@@ -371,7 +371,7 @@ impl Room {
             return self.keyframes.suppressed_unknown.count(reason);
         };
         let verdict = video.owner.request(since, video.track.keyframe_at(), now);
-        video.track.set_silent(video.owner.is_silent());
+        video.track.follow_owner(&video.owner);
         self.keyframes.count(verdict, reason);
         if verdict == Verdict::Ask {
             self.ask(id);
@@ -470,7 +470,7 @@ impl Room {
         let due: Vec<_> = (self.videos.iter_mut())
             .filter_map(|(id, video)| {
                 let due = video.owner.handle_timeout(video.track.keyframe_at(), now);
-                video.track.set_silent(video.owner.is_silent());
+                video.track.follow_owner(&video.owner);
                 due.then_some(*id)
             })
             .collect();

@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::media::frame::{Draft, Forms, Frame, Kind, MAX_FRAME, RoomTime, TrackId};
+use crate::room::keyframes::KeyframeOwner;
 use crate::room::subscription::Start;
 
 /// Frames that are not needed any more leave this many per append, so that no append holds the lock for a whole group of
@@ -146,6 +147,7 @@ pub struct Track {
     wakers: ArcSwap<Vec<(Arc<Notify>, usize)>>,
     ended: AtomicBool,
     silent: AtomicBool,
+    unanswering: AtomicBool,
     /// The log's end and one more than the index of its newest keyframe (0: none yet), to be read without the lock.
     end: AtomicU64,
     keyframe_index: AtomicU64,
@@ -249,6 +251,7 @@ impl Track {
             wakers: ArcSwap::default(),
             ended: AtomicBool::new(false),
             silent: AtomicBool::new(false),
+            unanswering: AtomicBool::new(false),
             end: AtomicU64::new(0),
             keyframe_index: AtomicU64::new(0),
             keyframe_at: AtomicU64::new(0),
@@ -283,13 +286,20 @@ impl Track {
         self.keyframe_at.load(Ordering::Acquire).checked_sub(1).map(RoomTime)
     }
 
-    /// The source is known not to answer keyframe requests: nobody should wait for it. Kept by the room.
+    /// The source is known not to answer keyframe requests. Kept by the room.
     pub fn is_silent(&self) -> bool {
         self.silent.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_silent(&self, silent: bool) {
-        self.silent.store(silent, Ordering::Relaxed);
+    /// The source is silent, or has not answered the last request within a window: nobody should wait for it. Kept by the
+    /// room.
+    pub fn is_unanswering(&self) -> bool {
+        self.unanswering.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn follow_owner(&self, owner: &KeyframeOwner) {
+        self.silent.store(owner.is_silent(), Ordering::Relaxed);
+        self.unanswering.store(owner.is_unanswering(), Ordering::Relaxed);
     }
 
     /// Frames and bytes (payload and memoized forms) that the log holds now.

@@ -401,8 +401,8 @@ impl Feed {
     fn next(&mut self, lag: &Lag, now: RoomTime) -> Next {
         match &mut self.replay {
             Some(replay) => {
-                let silent = self.cursor.track().is_silent();
-                replay.next(&mut self.cursor, lag, silent, now)
+                let unanswering = self.cursor.track().is_unanswering();
+                replay.next(&mut self.cursor, lag, unanswering, now)
             }
             None => self.cursor.next(lag),
         }

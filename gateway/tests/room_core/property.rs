@@ -308,7 +308,10 @@ impl Receiver {
         }
         for _ in 0..self.rate {
             let before = self.cursor.dropped();
-            match self.replay.next(&mut self.cursor, &LAG, source.track.is_silent(), now) {
+            match self
+                .replay
+                .next(&mut self.cursor, &LAG, source.track.is_unanswering(), now)
+            {
                 Next::Frame(frame) => {
                     let this = taken[frame.index as usize];
                     prop_assert_eq!(frame.keyframe, this.keyframe);

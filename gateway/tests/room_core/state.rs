@@ -418,8 +418,11 @@ fn source_that_does_not_answer_is_known_to_its_receivers() {
     let mut source = Source::video();
     publish(&mut room, joined[0], &[&source.track]);
     room.request_keyframe(video_id(1), ms(0), Reason::Join, ms(0));
+    run_until(&mut room, ms(490));
+    assert!(!source.track.is_unanswering());
+    // It has been asked again.
     run_until(&mut room, ms(3400));
-    assert!(!source.track.is_silent());
+    assert!(source.track.is_unanswering() && !source.track.is_silent());
     run_until(&mut room, ms(3500));
     assert!(source.track.is_silent() && room.is_silent(video_id(1)));
     // It comes to life.

@@ -21,6 +21,9 @@ use crate::room::snapshot::{MemberView, Snapshot};
 
 /// The client's capacity is looked at again after this, even if nothing happens.
 const TICK: Duration = Duration::from_millis(250);
+/// What goes out in one write at most, bytes: a replay is hundreds of messages, each of which would wake the client.
+pub const TOGETHER: usize = 16 << 10;
+
 pub(super) struct Writer<'a> {
     pub(super) id: ParticipantId,
     pub(super) epoch: u64,
@@ -48,6 +51,8 @@ impl Writer<'_> {
         if let Err(end) = self.follow(sink, &first).await {
             return end;
         }
+        // Bytes that were handed over and not flushed.
+        let mut held = 0;
         loop {
             let now = Instant::now();
             // Control messages first: they are small, and media waits for what they say.
@@ -98,14 +103,25 @@ impl Writer<'_> {
             };
             match next {
                 Out::Message(message) => {
-                    if !matches!(
-                        timeout(SEND_DEADLINE, sink.send(Message::Binary(message))).await,
-                        Ok(Ok(()))
-                    ) {
+                    held += message.len();
+                    let flushes = held >= TOGETHER;
+                    let handed = async {
+                        sink.feed(Message::Binary(message)).await?;
+                        if flushes { sink.flush().await } else { Ok(()) }
+                    };
+                    if !matches!(timeout(SEND_DEADLINE, handed).await, Ok(Ok(()))) {
                         return End::Lost;
+                    }
+                    if flushes {
+                        held = 0;
                     }
                 }
                 Out::Idle => {
+                    if std::mem::take(&mut held) > 0
+                        && !matches!(timeout(SEND_DEADLINE, sink.flush()).await, Ok(Ok(())))
+                    {
+                        return End::Lost;
+                    }
                     let replay = lock(&self.shared.egress)
                         .poll_timeout()
                         .map(|at| now + Duration::from_micros(at.since(self.room.time_at(now))));
