@@ -112,9 +112,19 @@ export type FromSession =
   | { type: "levels"; levels: [participant: number, level: number][] }
   | { type: "stats"; request: number; rttMs: number; received: ReceivedStats[]; sending: SendStats[]; measured: MeasuredSound[] };
 
+/** An encoded picture on its way to the decoder. */
+export interface PictureOf {
+  key: TrackKey;
+  codec: number;
+  keyframe: boolean;
+  timestamp: number;
+  arrived: number;
+  data: Uint8Array;
+}
+
 /** From session worker to video worker. */
 export type SessionToVideo =
-  | { type: "frame"; key: TrackKey; codec: number; keyframe: boolean; timestamp: number; arrived: number; data: Uint8Array }
+  | { type: "pictures"; pictures: PictureOf[] }
   | { type: "remove"; key: TrackKey }
   /** Room clock: `timestamp` is now (`at`). */
   | { type: "clock"; timestamp: number; at: number }

@@ -1,6 +1,7 @@
-import { describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Fragmenter, FRAGMENT_BYTES } from "../media/fragments.js";
 import { CODEC_H264 } from "../media/header.js";
+import type { PictureOf, SessionToVideo } from "./messages.js";
 import { Receiver } from "./receiver.js";
 
 /** A receiver of one video track, and how often it asked for a keyframe. */
@@ -41,5 +42,42 @@ describe("keyframe requests", () => {
     const [first, , last] = cutter.cut(large, 80, CODEC_H264, true);
     if (first && last) take([first, last]);
     expect(asked()).toBe(1);
+  });
+});
+
+describe("pictures on their way to the decoder", () => {
+  beforeEach(() => {
+    vi.useFakeTimers();
+  });
+  afterEach(() => {
+    vi.useRealTimers();
+  });
+
+  /** Pictures every 40 ms, a keyframe first, the last of which is `youngest` ms old; how many go in each message. */
+  function messages(count: number, youngest: number): { sizes: number[]; order: number[] } {
+    const sent: PictureOf[][] = [];
+    const port = { postMessage: (message: SessionToVideo): unknown => message.type === "pictures" && sent.push(message.pictures) } as unknown as MessagePort;
+    const receiver = new Receiver(port, { needKeyframe: () => undefined, toPage: () => undefined });
+    const last = (count - 1) * 40;
+    receiver.begin(last + youngest, 1 << 20);
+    const cutter = new Fragmenter("video", 0);
+    for (let at = 0; at <= last; at += 40) for (const message of cutter.cut(small, at, CODEC_H264, at === 0)) receiver.media(message);
+    vi.advanceTimersByTime(1);
+    return { sizes: sent.map((pictures) => pictures.length), order: sent.flat().map((picture) => picture.timestamp / 40) };
+  }
+
+  it("go one by one when they are live", () => {
+    expect(messages(4, 0).sizes).toEqual([1, 1, 1, 1]);
+  });
+
+  it("go together when they are old, the keyframe ahead, and in their order", () => {
+    const { sizes, order } = messages(20, 1000);
+    expect(sizes).toEqual([1, 8, 8, 3]);
+    expect(order).toEqual(Array.from({ length: 20 }, (_, i) => i));
+  });
+
+  it("wait for no other once a live one comes", () => {
+    // The last seven are younger than 300 ms, or the first of them takes the old ones along.
+    expect(messages(12, 20).sizes).toEqual([1, 5, 1, 1, 1, 1, 1, 1]);
   });
 });

@@ -5,7 +5,7 @@ import { Reassembler } from "../media/fragments.js";
 import { codecName, parseMedia, type MediaMessage } from "../media/header.js";
 import { RateMeter } from "../media/rate.js";
 import { dominantHz } from "../playout/spectrum.js";
-import { epochNow, playoutSource, trackKey, type FromPlayout, type FromSession, type PlayoutStats, type ReceivedStats, type SessionToVideo, type ToPlayout, type TrackKey, type VideoTrackStats } from "./messages.js";
+import { epochNow, playoutSource, trackKey, type FromPlayout, type FromSession, type PictureOf, type PlayoutStats, type ReceivedStats, type SessionToVideo, type ToPlayout, type TrackKey, type VideoTrackStats } from "./messages.js";
 
 interface Incoming {
   key: TrackKey;
@@ -39,11 +39,19 @@ export class Receiver {
   /** A stuck or missing worker must not block statistics, ms. */
   static readonly STATS_MS = 500;
 
+  /** So many pictures of a replay go on together: a message costs both workers as much as a picture. */
+  static readonly TOGETHER = 8;
+  /** Older than this by the room's clock is a replay, ms. */
+  static readonly REPLAY_AGE_MS = 300;
+
   readonly #tracks = new Map<TrackKey, Incoming>();
   readonly #complained = new Set<string>();
   #playout: MessagePort | undefined;
   #latencyMs = 0;
   #roomTime = 0;
+  #roomTimeAt = 0;
+  #held: PictureOf[] = [];
+  #heldTimer: ReturnType<typeof setTimeout> | undefined;
   #maxFrameBytes = 1_048_576;
   #requests = new Map<number, StatsRequest>();
 
@@ -55,9 +63,10 @@ export class Receiver {
   /** A connection was made: the room's clock, and bounds. Counters and references of the earlier connection are void. */
   begin(roomTime: number, maxFrameBytes: number): void {
     this.#roomTime = roomTime;
+    this.#roomTimeAt = epochNow();
     this.#maxFrameBytes = maxFrameBytes;
     for (const track of this.#tracks.values()) track.reassembler.restart();
-    this.#toVideo({ type: "clock", timestamp: roomTime, at: epochNow() });
+    this.#toVideo({ type: "clock", timestamp: roomTime, at: this.#roomTimeAt });
   }
 
   setPlayout(port: MessagePort): void {
@@ -167,8 +176,20 @@ export class Receiver {
 
   #picture(track: Incoming, codec: number, keyframe: boolean, timestamp: number, arrived: number, payload: Uint8Array): void {
     // The payload of an unfragmented picture is a view into its message, which nobody else needs.
-    const data: SessionToVideo = { type: "frame", key: track.key, codec, keyframe, timestamp, arrived, data: payload };
-    this.#toVideo(data, [payload.buffer]);
+    this.#held.push({ key: track.key, codec, keyframe, timestamp, arrived, data: payload });
+    const age = arrived - this.#roomTimeAt - (timestamp - this.#roomTime);
+    if (keyframe || age < Receiver.REPLAY_AGE_MS || this.#held.length >= Receiver.TOGETHER) this.#passOn();
+    // What has arrived by now comes before it.
+    else this.#heldTimer ??= setTimeout(() => this.#passOn(), 0);
+  }
+
+  #passOn(): void {
+    clearTimeout(this.#heldTimer);
+    this.#heldTimer = undefined;
+    const pictures = this.#held;
+    if (pictures.length === 0) return;
+    this.#held = [];
+    this.video.postMessage({ type: "pictures", pictures } satisfies SessionToVideo, pictures.map((picture) => picture.data.buffer));
   }
 
   #complain(codec: string): void {
@@ -213,8 +234,9 @@ export class Receiver {
     this.#playout?.postMessage(message, transfer);
   }
 
-  #toVideo(message: SessionToVideo, transfer: Transferable[] = []): void {
-    this.video.postMessage(message, transfer);
+  #toVideo(message: SessionToVideo): void {
+    this.#passOn();
+    this.video.postMessage(message);
   }
 }
 

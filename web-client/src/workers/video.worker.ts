@@ -58,8 +58,8 @@ function reportBacklog(): void {
 
 function fromSession(message: SessionToVideo): void {
   switch (message.type) {
-    case "frame":
-      track(message.key).push(message);
+    case "pictures":
+      for (const picture of message.pictures) track(picture.key).push(picture);
       break;
     case "remove":
       tracks.get(message.key)?.close();
