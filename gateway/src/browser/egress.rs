@@ -242,7 +242,7 @@ impl<R: Upstream> Egress<R> {
         let now = self.room.time_at(now);
         let stuck = self.waits_since.is_some_and(|since| now.since(since) > VIDEO_LAG.most);
         let served = |picture: &Picture| match &picture.cursor {
-            Some((cursor, _)) => (picture.is_live() && !cursor.is_waiting()) || now < self.replayed_until,
+            Some((cursor, _)) => !cursor.is_waiting() && (picture.is_live() || now < self.replayed_until),
             None => false,
         };
         !stuck && self.pictures.get(&id).is_some_and(served)

@@ -160,10 +160,10 @@ impl Cursor {
         start
     }
 
-    /// [`Cursor::start`] would find a replay past the soft bounds.
-    pub fn is_far_from_live(&self) -> bool {
+    /// [`Cursor::start`] would find a replay, and it is within the soft bounds; `None`: it would find none.
+    pub fn is_near_live(&self) -> Option<bool> {
         let log = self.track.log();
-        (self.replay(&log)).is_some_and(|(_, start)| matches!(start, Start::Replay { fresh: false, .. }))
+        (self.replay(&log)).map(|(_, start)| matches!(start, Start::Replay { fresh: true, .. }))
     }
 
     /// The keyframe to begin with, and what follows from it.

@@ -75,16 +75,9 @@ struct Feed {
     live_from: u64,
     /// Not sent for now: the path is too slow.
     paused: bool,
-    waits: Option<Wait>,
-}
-
-/// For the source's next keyframe: the viewer sees the track by another transport, and should not have to decode a long replay
-/// a second time.
-#[derive(Debug, Clone, Copy)]
-struct Wait {
-    /// It has this index, or a higher one.
-    from: u64,
-    until: RoomTime,
+    /// For the source's next keyframe, which has this index or a higher one: the viewer sees the track by another transport,
+    /// and should not have to decode a long replay a second time.
+    waits: Option<u64>,
 }
 
 /// What feeding a leg came to.
@@ -170,7 +163,7 @@ impl Outgoing {
             paused: false,
             waits: None,
         };
-        if may_wait && before.is_none() && feed.cursor.is_far_from_live() {
+        if may_wait && before.is_none() && feed.cursor.is_near_live() == Some(false) {
             feed.wait(room);
         } else {
             feed.start(room, before.is_some());
@@ -198,14 +191,18 @@ impl Outgoing {
         self.feed.as_ref().is_some_and(|feed| feed.waits.is_some())
     }
 
-    /// Waits no longer.
+    /// Waits no longer, unless there is nothing to begin with: whatever the viewer has otherwise is more than that.
     pub fn begin(&mut self, room: &impl Upstream) {
-        if let Some(feed) = &mut self.feed
-            && feed.waits.take().is_some()
-        {
-            feed.start(room, false);
-            feed.waker.notify_one();
+        let Some(feed) = &mut self.feed else { return };
+        if feed.waits.is_none() {
+            return;
         }
+        if feed.cursor.is_near_live().is_none() {
+            return feed.wait(room);
+        }
+        feed.waits = None;
+        feed.start(room, false);
+        feed.waker.notify_one();
     }
 
     /// Stopped for the sake of bandwidth.
@@ -246,8 +243,8 @@ impl Outgoing {
             if feed.paused {
                 return Fed::All;
             }
-            if let Some(wait) = feed.waits {
-                if !feed.cursor.track().has_keyframe_from(wait.from) && room_now < wait.until {
+            if let Some(from) = feed.waits {
+                if !feed.cursor.track().has_keyframe_from(from) {
                     return Fed::All;
                 }
                 feed.waits = None;
@@ -432,13 +429,9 @@ impl Feed {
     }
 
     fn wait(&mut self, room: &impl Upstream) {
-        let (now, track) = (room.now(), self.cursor.track());
-        self.waits = Some(Wait {
-            from: track.end(),
-            // By then the last one is past the hard bound.
-            until: now.plus(track.bounds().hard_age),
-        });
-        room.request_keyframe(track.id(), now, Reason::Join);
+        let track = self.cursor.track();
+        self.waits = self.waits.or(Some(track.end()));
+        room.request_keyframe(track.id(), room.now(), Reason::Join);
     }
 
     /// `switches`: the viewer has a picture on this line, of another source or of a moment ago.

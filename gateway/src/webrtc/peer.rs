@@ -1,6 +1,6 @@
 //! One peer connection: what its m-lines carry in both directions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,8 @@ pub struct Peer {
     told_mids: Vec<(String, Kind, Option<TrackId>)>,
     told_carried: Vec<TrackId>,
     told_waiting: Vec<TrackId>,
+    /// Tracks of the room that have been carried here: what was seen by this peer is seen by it again.
+    known: BTreeSet<TrackId>,
     told_need: (usize, usize),
     /// The clock that all streams of this peer have in common, on its NTP time.
     clock: SourceClock,
@@ -86,6 +88,7 @@ impl Peer {
             told_mids: Vec::new(),
             told_carried: Vec::new(),
             told_waiting: Vec::new(),
+            known: BTreeSet::new(),
             told_need: (0, 0),
             clock: SourceClock::default(),
             estimate: None,
@@ -234,6 +237,7 @@ impl Peer {
         let snapshot = self.context.snapshots.borrow_and_update().clone();
         let mut wanted: Vec<(TrackId, Codec)> = Vec::new();
         let mut tracks: BTreeMap<TrackId, Arc<Track>> = BTreeMap::new();
+        let mut present: BTreeSet<TrackId> = BTreeSet::new();
         // Before DTLS is up nothing could be sent, and a keyframe that is asked for now would be wasted.
         if self.connected && self.receiving {
             let chosen = follow::choose(&snapshot, self.context.follow, self.context.viewer, self.watched);
@@ -241,6 +245,7 @@ impl Peer {
                 self.watched = Some(source);
             }
             for (id, codec, track) in wanted_tracks(&snapshot, &self.context, chosen) {
+                present.insert(id);
                 let off = self.unwanted.contains(&(id.source, id.kind, id.slot));
                 if !off {
                     wanted.push((id, codec));
@@ -248,6 +253,7 @@ impl Peer {
                 }
             }
         }
+        self.known.retain(|id| present.contains(id));
         let lines: Vec<Line> = self.outgoing.iter().map(|leg| leg.line().clone()).collect();
         let before = self
             .outgoing
@@ -263,9 +269,10 @@ impl Peer {
                 _ => false,
             };
             if !same {
+                // Until its first keyframe here a member has it from its session.
+                let first = track.is_some_and(|track| !self.known.contains(&track.id()));
                 match self.context.follow {
-                    // A member has it from its session until then.
-                    Follow::Everyone => leg.assign_or_wait(track, waker, &self.context.room),
+                    Follow::Everyone if first => leg.assign_or_wait(track, waker, &self.context.room),
                     _ => leg.assign(track, waker, &self.context.room),
                 }
             }
@@ -297,6 +304,7 @@ impl Peer {
         }
         let carried: Vec<TrackId> = self.outgoing.iter().filter_map(carried).collect();
         if carried != self.told_carried {
+            self.known.extend(&carried);
             self.told_carried.clone_from(&carried);
             self.teller.tell(PeerEvent::Carried(carried));
         }

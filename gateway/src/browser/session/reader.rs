@@ -264,6 +264,10 @@ impl Reader<'_> {
             let message = format!("there is no video slot {slot} of participant {source}");
             return self.complain("unknown_track", message, Instant::now());
         }
+        // What it has from us cannot be decoded.
+        if lock(&self.shared.rtp).waiting.contains(&id) {
+            self.to_peer(|peer| PeerCommand::Begin { peer, tracks: vec![id] });
+        }
         // One that came within the last 100 ms is on its way to this client already.
         let since = RoomTime(now.0.saturating_sub(100_000));
         self.room.request_keyframe(id, since, Reason::Viewer);

@@ -51,6 +51,7 @@ impl Writer<'_> {
         if let Err(end) = self.follow(sink, &first).await {
             return end;
         }
+        let mut hurry_at = Instant::now();
         // Bytes that were handed over and not flushed.
         let mut held = 0;
         loop {
@@ -92,6 +93,12 @@ impl Writer<'_> {
                 }
             }
             self.judge(now);
+            if let Some(peers) = &self.peers
+                && now >= hurry_at
+            {
+                hurry_at = now + TICK;
+                hurry(self.shared, peers, now);
+            }
             let next = {
                 let mut window = lock(&self.shared.window);
                 let mut egress = lock(&self.shared.egress);
@@ -148,11 +155,6 @@ impl Writer<'_> {
     /// Says to the room how much video this client can take.
     fn judge(&self, now: Instant) {
         let capacities = lock(&self.shared.egress).judge_capacity(&mut lock(&self.shared.window), now);
-        if !capacities.is_empty()
-            && let Some(peers) = &self.peers
-        {
-            hurry(self.shared, peers, now);
-        }
         for (track, bits_per_second) in capacities {
             self.room.report_capacity(self.id, self.epoch, track, bits_per_second);
         }

@@ -266,19 +266,25 @@ fn long_replay_waits_for_the_next_keyframe_where_the_viewer_has_another_way() {
 }
 
 #[test]
-fn replay_that_waits_begins_when_told_to_or_when_no_keyframe_comes() {
+fn replay_that_waits_begins_when_told_to_as_long_as_there_is_one() {
     let (now, at) = (Instant::now(), RoomTime(20_000_000));
     let (mut told, mut patient) = (Source::new(1), Source::new(2));
     let mut leg = waiting(&mut told, at);
     leg.begin(&At(at));
     assert!(!leg.is_waiting());
     assert_eq!(fed(&mut leg, &At(at), now, at).len(), 1, "the cached keyframe, as ever");
+    // Past the hard bound there is nothing that could be sent.
     let mut leg = waiting(&mut patient, at);
-    let last = at.plus(Bounds::VIDEO.hard_age);
-    assert!(fed(&mut leg, &At(at), now, RoomTime(last.0 - 1)).is_empty());
-    assert!(leg.is_waiting());
-    fed(&mut leg, &At(last), now, last);
-    assert!(!leg.is_waiting());
+    for n in 1..=300u64 {
+        patient.picture(false, at.plus(n * 40_000));
+    }
+    let late = at.plus(12_000_000);
+    assert!(fed(&mut leg, &At(late), now, late).is_empty());
+    leg.begin(&At(late));
+    assert!(leg.is_waiting(), "the viewer keeps what it has");
+    assert_eq!(carried(&leg), None);
+    patient.picture(true, late.plus(40_000));
+    assert_eq!(fed(&mut leg, &At(late), now, late.plus(40_000)).len(), 1);
 }
 
 #[tokio::test]

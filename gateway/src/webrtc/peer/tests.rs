@@ -313,6 +313,11 @@ async fn member_is_told_of_a_track_when_it_begins_and_not_while_it_waits() {
     assert_eq!(news(&mut told), begun);
     peer.feed(&mut room.engine, ID, Instant::now());
     assert!(peer.sent > 0, "nothing was sent");
+    // Hidden and shown again it does not wait.
+    peer.set_unwanted(vec![(track.source, track.kind, track.slot)], &room.waker);
+    news(&mut told);
+    peer.set_unwanted(Vec::new(), &room.waker);
+    assert_eq!(news(&mut told), begun[..2]);
 
     let (mut peer, mut told) = room.peer(&viewer, Follow::Everyone, video);
     peer.set_receiving(true, &room.waker);
