@@ -272,9 +272,9 @@ impl KeyframeOwner {
         self.ignored >= SILENT_AFTER
     }
 
-    /// It is silent, or had to be asked again, so that whoever asks now waits in vain, or for long.
+    /// It left the last request without an answer for a window, so that whoever asks now waits in vain, or for long.
     pub fn is_unanswering(&self) -> bool {
-        self.is_silent() || self.unanswered > 1
+        self.ignored > 0
     }
 
     fn ask(&mut self, now: RoomTime) {
@@ -396,7 +396,7 @@ mod tests {
         assert!(owner.is_silent());
         // The end of the source's group of pictures.
         owner.handle_timeout(Some(ms(4100)), ms(5500));
-        assert!(owner.is_silent());
+        assert!(owner.is_silent() && owner.is_unanswering());
         assert_eq!(owner.request(ms(6000), Some(ms(4100)), ms(6000)), Verdict::Ask);
         assert_eq!(
             owner.poll_timeout(),
@@ -404,7 +404,10 @@ mod tests {
             "a silent source is asked at the longest distance"
         );
         owner.handle_timeout(Some(ms(6050)), ms(8000));
-        assert!(!owner.is_silent(), "it has answered the first request in time");
+        assert!(
+            !owner.is_silent() && !owner.is_unanswering(),
+            "it has answered the first request in time"
+        );
     }
 
     #[test]

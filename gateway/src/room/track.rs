@@ -291,8 +291,7 @@ impl Track {
         self.silent.load(Ordering::Relaxed)
     }
 
-    /// The source is silent, or has not answered the last request within a window: nobody should wait for it. Kept by the
-    /// room.
+    /// The source has not answered the last request within a window: nobody should wait for it. Kept by the room.
     pub fn is_unanswering(&self) -> bool {
         self.unanswering.load(Ordering::Relaxed)
     }
