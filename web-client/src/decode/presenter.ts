@@ -1,3 +1,5 @@
+import { REPLAY_AGE_MS } from "../media/clock.js";
+
 /** A decoded picture on its way to the canvas. */
 export interface Pending<T> {
   /** Room clock, ms, unwrapped. */
@@ -26,12 +28,10 @@ export class Presenter<T> {
   /** The same for the first live picture after a replay, ms, from where it grows by so much per ms: sound that a join made late gets over it meanwhile. */
   static readonly FIRST_WAIT_MS = 40;
   static readonly WAIT_GROWTH = 0.16;
-  /** Sound that was heard last so long ago no longer says anything about now, ms: it has stopped, or goes on by WebRTC, with another delay. */
+  /** Sound that was heard last so long ago has stopped, and says nothing about now, ms. */
   static readonly HEARD_FOR_MS = 500;
   /** Pictures waiting at one time: decoders have few to give away. */
   static readonly MAX_PENDING = 6;
-  /** Older than this by the room's clock is a replay, ms. */
-  static readonly REPLAY_AGE_MS = 300;
   /** A burst is over when nothing newer has come for this long, ms. */
   static readonly QUIET_MS = 60;
   /** A burst is not over while the decoder has more than this of it yet, ms, */
@@ -120,7 +120,7 @@ export class Presenter<T> {
   #isReplay(item: Pending<T>): boolean {
     if (this.#roomOffset === undefined) return false;
     const age = item.arrived - this.#roomOffset - item.timestamp;
-    if (age < Presenter.REPLAY_AGE_MS) return false;
+    if (age < REPLAY_AGE_MS) return false;
     // What follows a keyframe that was sent ahead comes all the faster.
     const halted = item.arrived - this.#lastArrived > Presenter.HALT_MS;
     if (!this.#judged || (halted && !this.#judged.afterHalt)) this.#judged = { at: item.arrived, age, afterHalt: this.#judged !== undefined };

@@ -1,3 +1,6 @@
+/** A picture that arrives older than this by the room's clock is one of a replay, ms. */
+export const REPLAY_AGE_MS = 300;
+
 /**
  * Maps a source's timestamps to local time by the smallest offset between arrival and timestamp: delays only ever add, so the smallest
  * offset is the nearest to the truth. It follows drift by forgetting minima after a window, and moves slowly, so that time never jumps.

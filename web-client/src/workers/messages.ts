@@ -1,4 +1,5 @@
 import type { ClientMessage, Joined, ServerMessage, ShownTrack, TrackRef } from "../control/messages.js";
+import type { EncodedPicture } from "../decode/track-decoder.js";
 import type { Publication, SendStats, TrackKind, TrackSource } from "../types.js";
 
 /** What the page, the session worker, the video worker and the playout worklet tell one another. Times are {@link epochNow} unless said. */
@@ -112,14 +113,9 @@ export type FromSession =
   | { type: "levels"; levels: [participant: number, level: number][] }
   | { type: "stats"; request: number; rttMs: number; received: ReceivedStats[]; sending: SendStats[]; measured: MeasuredSound[] };
 
-/** An encoded picture on its way to the decoder. */
-export interface PictureOf {
+/** An encoded picture on its way to its track's decoder. */
+export interface PictureOf extends EncodedPicture {
   key: TrackKey;
-  codec: number;
-  keyframe: boolean;
-  timestamp: number;
-  arrived: number;
-  data: Uint8Array;
 }
 
 /** From session worker to video worker. */

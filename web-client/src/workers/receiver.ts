@@ -1,6 +1,6 @@
 import type { MemberInfo } from "../control/messages.js";
 import { OpusDecoder } from "../decode/audio-decoder.js";
-import { Unwrapper } from "../media/clock.js";
+import { REPLAY_AGE_MS, Unwrapper } from "../media/clock.js";
 import { Reassembler } from "../media/fragments.js";
 import { codecName, parseMedia, type MediaMessage } from "../media/header.js";
 import { RateMeter } from "../media/rate.js";
@@ -41,8 +41,6 @@ export class Receiver {
 
   /** So many pictures of a replay go on together: a message costs both workers as much as a picture. */
   static readonly TOGETHER = 8;
-  /** Older than this by the room's clock is a replay, ms. */
-  static readonly REPLAY_AGE_MS = 300;
 
   readonly #tracks = new Map<TrackKey, Incoming>();
   readonly #complained = new Set<string>();
@@ -178,7 +176,7 @@ export class Receiver {
     // The payload of an unfragmented picture is a view into its message, which nobody else needs.
     this.#held.push({ key: track.key, codec, keyframe, timestamp, arrived, data: payload });
     const age = arrived - this.#roomTimeAt - (timestamp - this.#roomTime);
-    if (keyframe || age < Receiver.REPLAY_AGE_MS || this.#held.length >= Receiver.TOGETHER) this.#passOn();
+    if (keyframe || age < REPLAY_AGE_MS || this.#held.length >= Receiver.TOGETHER) this.#passOn();
     // What has arrived by now comes before it.
     else this.#heldTimer ??= setTimeout(() => this.#passOn(), 0);
   }
