@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::Notify;
 
 use crate::browser::capacity::Capacity;
 use crate::browser::message::{PauseReason, ToClient, TrackRef, codec_name};
 use crate::browser::window::Window;
-use crate::media::frame::{Frame, Kind, ParticipantId, RoomTime, TrackId};
+use crate::media::frame::{Frame, Kind, MESSAGE_BUNDLE, ParticipantId, RoomTime, TrackId};
 use crate::room::keyframes::{Need, Reason, Want};
 use crate::room::registry::RoomHandle;
 use crate::room::replay::Replay;
@@ -34,6 +34,10 @@ const DECODE_SPEED: u64 = 4;
 /// and may take this much longer all the same, µs. Until then its backlog is no reason to hold live pictures back: they would
 /// be too late then, and it would need a keyframe.
 const DECODE_MARGIN: u64 = 1_000_000;
+
+/// Messages of a replay go out together as long as they fit into this, bytes. Each message that comes alone costs a browser as
+/// much as half a picture to decode.
+const BUNDLE: usize = 8 << 10;
 
 /// A track that goes over to WebRTC stays so much longer, µs, and an eighth of its last keyframe's age: until the client has
 /// decoded what is replayed there, and is live again. It shows that then, and what comes here until then.
@@ -69,6 +73,10 @@ pub struct Egress<R = RoomHandle> {
     room: R,
     waker: Arc<Notify>,
     decode: Vec<String>,
+    /// The client takes several messages in one.
+    bundles: bool,
+    /// Was to go out with others and did not fit: it is the next.
+    unfit: Option<Bytes>,
     paused: Vec<TrackRef>,
     /// Tracks that WebRTC carries to this client.
     elsewhere: Vec<TrackId>,
@@ -109,6 +117,8 @@ impl<R: Upstream> Egress<R> {
             room,
             waker: Arc::new(Notify::new()),
             decode,
+            bundles: false,
+            unfit: None,
             paused: Vec::new(),
             elsewhere: Vec::new(),
             leaving: BTreeMap::new(),
@@ -122,6 +132,12 @@ impl<R: Upstream> Egress<R> {
             shut: false,
             waits_since: None,
         }
+    }
+
+    /// Whether the client takes several messages in one.
+    #[must_use]
+    pub fn bundling(self, bundles: bool) -> Self {
+        Self { bundles, ..self }
     }
 
     /// Notified when there may be something new to send.
@@ -322,6 +338,38 @@ impl<R: Upstream> Egress<R> {
         }
     }
 
+    /// The next message that may go out now; of a replay several in one, unless the path is slow: sound would wait behind them.
+    pub fn next_bundle(&mut self, window: &mut Window, now: Instant) -> Out {
+        let first = match self.unfit.take().map_or_else(|| self.next(window, now), Out::Message) {
+            Out::Message(first) if self.bundles && self.is_replaying() && window.is_prompt(now) => first,
+            other => return other,
+        };
+        let mut bundle = BytesMut::new();
+        while let Out::Message(message) = self.next(window, now) {
+            let held = match bundle.is_empty() {
+                true => 1 + BUNDLED_HEAD + first.len(),
+                false => bundle.len(),
+            };
+            if held + BUNDLED_HEAD + message.len() > BUNDLE {
+                self.unfit = Some(message);
+                break;
+            }
+            if bundle.is_empty() {
+                bundle.reserve(BUNDLE);
+                bundle.put_u8(MESSAGE_BUNDLE);
+                bundle_up(&mut bundle, &first);
+            }
+            bundle_up(&mut bundle, &message);
+        }
+        Out::Message(if bundle.is_empty() { first } else { bundle.freeze() })
+    }
+
+    /// What goes out is older than what is live.
+    fn is_replaying(&self) -> bool {
+        let cursors = self.pictures.values().filter_map(|picture| picture.cursor.as_ref());
+        cursors.into_iter().any(|(cursor, _)| cursor.is_catching_up())
+    }
+
     /// A frame is finished before another track has its turn; then each has one in order.
     fn next_picture(&mut self, now: RoomTime) -> Option<Bytes> {
         let turn = self.turn;
@@ -366,6 +414,15 @@ impl<R: Upstream> Egress<R> {
         self.counters.bytes += message.len() as u64;
         Out::Message(message)
     }
+}
+
+/// Bytes before each message in a bundle.
+const BUNDLED_HEAD: usize = 2;
+
+/// Puts one message more into a bundle that has the room.
+fn bundle_up(bundle: &mut BytesMut, message: &Bytes) {
+    bundle.put_u16(message.len() as u16);
+    bundle.put_slice(message);
 }
 
 impl Picture {

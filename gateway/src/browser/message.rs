@@ -143,6 +143,9 @@ pub struct JoinMessage {
     /// How it wants its media at first.
     #[serde(default)]
     pub transport: MediaTransport,
+    /// It takes several media messages in one.
+    #[serde(default)]
+    pub bundles: bool,
 }
 
 /// How media reaches a browser.

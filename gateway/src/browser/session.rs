@@ -431,7 +431,7 @@ async fn converse(
         ingress: Mutex::new(Ingress::new(id, config.max_frame_bytes, room.bounds(Kind::Video))),
         peer: Mutex::new(None),
         rtp: Mutex::default(),
-        egress: Mutex::new(Egress::new(id, room.clone(), decode.into_iter().take(16).collect())),
+        egress: Mutex::new(Egress::new(id, room.clone(), decode.into_iter().take(16).collect()).bundling(join.bundles)),
         received: AtomicU64::new(0),
         acknowledged: AtomicU64::new(0),
         heard: Mutex::new(Instant::now()),

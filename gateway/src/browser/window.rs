@@ -175,6 +175,12 @@ impl Window {
         !full || self.in_flight_bytes < carried.max(LEAST)
     }
 
+    /// Nothing was acknowledged late lately, or ever.
+    pub fn is_prompt(&self, now: Instant) -> bool {
+        self.late
+            .is_none_or(|(_, last)| now.saturating_duration_since(last) > FULL_FOR)
+    }
+
     /// Whether sound may be sent now.
     pub fn open_for_audio(&self, now: Instant) -> bool {
         self.age(now) <= AUDIO_AGE + self.base_delay() && self.in_flight.len() < MAX_IN_FLIGHT

@@ -114,6 +114,8 @@ pub const MAX_FRAME: usize = 255 * MESSAGE_PAYLOAD;
 pub const MESSAGE_HEADER: usize = 5 + MediaHeader::LEN;
 /// Message kind byte of media.
 pub const MESSAGE_MEDIA: u8 = 1;
+/// Message kind byte of several media messages together, each with its length before it, in two bytes.
+pub const MESSAGE_BUNDLE: u8 = 2;
 
 /// The size of the pieces that a video frame of `len` bytes is cut into.
 fn piece_size(len: usize) -> usize {

@@ -106,7 +106,7 @@ export type ServerMessage =
 export type ClientMessage =
   | { type: "hello"; versions: number[]; client: string }
   | { type: "auth"; token: string }
-  | { type: "join"; name: string; id: string; resume?: string; decode?: string[]; transport?: MediaTransport }
+  | { type: "join"; name: string; id: string; resume?: string; decode?: string[]; transport?: MediaTransport; bundles?: boolean }
   | { type: "publish"; tracks: TrackInfo[] }
   | { type: "mute"; audio: boolean; video: boolean }
   | { type: "pause"; tracks: TrackRef[] }

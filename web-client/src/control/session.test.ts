@@ -72,7 +72,7 @@ describe("joining", () => {
     s.session.start();
     s.last().onopen?.();
     expect(s.last().types()).toEqual(["hello", "auth", "join"]);
-    expect(s.last().sent[2]).toEqual({ type: "join", name: "Ana", id: "0123456789abcdef", decode: ["opus"], transport: "websocket" });
+    expect(s.last().sent[2]).toEqual({ type: "join", name: "Ana", id: "0123456789abcdef", decode: ["opus"], transport: "websocket", bundles: true });
     s.last().say(joined);
     expect(s.log).toEqual([["joined", 3, false]]);
   });
@@ -295,5 +295,15 @@ describe("leaving", () => {
     expect(s.log.at(-1)).toEqual(["closed", undefined]);
     vi.advanceTimersByTime(60_000);
     expect(s.sockets).toHaveLength(1);
+  });
+
+  it("hands on what is in a bundle, and counts it as one message", () => {
+    const s = setup();
+    join(s);
+    const bundle = new Uint8Array([2, 0, 3, 1, 0, 0, 0, 2, 1, 0]).buffer;
+    s.last().onmessage?.({ data: bundle });
+    expect(s.log.slice(-2)).toEqual([["media", 3], ["media", 2]]);
+    vi.advanceTimersByTime(50);
+    expect(s.last().sent.at(-1)).toEqual({ type: "ack", media: 1 });
   });
 });

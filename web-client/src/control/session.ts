@@ -1,5 +1,5 @@
 import { Acknowledger, SendWindow } from "../media/acknowledge.js";
-import { endsPicture } from "../media/header.js";
+import { endsPicture, unbundle } from "../media/header.js";
 import { Backoff } from "./backoff.js";
 import { errorOfClose, isRetried } from "./close-codes.js";
 import { parseServerMessage, PROTOCOL_VERSION, type ClientMessage, type Joined, type ServerMessage } from "./messages.js";
@@ -181,14 +181,16 @@ export class Session {
       ...(this.#resume === undefined ? {} : { resume: this.#resume }),
       decode: this.options.decode(),
       transport: "websocket",
+      bundles: true,
     });
   }
 
   #received(data: unknown): void {
     this.#lastHeard = this.#now();
     if (data instanceof ArrayBuffer) {
-      this.#acknowledger.onMessage(this.#now(), endsPicture(data));
-      this.events.media(data);
+      const messages = unbundle(data);
+      this.#acknowledger.onMessage(this.#now(), messages.some(endsPicture));
+      for (const message of messages) this.events.media(message);
       this.#scheduleAck();
       return;
     }

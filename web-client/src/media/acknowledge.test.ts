@@ -1,6 +1,12 @@
 import { describe, expect, it } from "vitest";
 import { Acknowledger, SendWindow } from "./acknowledge.js";
-import { endsPicture, writeMedia } from "./header.js";
+import { endsPicture, unbundle, writeMedia } from "./header.js";
+
+/** A bundle as the gateway makes it. */
+function bundled(messages: readonly ArrayBuffer[]): ArrayBuffer {
+  const head = (length: number): number[] => [length >> 8, length & 255];
+  return Uint8Array.from([2, ...messages.flatMap((message) => [...head(message.byteLength), ...new Uint8Array(message)])]).buffer;
+}
 
 describe("acknowledging", () => {
   it("happens 50 ms after a message at the latest", () => {
@@ -38,6 +44,20 @@ describe("acknowledging", () => {
     expect(endsPicture(writeMedia({ ...message, frameEnd: false }))).toBe(false);
     expect(endsPicture(writeMedia({ ...message, kind: "audio" }))).toBe(false);
     expect(endsPicture(new ArrayBuffer(8))).toBe(false);
+  });
+
+  it("takes a bundle apart, and nothing else", () => {
+    const picture = { source: 7, kind: "video", codec: 9, slot: 0, layer: 0, keyframe: false, frameEnd: true, seq: 1, timestamp: 1, fragmentIndex: 0, fragmentCount: 1, payload: new Uint8Array([1, 2]) } as const;
+    const messages = [writeMedia(picture), writeMedia({ ...picture, kind: "audio", payload: new Uint8Array(300) }), writeMedia({ ...picture, payload: new Uint8Array(0) })];
+    const bundle = bundled(messages);
+    expect(unbundle(bundle)).toEqual(messages);
+    expect(unbundle(writeMedia(picture))).toEqual([writeMedia(picture)]);
+    expect(unbundle(new ArrayBuffer(0))).toEqual([new ArrayBuffer(0)]);
+    // Cut off anywhere, it has the messages that are whole.
+    for (let bytes = 1; bytes < bundle.byteLength; bytes++) {
+      const whole = messages.filter((_, i) => bundled(messages.slice(0, i + 1)).byteLength <= bytes);
+      expect(unbundle(bundle.slice(0, bytes))).toEqual(whole);
+    }
   });
 
   it("never happens more often than every 10 ms", () => {

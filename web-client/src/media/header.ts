@@ -3,6 +3,8 @@ import type { TrackKind } from "../types.js";
 /** The media message of the browser protocol, section 3: kind byte, source, WZP media header version 2, payload. */
 
 export const MESSAGE_KIND_MEDIA = 1;
+/** Several media messages, each with its length before it, in two bytes. */
+export const MESSAGE_KIND_BUNDLE = 2;
 export const PREFIX_BYTES = 5;
 export const HEADER_BYTES = 16;
 /** Where the payload begins in a message. */
@@ -74,6 +76,20 @@ export function parseMedia(buffer: ArrayBuffer): MediaMessage | undefined {
     fragmentCount,
     payload: new Uint8Array(buffer, PAYLOAD_OFFSET),
   };
+}
+
+/** The messages of a bundle, each in a buffer of its own; any other message alone. What a bundle has not got whole is left out. */
+export function unbundle(buffer: ArrayBuffer): ArrayBuffer[] {
+  const view = new DataView(buffer);
+  if (buffer.byteLength === 0 || view.getUint8(0) !== MESSAGE_KIND_BUNDLE) return [buffer];
+  const messages: ArrayBuffer[] = [];
+  for (let at = 1; at + 2 <= buffer.byteLength; ) {
+    const end = at + 2 + view.getUint16(at);
+    if (end > buffer.byteLength) break;
+    messages.push(buffer.slice(at + 2, end));
+    at = end;
+  }
+  return messages;
 }
 
 /** Whether a binary message is the last one of a picture. */

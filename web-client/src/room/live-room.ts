@@ -44,6 +44,7 @@ export class LiveRoom extends Room implements PublicationOwner {
    */
   static readonly PICTURE_FIRST_MS = 100;
   static readonly LIVE_FIRST_MS = 400;
+  static readonly AFTER_LIVE_MS = 30;
 
   /** The session worker needs so long to end: longer than `Sender.LAST_MS`. */
   static readonly GOODBYE_MS = 600;
@@ -449,7 +450,8 @@ export class LiveRoom extends Room implements PublicationOwner {
         void this.#startPlayback();
         break;
       case "live":
-        this.#turns.release();
+        // It is on its way to the screen, and a connection takes the page 10 ms to make.
+        setTimeout(() => this.#turns.release(), LiveRoom.AFTER_LIVE_MS);
         break;
       case "drawn":
         if (!track) break;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use bytes::Buf;
 use wzp_proto::codec::Codec;
 use wzp_proto::identity::Fingerprint;
 use wzp_proto::room_name::RoomName;
@@ -646,4 +647,102 @@ async fn window_that_is_shut_for_a_moment_narrows_nothing() {
     }
     assert!(told.len() > 15);
     assert!(told.iter().all(|bits| *bits == u32::MAX), "{told:?}");
+}
+
+impl Bench {
+    /// All that goes out now as the session sends it: each entry is one message, and holds the numbers of those in it.
+    fn bundles(&mut self) -> Vec<Vec<(Kind, u32)>> {
+        let mut out = Vec::new();
+        loop {
+            let now = self.at();
+            let Out::Message(message) = self.egress.next_bundle(&mut self.window, now) else {
+                return out;
+            };
+            self.window.sent(message.len(), now);
+            self.sent += 1;
+            out.push(match message[0] {
+                MESSAGE_BUNDLE => {
+                    assert!(message.len() <= BUNDLE);
+                    unbundled(message.slice(1..))
+                }
+                _ => vec![numbered(&message)],
+            });
+        }
+    }
+}
+
+fn unbundled(mut rest: Bytes) -> Vec<(Kind, u32)> {
+    let mut out = Vec::new();
+    while !rest.is_empty() {
+        let len = usize::from(rest.get_u16());
+        out.push(numbered(&rest.split_to(len)));
+    }
+    out
+}
+
+#[tokio::test]
+async fn replay_goes_out_in_bundles_to_who_takes_them_and_what_is_live_does_not() {
+    let mut bench = Bench::new().await;
+    bench.egress = bench.egress.bundling(true);
+    bench.group(50);
+    bench.update();
+    bench.sound();
+    let replay = bench.bundles();
+    assert!(replay.len() < 10, "{replay:?}");
+    let pictures = (0..50).map(|seq| (Kind::Video, seq));
+    let sent: Vec<_> = replay.concat();
+    assert_eq!(sent[0].0, Kind::Audio);
+    assert_eq!(sent[1..], pictures.collect::<Vec<_>>());
+    bench.ack();
+    bench.now += 40;
+    bench.sound();
+    bench.picture(false, 10_000);
+    assert_eq!(bench.bundles().len(), 6, "sound, and five pieces of a picture");
+}
+
+#[tokio::test]
+async fn who_does_not_ask_for_bundles_has_none() {
+    let mut bench = Bench::new().await;
+    bench.group(50);
+    bench.update();
+    let replay = bench.bundles();
+    assert!(replay.len() == 50 && replay.iter().all(|messages| messages.len() == 1));
+}
+
+#[tokio::test]
+async fn nothing_is_bundled_on_a_slow_path() {
+    let mut bench = Bench::new().await;
+    bench.egress = bench.egress.bundling(true);
+    bench.update();
+    bench.picture(true, 1000);
+    assert_eq!(bench.bundles().len(), 1);
+    bench.now += 100;
+    bench.ack();
+    bench.group(50);
+    let camera = TrackRef {
+        source: SOURCE,
+        kind: Kind::Video,
+        slot: 0,
+    };
+    bench.egress.pause(vec![camera], bench.at());
+    bench.egress.pause(Vec::new(), bench.at());
+    let replay = bench.bundles();
+    assert!(replay.iter().all(|messages| messages.len() == 1), "{replay:?}");
+    assert!(replay.len() > 10);
+}
+
+#[tokio::test]
+async fn message_that_does_not_fit_into_a_bundle_is_the_next() {
+    let mut bench = Bench::new().await;
+    bench.egress = bench.egress.bundling(true);
+    let largest = 255 * 2048 + 1;
+    // Pieces of 8 KiB, which are too large for any bundle.
+    bench.picture(true, largest);
+    bench.now += 1000;
+    bench.picture(false, 1000);
+    bench.update();
+    let replay = bench.bundles();
+    let pieces = Frame::message_count(Kind::Video, largest);
+    assert_eq!(replay.concat(), (0..=pieces).map(|seq| (Kind::Video, seq)).collect::<Vec<_>>());
+    assert!(replay[..pieces as usize - 1].iter().all(|messages| messages.len() == 1));
 }

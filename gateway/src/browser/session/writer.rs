@@ -102,7 +102,7 @@ impl Writer<'_> {
             let next = {
                 let mut window = lock(&self.shared.window);
                 let mut egress = lock(&self.shared.egress);
-                let next = egress.next(&mut window, now);
+                let next = egress.next_bundle(&mut window, now);
                 if let Out::Message(message) = &next {
                     window.sent(message.len(), now);
                 }
