@@ -399,6 +399,65 @@ async fn what_is_merely_wrong_is_told_and_the_session_goes_on() {
     assert_eq!(client.until("pong").await["t"], 5.0);
 }
 
+/// How many media messages come, and in how many binary messages, until there are `count` of them.
+async fn replayed(client: &mut Client, count: usize) -> (usize, usize) {
+    let read = async {
+        let (mut media, mut binary) = (0, 0);
+        while media < count {
+            let Some(Ok(Message::Binary(bytes))) = client.socket.next().await else {
+                continue;
+            };
+            binary += 1;
+            let mut rest = &bytes[1..];
+            while let (2, [high, low, after @ ..]) = (bytes[0], rest) {
+                rest = &after[usize::from(u16::from_be_bytes([*high, *low]))..];
+                media += 1;
+            }
+            media += usize::from(bytes[0] == 1);
+        }
+        (media, binary)
+    };
+    timeout(DEADLINE, read).await.expect("no replay")
+}
+
+#[tokio::test]
+async fn who_takes_bundles_has_a_replay_in_a_few_messages() {
+    const PICTURES: u32 = 40;
+    let server = Server::start(Settings::default()).await;
+    let mut source = server.join("bundles", "Ana").await;
+    source
+        .send(json!({"type": "publish", "tracks": [{"slot": 0, "kind": "video", "source": "camera", "codec": "h264"}]}))
+        .await;
+    for number in 0..PICTURES {
+        // Parameter sets and an IDR slice, then other slices.
+        let unit: &[u8] = match number {
+            0 => &[
+                0, 0, 1, 0x67, 0x42, 0xc0, 0x1e, 0xd9, 0, 0, 1, 0x68, 0xcb, 0x83, 0, 0, 1, 0x65, 0x88,
+            ],
+            _ => &[0, 0, 1, 0x41, 0x9a, 0x24, 0x6c],
+        };
+        let mut message = media(MediaType::Video, Codec::H264Baseline, 0, 1, unit);
+        message[6] = if number == 0 { 0x30 } else { 0x10 };
+        message[11..15].copy_from_slice(&(number + 1).to_be_bytes());
+        message[15..19].copy_from_slice(&(number * 33).to_be_bytes());
+        source.binary(message).await;
+    }
+    source.send(json!({"type": "ping", "t": 1})).await;
+    source.until("pong").await;
+    for (bundles, most) in [(true, 10), (false, PICTURES as usize)] {
+        let mut viewer = server.connect("bundles").await;
+        viewer.send(json!({"type": "hello", "versions": [2]})).await;
+        let mut message = join("Bo");
+        message["bundles"] = json!(bundles);
+        viewer.send(message).await;
+        viewer.until("joined").await;
+        let (media, binary) = replayed(&mut viewer, PICTURES as usize).await;
+        assert_eq!(media, PICTURES as usize);
+        assert!(binary <= most, "{media} pictures in {binary} messages");
+        assert!(bundles || binary == most);
+    }
+}
+
 /// How long the acknowledgement of this many messages takes, ten times, ascending.
 async fn acknowledgements(client: &mut Client, sent: &mut u64, messages: u64) -> Vec<Duration> {
     let mut times = Vec::new();

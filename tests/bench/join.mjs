@@ -71,6 +71,7 @@ async function natives(gateway, room, source) {
     await pass(100 + Math.random() * (source === 'answers' ? 5000 : 2500));
     const { connectMs, video } = await joinNative(t, gateway.native, room, { seconds: WATCH / 1000, alias: 'viewer' }).summary;
     results.push({ first: connectMs + video.firstFrameMs, live: connectMs + video.liveMs });
+    if (dumps) console.error(JSON.stringify(results.at(-1)));
   }
   return results;
 }

@@ -47,8 +47,8 @@ const STALL_DEADLINE: u64 = 100_000;
 const STALL_TRIES: u32 = 8;
 /// A frame that takes longer than this in all is given up, µs.
 const KEYFRAME_DEADLINE: u64 = 500_000;
-/// How often a blocked frame is tried again, µs: QUIC does not say when its queue has space.
-const RETRY: u64 = 4_000;
+/// How often a blocked frame is tried again, µs: QUIC does not say when its queue has space. Timers come up to 1 ms late.
+const RETRY: u64 = 3_000;
 /// What may wait in QUIC's queue, as time at the path's rate, µs.
 const QUEUE_TIME: u64 = 50_000;
 /// It never holds more than this, bytes. Apps have room for 64 KiB of datagrams, and of more they lose the oldest, which of a replay

@@ -743,6 +743,9 @@ async fn message_that_does_not_fit_into_a_bundle_is_the_next() {
     bench.update();
     let replay = bench.bundles();
     let pieces = Frame::message_count(Kind::Video, largest);
-    assert_eq!(replay.concat(), (0..=pieces).map(|seq| (Kind::Video, seq)).collect::<Vec<_>>());
+    assert_eq!(
+        replay.concat(),
+        (0..=pieces).map(|seq| (Kind::Video, seq)).collect::<Vec<_>>()
+    );
     assert!(replay[..pieces as usize - 1].iter().all(|messages| messages.len() == 1));
 }
