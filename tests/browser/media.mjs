@@ -150,10 +150,10 @@ export function correlation(part, whole) {
   return best;
 }
 
-/** A white flash of 100 ms at the beginning of every second, 60 pictures a second, each a keyframe: play may go on anywhere. */
-export const flashes = () =>
-  made('flashes.h264', '-f', 'lavfi', '-i', "color=black:size=320x180:rate=60,drawbox=color=white:t=fill:enable='lt(mod(t\\,1)\\,0.1)'", '-t', '10', '-c:v', 'libx264', '-profile:v', 'baseline',
-    '-preset', 'veryfast', '-tune', 'zerolatency', '-b:v', '400k', '-g', '1', '-bf', '0', '-f', 'h264');
+/** A white flash of 100 ms at the beginning of every second, 60 pictures a second, by default each a keyframe: play may go on anywhere. */
+export const flashes = (group = 1, seconds = 10) =>
+  made(`flashes-${group}-${seconds}.h264`, '-f', 'lavfi', '-i', "color=black:size=320x180:rate=60,drawbox=color=white:t=fill:enable='lt(mod(t\\,1)\\,0.1)'", '-t', String(seconds), '-c:v', 'libx264', '-profile:v', 'baseline',
+    '-preset', 'veryfast', '-tune', 'zerolatency', '-b:v', '400k', '-g', String(group), '-sc_threshold', '0', '-bf', '0', '-f', 'h264');
 
 /** A tone of 100 ms at the beginning of every second. */
 export const beeps = () =>

@@ -30,6 +30,8 @@ export class Presenter<T> {
   static readonly WAIT_GROWTH = 0.16;
   /** Sound that was heard last so long ago has stopped, and says nothing about now, ms. */
   static readonly HEARD_FOR_MS = 500;
+  /** The same for sound by WebRTC, which is told of twice a second, ms. */
+  static readonly HEARD_ELSEWHERE_FOR_MS = 1500;
   /** Pictures waiting at one time: decoders have few to give away. */
   static readonly MAX_PENDING = 6;
   /** A burst is over when nothing newer has come for this long, ms. */
@@ -45,7 +47,7 @@ export class Presenter<T> {
 
   #pending: Pending<T>[] = [];
   #heardOffset: number | undefined;
-  #heardAt = -Infinity;
+  #heardUntil = -Infinity;
   #roomOffset: number | undefined;
   #catchingUp = true;
   /** Nothing was shown yet: an old picture is better than none. */
@@ -59,6 +61,8 @@ export class Presenter<T> {
   #youngSince: number | undefined;
   /** When the first live picture arrived. */
   #liveSince = 0;
+  /** Since when there is sound to wait for. */
+  #waitSince = -Infinity;
   #candidate: { item: Pending<T>; since: number } | undefined;
 
   /** Room clock: `timestamp` is now. */
@@ -66,12 +70,14 @@ export class Presenter<T> {
     this.#roomOffset = now - timestamp;
   }
 
-  /** The participant's sound with this timestamp is heard at `at`. */
-  setHeard(timestamp: number, at: number): void {
+  /** The participant's sound with this timestamp is heard at `at`; `elsewhere`: which is now, by WebRTC, and told less often. */
+  setHeard(timestamp: number, at: number, elsewhere = false): void {
     const offset = at - timestamp;
+    // Pictures have not waited for it until now: the wait grows, so that none stands still for all of it.
+    if (elsewhere && (this.#heardOffset === undefined || at > this.#heardUntil)) this.#waitSince = at;
     // Reports jitter by a few ms, and so would the picture.
     this.#heardOffset = this.#heardOffset === undefined || Math.abs(offset - this.#heardOffset) > 100 ? offset : this.#heardOffset + (offset - this.#heardOffset) * 0.2;
-    this.#heardAt = at;
+    this.#heardUntil = at + (elsewhere ? Presenter.HEARD_ELSEWHERE_FOR_MS : Presenter.HEARD_FOR_MS);
   }
 
   /** The sound that goes with the pictures comes from elsewhere now. */
@@ -174,8 +180,8 @@ export class Presenter<T> {
   }
 
   #dueAt(item: Pending<T>): number {
-    if (this.#heardOffset === undefined || item.arrived - this.#heardAt > Presenter.HEARD_FOR_MS) return item.arrived;
-    const wait = Math.min(Presenter.MAX_WAIT_MS, Presenter.FIRST_WAIT_MS + Math.max(0, item.arrived - this.#liveSince) * Presenter.WAIT_GROWTH);
+    if (this.#heardOffset === undefined || item.arrived > this.#heardUntil) return item.arrived;
+    const wait = Math.min(Presenter.MAX_WAIT_MS, Presenter.FIRST_WAIT_MS + Math.max(0, item.arrived - Math.max(this.#liveSince, this.#waitSince)) * Presenter.WAIT_GROWTH);
     return Math.min(item.timestamp + this.#heardOffset, item.arrived + wait);
   }
 }

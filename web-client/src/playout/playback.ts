@@ -98,8 +98,12 @@ export class Playback extends Emitter<{ blocked: [boolean]; failed: [string] }> 
 
   /** From the worklet to the ear, ms, as far as the browser knows. */
   get latencyMs(): number {
-    const output = this.context.outputLatency as number | undefined;
-    return 1000 * (this.context.baseLatency + (output ?? 0));
+    return 1000 * this.context.baseLatency + this.deviceMs;
+  }
+
+  /** From the audio system to the ear, ms, as far as the browser knows. */
+  get deviceMs(): number {
+    return 1000 * ((this.context.outputLatency as number | undefined) ?? 0);
   }
 
   /** Plays a stream of WebRTC through an element, as browsers want it, and lets it be measured. */

@@ -39,8 +39,9 @@ export class LiveRoom extends Room implements PublicationOwner {
   static readonly VIEW_MS = 250;
 
   /**
-   * Sound is begun when the first picture is shown, WebRTC when pictures are live, or so long after the join, ms: all three at once
-   * take a slow device as long as the sum, and until WebRTC stands its media come by the WebSocket.
+   * Sound is begun when the first picture is shown, WebRTC when pictures are live and have had `AFTER_LIVE_MS` to get to the screen, or
+   * so long after the join, ms: all three at once take a slow device as long as the sum, and until WebRTC stands its media come by the
+   * WebSocket.
    */
   static readonly PICTURE_FIRST_MS = 100;
   static readonly LIVE_FIRST_MS = 400;
@@ -142,6 +143,7 @@ export class LiveRoom extends Room implements PublicationOwner {
           if (track) this.#screens.whenDrawn(track, drawn);
         },
         voices: (participants) => this.#threads.toVideo({ type: "voices", participants }),
+        held: (sounds) => this.#threads.toSession({ type: "held", sounds }),
         transport: (media, reason) => this.#setTransport(media, reason),
         // Few browsers say when an address changes: media that stops is the first sign that the control channel is dead too.
         interrupted: () => this.#threads.toSession({ type: "network" }),
@@ -450,7 +452,6 @@ export class LiveRoom extends Room implements PublicationOwner {
         void this.#startPlayback();
         break;
       case "live":
-        // It is on its way to the screen, and a connection takes the page 10 ms to make.
         setTimeout(() => this.#turns.release(), LiveRoom.AFTER_LIVE_MS);
         break;
       case "drawn":

@@ -31,6 +31,8 @@ export interface PeerEvents {
   connected(): void;
   /** Nothing comes out of a sender, for this reason; `undefined`: it is well. */
   failing(number: number, reason: string | undefined): void;
+  /** Statistics were read. */
+  read(): void;
   /** Nothing comes from the gateway any more; it may come back. */
   interrupted(): void;
   /** It will not work, or works no more. */
@@ -298,6 +300,7 @@ export class Peer {
     this.stats.read(report.values(), now);
     this.#holdForRepair();
     this.#watchSenders(now);
+    this.events.read();
   }
 
   #watchSenders(now: number): void {

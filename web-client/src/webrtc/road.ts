@@ -6,7 +6,7 @@ import type { Roster } from "../room/roster.js";
 import { sinceJoined } from "../room/stats.js";
 import type { Turns } from "../room/turns.js";
 import type { MediaTransport, SendStats, SourceStats } from "../types.js";
-import type { MeasuredSound, PlayedSound } from "../workers/messages.js";
+import type { HeldSound, MeasuredSound, PlayedSound } from "../workers/messages.js";
 import { Peer, type Outbound } from "./peer.js";
 import { RemoteMedia } from "./remote-media.js";
 
@@ -24,6 +24,8 @@ export interface RoadHost {
   taken(participant: number, slot: number, drawn: () => void): void;
   /** The complete list of those whose voice WebRTC carries. */
   voices(participants: number[]): void;
+  /** Those of them of whom it does not carry the picture, twice a second. */
+  held(sounds: HeldSound[]): void;
   transport(media: MediaTransport, reason: string): void;
   /** The network may have changed without the browser saying so. */
   interrupted(): void;
@@ -187,6 +189,7 @@ export class WebRtcRoad {
       {
         send: (message) => this.host.send(message),
         connected: () => this.#connected(),
+        read: () => this.#tellHeld(),
         interrupted: () => this.host.interrupted(),
         failed: (reason) => this.#giveUp(reason),
         failing: (number, reason) => {
@@ -210,6 +213,17 @@ export class WebRtcRoad {
   #tellVoices(): void {
     const voices = (this.#remote?.carried ?? []).filter((bound) => bound.kind === "audio" && bound.slot === 0);
     this.host.voices(voices.map((bound) => bound.participant));
+  }
+
+  #tellHeld(): void {
+    const carried = this.#remote?.carried ?? [];
+    const seen = new Set(carried.filter((bound) => bound.kind === "video" && bound.slot === 0).map((bound) => bound.participant));
+    const sounds = carried.flatMap(({ mid, participant, kind, slot }): HeldSound[] => {
+      if (kind !== "audio" || slot !== 0 || seen.has(participant) || !this.roster.track(participant, "video", 0)) return [];
+      const delay = this.#peer?.stats.inbound(mid)?.delayMs ?? 0;
+      return delay > 0 ? [{ participant, ms: delay + this.playback.deviceMs }] : [];
+    });
+    if (sounds.length > 0) this.host.held(sounds);
   }
 
   #expect(within: number): void {

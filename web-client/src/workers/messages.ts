@@ -47,6 +47,8 @@ export type ToSession =
   | { type: "start"; url: string; name: string; id: string; token?: string | undefined; videoPort: MessagePort }
   | { type: "playout"; port: MessagePort }
   | { type: "playout-latency"; ms: number }
+  /** Voices that WebRTC carries, of whom it does not carry the picture. */
+  | { type: "held"; sounds: HeldSound[] }
   | { type: "publish"; spec: PublicationSpec }
   /** Feeds a publication from now on, in place of an earlier feed. */
   | { type: "feed"; publication: number; feed: CaptureFeed }
@@ -61,6 +63,12 @@ export type ToSession =
   /** `played`: sound of WebRTC to be measured too. */
   | { type: "stats"; request: number; sound: boolean; played: PlayedSound[] }
   | { type: "leave"; reason: string | undefined };
+
+/** How long after it arrives by WebRTC a participant's voice is heard, ms. */
+export interface HeldSound {
+  participant: number;
+  ms: number;
+}
 
 /** What an m-line of WebRTC played just now. */
 export interface PlayedSound {
@@ -124,8 +132,8 @@ export type SessionToVideo =
   | { type: "remove"; key: TrackKey }
   /** Room clock: `timestamp` is now (`at`). */
   | { type: "clock"; timestamp: number; at: number }
-  /** A source's sound: timestamp `timestamp` is heard at `at`. */
-  | { type: "heard"; participant: number; timestamp: number; at: number }
+  /** A source's sound: timestamp `timestamp` is heard at `at`. `elsewhere`: it comes by WebRTC. */
+  | { type: "heard"; participant: number; timestamp: number; at: number; elsewhere: boolean }
   | { type: "stats"; request: number };
 
 export interface VideoTrackStats {

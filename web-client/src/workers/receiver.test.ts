@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Fragmenter, FRAGMENT_BYTES } from "../media/fragments.js";
-import { CODEC_H264 } from "../media/header.js";
-import type { PictureOf, SessionToVideo } from "./messages.js";
+import { CODEC_H264, CODEC_OPUS } from "../media/header.js";
+import { epochNow, type PictureOf, type SessionToVideo } from "./messages.js";
 import { Receiver } from "./receiver.js";
 
 /** A receiver of one video track, and how often it asked for a keyframe. */
@@ -79,5 +79,42 @@ describe("pictures on their way to the decoder", () => {
   it("wait for no other once a live one comes", () => {
     // The last seven are younger than 300 ms, or the first of them takes the old ones along.
     expect(messages(12, 20).sizes).toEqual([1, 5, 1, 1, 1, 1, 1, 1]);
+  });
+});
+
+describe("sound that comes by WebRTC", () => {
+  beforeEach(() => {
+    vi.useFakeTimers();
+  });
+  afterEach(() => {
+    vi.useRealTimers();
+  });
+
+  /** Of participant 0 come pictures that take 60 ms, and sound, if any, that takes 20 ms: what is heard when, local ms after the join. */
+  function heard(sound: boolean): unknown[] {
+    const said: SessionToVideo[] = [];
+    const port = { postMessage: (message: SessionToVideo): unknown => message.type === "heard" && said.push(message) } as unknown as MessagePort;
+    const receiver = new Receiver(port, { needKeyframe: () => undefined, toPage: () => undefined });
+    const joined = epochNow();
+    receiver.begin(0, 1 << 20);
+    const [pictures, sounds] = [new Fragmenter("video", 0), new Fragmenter("audio", 0)];
+    vi.advanceTimersByTime(100);
+    for (let at = 100; at <= 500; at += 20) {
+      const [packet] = sound ? sounds.cut(small, at - 20, CODEC_OPUS, true) : [];
+      const [picture] = pictures.cut(small, at - 60, CODEC_H264, at === 100);
+      for (const message of [packet, picture]) if (message) receiver.media(message);
+      if (at < 500) vi.advanceTimersByTime(20);
+    }
+    // Nothing is known of the other one.
+    receiver.heardElsewhere([{ participant: 0, ms: 90 }, { participant: 5, ms: 90 }]);
+    return said.map((message) => message.type === "heard" && { ...message, timestamp: Math.round(message.timestamp), at: Math.round(message.at - joined) });
+  }
+
+  it("is told to the pictures that go with it, by how long it takes itself", () => {
+    expect(heard(true)).toEqual([{ type: "heard", participant: 0, timestamp: 500 - 20 - 90, at: 500, elsewhere: true }]);
+  });
+
+  it("is taken to come with its pictures if it never came by the WebSocket", () => {
+    expect(heard(false)).toEqual([{ type: "heard", participant: 0, timestamp: 500 - 60 - 90, at: 500, elsewhere: true }]);
   });
 });

@@ -1,11 +1,11 @@
 import type { MemberInfo } from "../control/messages.js";
 import { OpusDecoder } from "../decode/audio-decoder.js";
-import { REPLAY_AGE_MS, Unwrapper } from "../media/clock.js";
+import { OffsetClock, REPLAY_AGE_MS, Unwrapper } from "../media/clock.js";
 import { Reassembler } from "../media/fragments.js";
 import { codecName, parseMedia, type MediaMessage } from "../media/header.js";
 import { RateMeter } from "../media/rate.js";
 import { dominantHz } from "../playout/spectrum.js";
-import { epochNow, playoutSource, trackKey, type FromPlayout, type FromSession, type PictureOf, type PlayoutStats, type ReceivedStats, type SessionToVideo, type ToPlayout, type TrackKey, type VideoTrackStats } from "./messages.js";
+import { epochNow, playoutSource, trackKey, type FromPlayout, type HeldSound, type FromSession, type PictureOf, type PlayoutStats, type ReceivedStats, type SessionToVideo, type ToPlayout, type TrackKey, type VideoTrackStats } from "./messages.js";
 
 interface Incoming {
   key: TrackKey;
@@ -13,6 +13,10 @@ interface Incoming {
   slot: number;
   reassembler: Reassembler;
   unwrapper: Unwrapper;
+  /** When what is live arrives, by its timestamps. */
+  clock: OffsetClock;
+  /** Sound arrives so much later than a picture with its timestamp, ms; mostly earlier. */
+  behind: number;
   meter: RateMeter;
   packets: number;
   codec: string;
@@ -89,6 +93,7 @@ export class Receiver {
     if (!needy && track.reassembler.needsKeyframe) this.events.needKeyframe(track.participant, track.slot);
     if (!frame) return;
     const timestamp = track.unwrapper.unwrap(frame.timestamp);
+    if (message.kind === "audio" || this.#age(timestamp, now) < REPLAY_AGE_MS) this.#arrived(track, timestamp, now);
     if (message.kind === "audio") this.#audio(track, frame.payload, timestamp);
     else this.#picture(track, frame.codec, frame.keyframe, timestamp, now, frame.payload);
   }
@@ -132,6 +137,17 @@ export class Receiver {
     });
   }
 
+  /** Sound of these participants comes by WebRTC and is heard so many ms after it arrives: their pictures keep step with it. */
+  heardElsewhere(sounds: readonly HeldSound[]): void {
+    const now = epochNow();
+    for (const { participant, ms } of sounds) {
+      const offset = this.#tracks.get(trackKey({ source: participant, kind: "video", slot: 0 }))?.clock.offset;
+      if (offset === undefined) continue;
+      const behind = this.#tracks.get(trackKey({ source: participant, kind: "audio", slot: 0 }))?.behind ?? 0;
+      this.#toVideo({ type: "heard", participant, timestamp: now - offset - behind - ms, at: now, elsewhere: true });
+    }
+  }
+
   /** From the video worker. */
   videoStats(request: number, tracks: VideoTrackStats[]): void {
     const entry = this.#requests.get(request);
@@ -148,11 +164,23 @@ export class Receiver {
       unwrapper.unwrap(this.#roomTime);
       track = {
         key, participant: message.source, slot: message.slot, reassembler: new Reassembler(message.kind, this.#maxFrameBytes),
-        unwrapper, meter: new RateMeter(), packets: 0, codec: "", decoder: undefined, firstPlayedAt: 0, decodedPackets: 0,
+        unwrapper, clock: new OffsetClock(), behind: 0, meter: new RateMeter(), packets: 0, codec: "", decoder: undefined, firstPlayedAt: 0, decodedPackets: 0,
       };
       this.#tracks.set(key, track);
     }
     return track;
+  }
+
+  /** By the room's clock, ms. */
+  #age(timestamp: number, now: number): number {
+    return now - this.#roomTimeAt - (timestamp - this.#roomTime);
+  }
+
+  #arrived(track: Incoming, timestamp: number, now: number): void {
+    track.clock.map(timestamp, now);
+    if (track.reassembler.kind !== "audio") return;
+    const picture = this.#tracks.get(trackKey({ source: track.participant, kind: "video", slot: track.slot }))?.clock.offset;
+    if (picture !== undefined && track.clock.offset !== undefined) track.behind = track.clock.offset - picture;
   }
 
   #audio(track: Incoming, payload: Uint8Array, timestamp: number): void {
@@ -175,8 +203,7 @@ export class Receiver {
   #picture(track: Incoming, codec: number, keyframe: boolean, timestamp: number, arrived: number, payload: Uint8Array): void {
     // The payload of an unfragmented picture is a view into its message, which nobody else needs.
     this.#held.push({ key: track.key, codec, keyframe, timestamp, arrived, data: payload });
-    const age = arrived - this.#roomTimeAt - (timestamp - this.#roomTime);
-    if (keyframe || age < REPLAY_AGE_MS || this.#held.length >= Receiver.TOGETHER) this.#passOn();
+    if (keyframe || this.#age(timestamp, arrived) < REPLAY_AGE_MS || this.#held.length >= Receiver.TOGETHER) this.#passOn();
     // What has arrived by now comes before it.
     else this.#heldTimer ??= setTimeout(() => this.#passOn(), 0);
   }
@@ -208,7 +235,7 @@ export class Receiver {
           const participant = Math.floor(source / 16);
           levels.push([participant, message.values[at + 1] ?? 0]);
           // Only the microphone keeps time for pictures.
-          if (source % 16 === 0 && !Number.isNaN(timestamp)) this.#toVideo({ type: "heard", participant, timestamp, at: now });
+          if (source % 16 === 0 && !Number.isNaN(timestamp)) this.#toVideo({ type: "heard", participant, timestamp, at: now, elsewhere: false });
         }
         if (levels.length > 0) this.events.toPage({ type: "levels", levels });
         break;

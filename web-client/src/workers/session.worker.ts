@@ -151,6 +151,9 @@ page.onmessage = ({ data }) => {
     case "playout-latency":
       receiver?.setLatency(data.ms);
       break;
+    case "held":
+      receiver?.heardElsewhere(data.sounds);
+      break;
     case "publish":
       void sender?.publish(data.spec);
       break;

@@ -71,7 +71,8 @@ function fromSession(message: SessionToVideo): void {
       for (const decoder of tracks.values()) decoder.presenter.setRoomClock(message.timestamp, message.at);
       break;
     case "heard":
-      if (!voices.has(message.participant)) for (const decoder of picturesOf(message.participant)) decoder.presenter.setHeard(message.timestamp, message.at);
+      if (voices.has(message.participant) !== message.elsewhere) break;
+      for (const decoder of picturesOf(message.participant)) decoder.presenter.setHeard(message.timestamp, message.at, message.elsewhere);
       break;
     case "stats":
       toSession({ type: "stats", request: message.request, tracks: [...tracks.values()].map((decoder) => decoder.stats()) });
