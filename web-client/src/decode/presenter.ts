@@ -32,6 +32,8 @@ export class Presenter<T> {
   static readonly HEARD_FOR_MS = 500;
   /** The same for sound by WebRTC, which is told of twice a second, ms. */
   static readonly HEARD_ELSEWHERE_FOR_MS = 1500;
+  /** Browsers hold sound by WebRTC back for longer at first: pictures follow from no wait at all, by so much per ms. */
+  static readonly HEARD_ELSEWHERE_GROWTH = 0.03;
   /** Pictures waiting at one time: decoders have few to give away. */
   static readonly MAX_PENDING = 6;
   /** A burst is over when nothing newer has come for this long, ms. */
@@ -61,7 +63,7 @@ export class Presenter<T> {
   #youngSince: number | undefined;
   /** When the first live picture arrived. */
   #liveSince = 0;
-  /** Since when there is sound to wait for. */
+  /** Since when there is sound by WebRTC to wait for. */
   #waitSince = -Infinity;
   #candidate: { item: Pending<T>; since: number } | undefined;
 
@@ -73,7 +75,6 @@ export class Presenter<T> {
   /** The participant's sound with this timestamp is heard at `at`; `elsewhere`: which is now, by WebRTC, and told less often. */
   setHeard(timestamp: number, at: number, elsewhere = false): void {
     const offset = at - timestamp;
-    // Pictures have not waited for it until now: the wait grows, so that none stands still for all of it.
     if (elsewhere && (this.#heardOffset === undefined || at > this.#heardUntil)) this.#waitSince = at;
     // Reports jitter by a few ms, and so would the picture.
     this.#heardOffset = this.#heardOffset === undefined || Math.abs(offset - this.#heardOffset) > 100 ? offset : this.#heardOffset + (offset - this.#heardOffset) * 0.2;
@@ -181,7 +182,8 @@ export class Presenter<T> {
 
   #dueAt(item: Pending<T>): number {
     if (this.#heardOffset === undefined || item.arrived > this.#heardUntil) return item.arrived;
-    const wait = Math.min(Presenter.MAX_WAIT_MS, Presenter.FIRST_WAIT_MS + Math.max(0, item.arrived - Math.max(this.#liveSince, this.#waitSince)) * Presenter.WAIT_GROWTH);
+    const soon = Presenter.FIRST_WAIT_MS + Math.max(0, item.arrived - this.#liveSince) * Presenter.WAIT_GROWTH;
+    const wait = Math.min(Presenter.MAX_WAIT_MS, soon, Math.max(0, item.arrived - this.#waitSince) * Presenter.HEARD_ELSEWHERE_GROWTH);
     return Math.min(item.timestamp + this.#heardOffset, item.arrived + wait);
   }
 }
