@@ -8,6 +8,7 @@ import { joinPage, memberId, moves, openPage, people, received, startChromium, s
 import { end, joinNative, pass, repository, startGateway, until } from './gateway.mjs';
 import { lossyLink } from './link.mjs';
 import { beeps, flashes, h264, numbered } from './media.mjs';
+import { skew } from './skew.mjs';
 
 /** Tests that take long: `make soak` runs them. */
 const soak = { skip: process.env.WZP_SOAK ? false : 'only with WZP_SOAK=1' };
@@ -378,17 +379,7 @@ describe('WebRTC over the life of a call', () => {
     await received(page, 'Bo', 'video', (source) => source.framesDecoded > 60);
     const skews = async (what, prepare) => {
       await page.evaluate(prepare);
-      await page.evaluate(listen);
-      // Playout finds its delay within the first seconds.
-      await pass(4000);
-      await page.evaluate(() => { events.flashes = []; events.beeps = []; });
-      await pass(7000);
-      const { flashes: seen, beeps: heard } = await page.evaluate(() => events);
-      const all = seen.flatMap((flash) => heard.map((beep) => beep - flash).filter((skew) => Math.abs(skew) < 500)).sort((x, y) => x - y);
-      const median = all[all.length >> 1];
-      t.diagnostic(`${what}: ${seen.length} flashes, ${heard.length} beeps; beep after flash: median ${median?.toFixed(1)} ms, ${all[0]?.toFixed(1)} to ${all.at(-1)?.toFixed(1)} ms`);
-      assert.ok(all.length >= 4, `${what}: ${seen.length} flashes, ${heard.length} beeps`);
-      return median;
+      return skew(t, page, what, listen);
     };
     const through = await skews('through the gateway', () => {
       const track = peerConnections.at(-1).getReceivers().map((receiver) => receiver.track).find(({ kind, muted }) => kind === 'audio' && !muted);

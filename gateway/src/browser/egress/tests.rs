@@ -20,6 +20,11 @@ use crate::room::snapshot::{MemberView, TrackView};
 use crate::room::track::{Bounds, TrackWriter};
 
 const SOURCE: ParticipantId = ParticipantId(7);
+const CAMERA: TrackRef = TrackRef {
+    source: SOURCE,
+    kind: Kind::Video,
+    slot: 0,
+};
 
 /// One viewer, and one source whom the room does not know: requests to it are counted as such.
 struct Bench {
@@ -283,12 +288,7 @@ async fn paused_picture_is_not_sent_and_resumes_at_its_keyframe() {
     bench.group(10);
     assert_eq!(bench.pictures(), (0..10).collect::<Vec<_>>());
     bench.ack();
-    let camera = TrackRef {
-        source: SOURCE,
-        kind: Kind::Video,
-        slot: 0,
-    };
-    bench.egress.pause(vec![camera], bench.at());
+    bench.egress.pause(vec![CAMERA], bench.at());
     bench.now += 40;
     bench.picture(false, 1000);
     bench.sound();
@@ -311,12 +311,7 @@ async fn picture_that_is_shown_again_is_a_switch_and_no_old_still_takes_its_plac
         }
     );
     bench.ack();
-    let camera = TrackRef {
-        source: SOURCE,
-        kind: Kind::Video,
-        slot: 0,
-    };
-    bench.egress.pause(vec![camera], bench.at());
+    bench.egress.pause(vec![CAMERA], bench.at());
     bench.egress.pause(Vec::new(), bench.at());
     assert!(bench.pictures().is_empty());
     assert_eq!(
@@ -415,12 +410,7 @@ async fn client_that_is_served_live_or_has_a_replay_keeps_up_and_no_other() {
     bench.picture(false, 1000);
     assert_eq!(bench.pictures().len(), 2);
     assert!(keeps_up(&bench), "it is live again");
-    let camera = TrackRef {
-        source: SOURCE,
-        kind: Kind::Video,
-        slot: 0,
-    };
-    bench.egress.pause(vec![camera], bench.at());
+    bench.egress.pause(vec![CAMERA], bench.at());
     assert!(!keeps_up(&bench), "it does not want it");
 }
 
@@ -719,12 +709,7 @@ async fn nothing_is_bundled_on_a_slow_path() {
     bench.now += 100;
     bench.ack();
     bench.group(50);
-    let camera = TrackRef {
-        source: SOURCE,
-        kind: Kind::Video,
-        slot: 0,
-    };
-    bench.egress.pause(vec![camera], bench.at());
+    bench.egress.pause(vec![CAMERA], bench.at());
     bench.egress.pause(Vec::new(), bench.at());
     let replay = bench.bundles();
     assert!(replay.iter().all(|messages| messages.len() == 1), "{replay:?}");
